@@ -1,0 +1,65 @@
+"""Names shared by every module: dimension letters, array aliases, protocols.
+
+Dimension letters used in all docstrings:
+  M models, N probe images, B images of one minibatch, H W C image height, width and
+  channels, h w c the same of a feature map, K classes, R noise radii, S steps.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+Variables = Mapping[str, Any]
+"""Linen collections of one model: `params`, `batch_stats`, `normalisation`."""
+
+NormMode = Literal["stored", "batch", "update"]
+"""Where normalisation layers take mean and variance from.
+
+`stored`: the statistics in the checkpoint. `batch`: those of the minibatch at hand; the
+stored ones are neither read nor written. `update`: those of the minibatch, and the stored
+ones move towards them as in PyTorch's train mode.
+"""
+
+
+class FeaturesFn(Protocol):
+    """`(variables, images [B,H,W,C] in [0,1], mode) -> (features [B,h,w,c], variables)`.
+
+    The returned variables differ from the given ones only in mode `update`.
+    """
+
+    def __call__(
+        self, variables: Variables, images: Array, mode: NormMode
+    ) -> tuple[Array, Variables]: ...
+
+
+class HeadFn(Protocol):
+    """`(variables, features [B,h,w,c], mode) -> (logits [B,K], variables)`."""
+
+    def __call__(
+        self, variables: Variables, features: Array, mode: NormMode
+    ) -> tuple[Array, Variables]: ...
+
+
+class Network(NamedTuple):
+    """A classifier cut in two, `head(features(images))`: all a kernel knows of a model.
+
+    Hashable when its functions are, so it can be a static argument of `jax.jit`.
+    """
+
+    features: FeaturesFn
+    head: HeadFn
+    num_classes: int
+
+
+class Probe(NamedTuple):
+    """The defender's clean images.
+
+    Attributes:
+      images: `[N, H, W, C]` float32 pixels in [0, 1], before any normalisation.
+      labels: `[N]` int32 class indices.
+    """
+
+    images: Array
+    labels: Array

@@ -1,0 +1,89 @@
+"""ResNet18 and ResNet34 (He et al., "Deep Residual Learning", CVPR 2016), CIFAR style.
+
+Layout of methods in this field: 3x3 stem without pooling, basic blocks, features are the
+last stage after its ReLU (4x4x512 at 32x32 and width 64).
+"""
+
+import jax
+from flax import linen as nn
+
+from ban_jax import convolution
+from ban_jax.models import common
+from ban_jax.types import Array, NormMode
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, projected where the shape changes."""
+
+    filters: int
+    stride: int
+    project: bool
+    lowering: convolution.Lowering
+
+    def setup(self) -> None:
+        self.conv1 = common.Conv(self.filters, 3, self.stride, 1, False, self.lowering)
+        self.bn1 = common.Norm()
+        self.conv2 = common.Conv(self.filters, 3, 1, 1, False, self.lowering)
+        self.bn2 = common.Norm()
+        if self.project:
+            self.shortcut = [
+                common.Conv(self.filters, 1, self.stride, 0, False, self.lowering),
+                common.Norm(),
+            ]
+
+    def __call__(self, x: Array, mode: NormMode) -> Array:
+        y = jax.nn.relu(self.bn1(self.conv1(x), mode))
+        y = self.bn2(self.conv2(y), mode)
+        if self.project:
+            conv, norm = self.shortcut
+            x = norm(conv(x), mode)
+        return jax.nn.relu(x + y)
+
+
+class ResNet(common.Classifier):
+    """Stages of basic blocks of width, 2, 4 and 8 times width channels.
+
+    Attributes:
+      blocks: number of blocks per stage; (2, 2, 2, 2) is ResNet18.
+      stem: `cifar` (3x3, stride 1) or `imagenet` (7x7, stride 2, then 3x3 max pooling).
+    """
+
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    stem: str = "cifar"
+
+    minimum_size = 1
+
+    def setup(self) -> None:
+        super().setup()
+        size, stride, padding = (3, 1, 1) if self.stem == "cifar" else (7, 2, 3)
+        self.conv1 = common.Conv(
+            self.width, size, stride, padding, False, self.lowering
+        )
+        self.bn1 = common.Norm()
+        self.layer1 = self._stage(0)
+        self.layer2 = self._stage(1)
+        self.layer3 = self._stage(2)
+        self.layer4 = self._stage(3)
+        self.linear = nn.Dense(self.num_classes, kernel_init=common.torch_uniform)
+
+    def _stage(self, index: int) -> list[BasicBlock]:
+        filters = self.width * 2**index
+        stride = 1 if index == 0 else 2
+        first = BasicBlock(filters, stride, index > 0, self.lowering)
+        rest = [
+            BasicBlock(filters, 1, False, self.lowering)
+            for _ in range(self.blocks[index] - 1)
+        ]
+        return [first, *rest]
+
+    def features(self, images: Array, mode: NormMode) -> Array:
+        x = jax.nn.relu(self.bn1(self.conv1(self.normalise(images)), mode))
+        if self.stem == "imagenet":
+            x = common.pool(x, 3, 2, 1)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                x = block(x, mode)
+        return x
+
+    def head(self, features: Array, mode: NormMode) -> Array:
+        return self.linear(common.global_average(features))

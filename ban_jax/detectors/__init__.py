@@ -1,1 +1,51 @@
-"""x"""
+"""The detectors, by the name of their mode."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ban_jax.config import MINIBATCH, BanConfig
+from ban_jax.detectors import ban, targeted, weights
+from ban_jax.detectors.evidence import Evidence
+
+
+class Detector(NamedTuple):
+    """A way to measure a candidate.
+
+    Attributes:
+      detect: the pure function for one candidate (`population.Detect`).
+      work: `(config, K, N) -> image forward-equivalents` one candidate costs. A forward
+        pass of one image counts 1, its gradient 1 more: no gradient of a convolution's
+        weights is ever taken, so the way back costs what the way forth does.
+      needs_images: false where weights alone are judged.
+    """
+
+    detect: Callable[..., Evidence]
+    work: Callable[[BanConfig, int, int], int]
+    needs_images: bool = True
+
+
+def _fresh(num_images: int) -> int:
+    """Images a search leaves for counting; all of them where there is one minibatch."""
+    return max(num_images - MINIBATCH, min(num_images, MINIBATCH))
+
+
+def _targeted_work(config: BanConfig, num_classes: int, num_images: int) -> int:
+    search = 2 * config.steps * min(num_images, MINIBATCH)
+    count = len(config.radii) * _fresh(num_images)
+    return 2 * num_images + num_classes * config.restarts * (search + count)
+
+
+def _ban_work(config: BanConfig, num_classes: int, num_images: int) -> int:
+    del num_classes
+    search = 2 * config.steps * min(num_images, MINIBATCH)
+    runs = len(config.radii) * config.restarts
+    return 3 * num_images + runs * (search + _fresh(num_images))
+
+
+DETECTORS = {
+    "targeted": Detector(targeted.detect, _targeted_work),
+    "ban": Detector(ban.detect, _ban_work),
+    "weights": Detector(weights.detect, lambda *_: 0, needs_images=False),
+}
+
+__all__ = ["DETECTORS", "Detector", "Evidence"]

@@ -1,0 +1,159 @@
+"""Settings of detection: what each number means and where its default comes from."""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import jax
+import tyro
+
+Mode = Literal["targeted", "ban", "weights", "reference"]
+
+MINIBATCH = 128
+"""Images per batch statistic, in search and evaluation alike."""
+
+
+def _static(default: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["epsilon", "start", "radii", "l1_weight", "mask_learning_rate"],
+    meta_fields=["steps", "restarts", "mask_steps"],
+)
+@dataclasses.dataclass(frozen=True)
+class BanConfig:
+    """What a detector may be told. Floats are traced: changing one compiles nothing.
+
+    Attributes:
+      epsilon: radius of the neuron noise, relative to each scale and bias.
+      radii: further radii, as shares of epsilon, the curve of the report is drawn at.
+      start: radius of the random start, as a share of the radius at hand.
+      steps: sign steps of one noise search.
+      restarts: noise searches per radius, each on a minibatch and from a start of its own.
+      l1_weight: weight of the mask's mean in the mask's loss.
+      mask_learning_rate: Adam's step for the mask; 0.01 in the paper.
+      mask_steps: Adam steps for the mask.
+    """
+
+    epsilon: float = 0.3
+    radii: tuple[float, ...] = (0.5, 1.0)
+    start: float = 0.0
+    steps: int = 4
+    restarts: int = 1
+    l1_weight: float = 0.75
+    mask_learning_rate: float = 0.01
+    mask_steps: int = 100
+
+
+Baseline = Literal["within", "trusted", "population"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanFlags:
+    """Flags of `ban-jax scan`.
+
+    Attributes:
+      paths: checkpoint files, Orbax folders, or folders searched for both.
+      data: clean images: a TFDS name such as cifar10, `digits`, an image folder with one
+        sub-folder per class, or an .npz of `images` and `labels`.
+      data_dir: where TFDS data lie.
+      split: of the clean data; take one the models were not trained on.
+      num_clean: how many clean images to use, in whole minibatches of 128.
+      out: folder for results.jsonl, results.csv and report.html.
+      mode: what to measure; `weights` needs no clean images.
+      baseline: what a candidate is compared with; by default `trusted` with --calibrate,
+        else `within`.
+      calibrate: folder of models you vouch for.
+      threshold: score above which a model counts as backdoored; by default the mode's.
+      epsilon: radius of the neuron noise.
+      steps: steps of one noise search.
+      restarts: noise searches, each on images of its own.
+      arch: architecture of every candidate, instead of recognising it.
+      normalisation: NAME or MEAN/STD for every candidate, instead of the checkpoint's
+        own or the best of the known constants.
+      seed: of the noise and of the choice of clean images.
+      chunk: candidates handed to the device at once; by default chosen for the device.
+      resume: go on from the results in --out.
+    """
+
+    paths: tyro.conf.Positional[tuple[str, ...]]
+    data: str | None = None
+    data_dir: str | None = None
+    split: str = "test"
+    num_clean: int = 512
+    out: str = "ban-results"
+    mode: Mode = "targeted"
+    baseline: Baseline | None = None
+    calibrate: str | None = None
+    threshold: float | None = None
+    epsilon: float = BanConfig.epsilon
+    steps: int = BanConfig.steps
+    restarts: int = BanConfig.restarts
+    arch: str | None = None
+    normalisation: str | None = None
+    seed: int = 0
+    chunk: int | None = None
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        _require(self.num_clean >= 2, "--num-clean", "at least 2", self.num_clean)
+        _require(self.epsilon >= 0, "--epsilon", "0 or more", self.epsilon)
+        _require(self.steps >= 1, "--steps", "at least 1", self.steps)
+        _require(self.restarts >= 1, "--restarts", "at least 1", self.restarts)
+        _require(
+            self.chunk is None or self.chunk >= 1, "--chunk", "at least 1", self.chunk
+        )
+        _require(
+            self.baseline != "trusted" or self.calibrate is not None,
+            "--baseline trusted",
+            "together with --calibrate DIR",
+            "no --calibrate",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportFlags:
+    """Flags of `ban-jax report`: verdicts drawn again, nothing computed anew.
+
+    Attributes:
+      results: a results.jsonl.
+      out: folder for the new results.jsonl, results.csv and report.html.
+      baseline: as for `scan`.
+      trusted: a results file of models you vouch for (`trusted.jsonl` of a scan with
+        --calibrate).
+      threshold: as for `scan`.
+      class_names: names of the classes, in order.
+    """
+
+    results: tyro.conf.Positional[str]
+    out: str = "ban-report"
+    baseline: Baseline | None = None
+    trusted: str | None = None
+    threshold: float | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(
+            self.baseline != "trusted" or self.trusted is not None,
+            "--baseline trusted",
+            "together with --trusted FILE",
+            "no --trusted",
+        )
+
+
+def detector_config(flags: ScanFlags) -> BanConfig:
+    """The detector's numbers among the flags."""
+    return BanConfig(epsilon=flags.epsilon, steps=flags.steps, restarts=flags.restarts)
+
+
+def describe(flags: Any) -> dict[str, Any]:
+    """Flags as the report shows them: those that were left out stay out."""
+    told = dataclasses.asdict(flags).items()
+    return {name: value for name, value in told if value not in (None, ())}
+
+
+def _require(condition: bool, flag: str, expected: str, found: Any) -> None:
+    if not condition:
+        raise ValueError(f"{flag} must be {expected}, got {found}")

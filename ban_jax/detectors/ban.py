@@ -1,0 +1,136 @@
+"""BAN: untargeted neuron noise and the feature mask, judged against the noiseless model.
+
+The released verdict reads one histogram: predictions under noise through the complement
+of the mask. Both halves mislead on their own. With stored statistics every model
+collapses into some class, and the complement of a mask concentrates the predictions of a
+clean model with no noise at all, because little is left of the features and the head's
+bias decides. So statistics are those of the minibatch under the noise, and each histogram
+under noise is read against the same histogram without it.
+
+References:
+  Xu et al., "BAN: Detecting Backdoors Activated by Adversarial Neuron Noise",
+  NeurIPS 2024, section 3.
+"""
+
+import jax
+from jax import numpy as jnp
+
+from ban_jax import mask as masks
+from ban_jax import perturb
+from ban_jax.config import BanConfig
+from ban_jax.detectors import evidence
+from ban_jax.types import Array, Network, Probe, Variables
+
+
+def detect(
+    network: Network,
+    variables: Variables,
+    probe: Probe,
+    *,
+    key: Array,
+    config: BanConfig,
+) -> evidence.Evidence:
+    """Measures one candidate; pure.
+
+    Args:
+      network: the model's two functions.
+      variables: its collections.
+      probe: images `[T, B, H, W, C]`, labels `[T, B]`; a restart searches on one
+        minibatch and counts on the others.
+      key: typed key, consumed.
+      config: see `BanConfig`; noise is searched anew at each radius.
+
+    Returns:
+      Evidence with, each averaged over restarts and radii,
+      `untargeted`: how much noise raises the mean probability of each class, over images
+      of other classes; `untargeted_masked`: the same through the mask's complement.
+    """
+    num_classes = network.num_classes
+    minibatches = probe.images.shape[0]
+    plain = evidence.forward(network, variables, probe)
+    mask_key, noise_key = jax.random.split(key)
+
+    def features_of(candidate: Variables, images: Array) -> Array:
+        return jax.lax.map(
+            lambda minibatch: network.features(candidate, minibatch, "batch")[0], images
+        )
+
+    def head_of(candidate: Variables, features: Array) -> Array:
+        """Flat `[N, h, w, c]` -> `[N, K]`, statistics of each minibatch apart."""
+        grouped = features.reshape(-1, *probe.labels.shape[1:], *features.shape[1:])
+        logits = jax.lax.map(
+            lambda minibatch: network.head(candidate, minibatch, "batch")[0], grouped
+        )
+        return logits.reshape(-1, num_classes)
+
+    def shares(candidate: Variables, features: Array, labels: Array) -> Array:
+        """`[2, K]`: mean probability per class, whole and through the complement."""
+        views = jnp.stack([features, features * (1 - mask)[None]])
+        logits = jax.vmap(lambda view: head_of(candidate, view))(views)
+        return jnp.stack(
+            [evidence.share_of_others(jax.nn.softmax(view), labels)[0] for view in logits]
+        )
+
+    cached = features_of(variables, probe.images)
+    flat = cached.reshape(-1, *cached.shape[2:])
+    mask, mask_info = masks.optimize_mask(
+        head_of,
+        variables,
+        flat,
+        probe.labels.reshape(-1),
+        key=mask_key,
+        l1_weight=config.l1_weight,
+        learning_rate=config.mask_learning_rate,
+        steps=config.mask_steps,
+    )
+
+    def apply_fn(candidate: Variables, images: Array) -> Array:
+        features, _ = network.features(candidate, images, "batch")
+        return network.head(candidate, features, "batch")[0]
+
+    def shift(radius: Array, restart: Array) -> tuple[Array, ...]:
+        search = restart % minibatches
+        others = (search + 1 + jnp.arange(max(minibatches - 1, 1))) % minibatches
+        noisy, info = perturb.perturb_params(
+            apply_fn,
+            variables,
+            probe.images[search],
+            probe.labels[search],
+            key=jax.random.fold_in(noise_key, restart),
+            epsilon=radius,
+            steps=config.steps,
+            start=config.start,
+        )
+        labels = probe.labels[others].reshape(-1)
+        features = features_of(noisy, probe.images[others])
+        features = features.reshape(-1, *features.shape[2:])
+        before = shares(
+            variables, cached[others].reshape(-1, *features.shape[1:]), labels
+        )
+        after = shares(noisy, features, labels)
+        logits = head_of(noisy, features)
+        return after - before, evidence.histogram(logits), info.is_finite
+
+    def at_radius(share: Array) -> tuple[Array, ...]:
+        return jax.lax.map(
+            lambda restart: shift(share * config.epsilon, restart),
+            jnp.arange(config.restarts),
+        )
+
+    shifts, histograms, finite = jax.lax.map(at_radius, jnp.asarray(config.radii))
+    curves = jnp.mean(shifts, axis=1)  # [R, Q, 2, K] -> [R, 2, K]
+    runs = shifts.reshape(-1, 2, num_classes)
+    error = jnp.std(runs, axis=0) / max(runs.shape[0] - 1, 1) ** 0.5
+    names = ("untargeted", "untargeted_masked")
+    return evidence.Evidence(
+        vectors={
+            **plain.vectors,
+            **{name: jnp.mean(curves[:, i], axis=0) for i, name in enumerate(names)},
+        },
+        errors={**plain.errors, **{name: error[i] for i, name in enumerate(names)}},
+        curves={name: curves[:, i] for i, name in enumerate(names)},
+        histogram=jnp.mean(histograms[-1], axis=0),
+        histogram_without_noise=plain.histogram,
+        clean_accuracy=plain.clean_accuracy,
+        is_finite=plain.is_finite & jnp.all(finite) & mask_info.is_finite,
+    )

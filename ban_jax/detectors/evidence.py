@@ -1,0 +1,126 @@
+"""What a detector measures of one candidate, and the forward passes all of them share."""
+
+from typing import NamedTuple
+
+import jax
+from jax import numpy as jnp
+
+from ban_jax import types
+from ban_jax.types import Array, Network, Probe, Variables
+
+
+class Evidence(NamedTuple):
+    """One candidate's measurements; a verdict is drawn from them on the host.
+
+    Attributes:
+      vectors: name -> `[K]`, larger where a class looks more like a backdoor's target.
+      errors: name -> `[K]` standard error of each entry, from the images it averages.
+      curves: name -> `[R, K]`, the vector at each noise radius.
+      histogram: `[K]` share of predictions per class under noise.
+      histogram_without_noise: `[K]` the same without.
+      clean_accuracy: `[]` on the probe, stored statistics.
+      is_finite: `[]` bool, false where any loss, logit or weight was not.
+    """
+
+    vectors: dict[str, Array]
+    errors: dict[str, Array]
+    curves: dict[str, Array]
+    histogram: Array
+    histogram_without_noise: Array
+    clean_accuracy: Array
+    is_finite: Array
+
+
+def over_minibatches(
+    network: Network, variables: Variables, images: Array, mode: types.NormMode
+) -> Array:
+    """Logits `[T, B, K]` of images `[T, B, H, W, C]`, statistics of each minibatch apart."""
+
+    def forward(minibatch: Array) -> Array:
+        features, _ = network.features(variables, minibatch, mode)
+        return network.head(variables, features, mode)[0]
+
+    return jax.lax.map(forward, images)
+
+
+def share_of_others(values: Array, labels: Array) -> tuple[Array, Array]:
+    """Per class, the mean of `values` over the images of other classes.
+
+    Args:
+      values: `[N, K]`, for example softmax probabilities or one-hot predictions.
+      labels: `[N]`.
+
+    Returns:
+      Mean `[K]` and its standard error `[K]`; zeros where every image is of the class.
+    """
+    num_classes = values.shape[1]
+    others = 1.0 - jax.nn.one_hot(labels, num_classes, dtype=values.dtype)
+    count = jnp.maximum(jnp.sum(others, axis=0), 1.0)
+    mean = jnp.sum(values * others, axis=0) / count
+    spread = jnp.sum(jnp.square(values - mean[None]) * others, axis=0) / count
+    return mean, jnp.sqrt(spread / count)
+
+
+def histogram(logits: Array) -> Array:
+    """Share of predictions per class `[K]` of logits `[..., K]`."""
+    num_classes = logits.shape[-1]
+    predictions = jnp.argmax(logits, axis=-1).reshape(-1)
+    return jnp.mean(jax.nn.one_hot(predictions, num_classes), axis=0)
+
+
+class Forward(NamedTuple):
+    """The forward passes without noise that every mode begins with (`forward`)."""
+
+    vectors: dict[str, Array]
+    errors: dict[str, Array]
+    histogram: Array
+    clean_accuracy: Array
+    is_finite: Array
+
+
+def forward(network: Network, variables: Variables, probe: Probe) -> Forward:
+    """Class vectors that need no noise, and the clean accuracy.
+
+    `stored` and `batch` are the mean softmax probability of each class over images of
+    other classes, under stored statistics and under those of the minibatch. The stored
+    ones were learned with triggered images among the clean ones; without them the
+    target's share rises, so `batch_minus_stored` points at it.
+
+    Args:
+      probe: images `[T, B, H, W, C]` and labels `[T, B]`.
+    """
+    labels = probe.labels.reshape(-1)
+    stored = over_minibatches(network, variables, probe.images, "stored")
+    batch = over_minibatches(network, variables, probe.images, "batch")
+    stored_p = jax.nn.softmax(stored).reshape(labels.size, -1)
+    batch_p = jax.nn.softmax(batch).reshape(labels.size, -1)
+    vectors, errors = {}, {}
+    for name, values in (
+        ("stored", stored_p),
+        ("batch", batch_p),
+        ("batch_minus_stored", batch_p - stored_p),
+    ):
+        vectors[name], errors[name] = share_of_others(values, labels)
+    vectors["last_layer"] = last_layer(variables)
+    errors["last_layer"] = jnp.zeros_like(vectors["last_layer"])
+    return Forward(
+        vectors=vectors,
+        errors=errors,
+        histogram=histogram(batch),
+        clean_accuracy=jnp.mean(jnp.argmax(stored_p, axis=-1) == labels),
+        is_finite=jnp.all(jnp.isfinite(stored)) & jnp.all(jnp.isfinite(batch)),
+    )
+
+
+def last_layer(variables: Variables) -> Array:
+    """Per class `[K]`, the mean of its weights in the final linear layer.
+
+    A backdoor lifts its target's logit from many features at once (the idea of judging
+    the final layer alone is DFBScanner's, arXiv 2605.18907).
+    """
+    (kernel,) = (
+        layer["kernel"]
+        for layer in variables["params"].values()
+        if "kernel" in layer and layer["kernel"].ndim == 2
+    )
+    return jnp.mean(kernel, axis=0)

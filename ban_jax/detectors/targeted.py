@@ -1,0 +1,95 @@
+"""Neuron noise towards each class in turn: the target of a backdoor is the easy one.
+
+For every class, noise that lowers the loss towards it on clean images of other classes;
+then the share of fresh images of other classes that noise turns into it.
+"""
+
+import jax
+from jax import numpy as jnp
+
+from ban_jax import perturb
+from ban_jax.config import BanConfig
+from ban_jax.detectors import evidence
+from ban_jax.types import Array, Network, Probe, Variables
+
+
+def detect(
+    network: Network,
+    variables: Variables,
+    probe: Probe,
+    *,
+    key: Array,
+    config: BanConfig,
+) -> evidence.Evidence:
+    """Measures one candidate; pure.
+
+    Args:
+      network: the model's two functions.
+      variables: its collections.
+      probe: images `[T, B, H, W, C]`, labels `[T, B]`, T minibatches. Restart r searches
+        on minibatch r and counts on all the others.
+      key: typed key, consumed.
+      config: `epsilon`, `radii`, `start`, `steps` and `restarts` are used.
+
+    Returns:
+      Evidence whose vector `targeted` is the mean probability, over images of other
+      classes, that noise towards a class gives it.
+    """
+    num_classes = network.num_classes
+    minibatches = probe.images.shape[0]
+    plain = evidence.forward(network, variables, probe)
+
+    def apply_fn(candidate: Variables, images: Array) -> Array:
+        features, _ = network.features(candidate, images, "batch")
+        return network.head(candidate, features, "batch")[0]
+
+    def towards(target: Array, restart: int) -> tuple[Array, ...]:
+        """Searches on one minibatch, counts on the others: `[R, 2]` and the rest."""
+        search = restart % minibatches
+        fresh = jnp.array([t for t in range(minibatches) if t != search] or [search])
+        labels = probe.labels[search]
+        noisy, info = perturb.perturb_params(
+            apply_fn,
+            variables,
+            probe.images[search],
+            jnp.full(labels.shape, target),
+            key=jax.random.fold_in(jax.random.fold_in(key, restart), target),
+            epsilon=config.epsilon,
+            steps=config.steps,
+            start=config.start,
+            towards=True,
+            weights=(labels != target).astype(probe.images.dtype),
+        )
+
+        def count(share: Array) -> tuple[Array, Array, Array]:
+            scaled = perturb.interpolate(variables, noisy, share)
+            logits = evidence.over_minibatches(
+                network, scaled, probe.images[fresh], "batch"
+            ).reshape(-1, num_classes)
+            mean, error = evidence.share_of_others(
+                jax.nn.softmax(logits), probe.labels[fresh].reshape(-1)
+            )
+            return mean[target], error[target], evidence.histogram(logits)
+
+        mean, error, histogram = jax.lax.map(count, jnp.asarray(config.radii))
+        return mean, error, histogram, info.is_finite
+
+    runs = [
+        jax.lax.map(lambda target: towards(target, restart), jnp.arange(num_classes))
+        for restart in range(config.restarts)
+    ]
+    means, errors, histograms, finite = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *runs
+    )  # [Q, K, R], [Q, K, R], [Q, K, R, K], [Q, K]
+    curve = jnp.mean(means, axis=0).T
+    error = jnp.sqrt(jnp.mean(jnp.square(errors), axis=0) / config.restarts).T
+    strongest = jnp.argmax(curve[-1])
+    return evidence.Evidence(
+        vectors={**plain.vectors, "targeted": curve[-1]},
+        errors={**plain.errors, "targeted": error[-1]},
+        curves={"targeted": curve},
+        histogram=jnp.mean(histograms[:, :, -1], axis=0)[strongest],
+        histogram_without_noise=plain.histogram,
+        clean_accuracy=plain.clean_accuracy,
+        is_finite=plain.is_finite & jnp.all(finite),
+    )

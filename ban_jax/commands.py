@@ -1,5 +1,6 @@
 """What the commands do once their flags are read: files in, files and a table out."""
 
+import dataclasses
 import os
 import sys
 import warnings
@@ -20,9 +21,15 @@ from ban_jax.types import Probe
 CLEAN, FLAGGED, INCONCLUSIVE, NOTHING = 0, 1, 2, 3
 """Exit codes of `scan`; a later one wins over an earlier one."""
 
+BUNDLED = os.path.join(os.path.dirname(__file__), "zoo")
+"""Checkpoints of known make, trained on scikit-learn's handwritten digits."""
+
 
 def run_scan(flags: configs.ScanFlags) -> int:
     """`ban-jax scan`: judges candidates and writes results, CSV and report to `--out`."""
+    if not flags.paths:
+        flags = dataclasses.replace(flags, paths=(BUNDLED,), data=flags.data or "digits")
+        print(f"No path given: scanning the zoo that ships with the package, {BUNDLED}")
     results.prepare_folder(flags.out)
     paths = checkpoints.find(flags.paths)
     if not paths:

@@ -55,7 +55,8 @@ class ScanFlags:
     """Flags of `ban-jax scan`.
 
     Attributes:
-      paths: checkpoint files, Orbax folders, or folders searched for both.
+      paths: checkpoint files, Orbax folders, or folders searched for both; without any,
+        the small zoo that ships with the package is scanned on `digits`.
       data: clean images: a TFDS name such as cifar10, `digits`, an image folder with one
         sub-folder per class, or an .npz of `images` and `labels`.
       data_dir: where TFDS data lie.
@@ -78,7 +79,7 @@ class ScanFlags:
       resume: go on from the results in --out.
     """
 
-    paths: tyro.conf.Positional[tuple[str, ...]]
+    paths: tyro.conf.Positional[tuple[str, ...]] = ()
     data: str | None = None
     data_dir: str | None = None
     split: str = "test"

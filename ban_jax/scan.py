@@ -8,7 +8,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import flax
@@ -155,8 +155,8 @@ def measure(
         try:
             normalisations, work = _normalisations(network, chunk, probe, settings)
             variables = [
-                _with_normalisation(candidate.variables, normalisation)
-                for candidate, normalisation in zip(chunk, normalisations)
+                candidate.full_variables((entry["mean"], entry["std"]))
+                for candidate, entry in zip(chunk, normalisations)
             ]
             keys = [population.identity_key(settings.seed, c.sha256) for c in chunk]
             stacked = population.run(
@@ -286,10 +286,11 @@ def _normalisations(
         return [entry for entry in given if entry], 0
     tried = probes.options(settings.dataset, probe.images.shape[-1])
     means, stds = (jnp.array(part) for part in zip(*tried.values()))
+    raw = [candidate.full_variables(((0.0,), (1.0,))) for candidate in chunk]
     few = Probe(probe.images[:2], probe.labels[:2])
     losses = population.for_each(
         _trial(network),
-        (population.stack(population.pad([_base(c) for c in chunk], settings.chunk)),),
+        (population.stack(population.pad(raw, settings.chunk)),),
         population.default_tile(jax.default_backend(), settings.chunk),
         len(chunk),
         few,
@@ -305,12 +306,6 @@ def _normalisations(
         guess = {"mean": list(mean), "std": list(std), "source": f"tried: {name}"}
         entries.append(entry or guess)
     return entries, few.labels.size * len(tried)
-
-
-def _base(candidate: checkpoints.Candidate) -> Variables:
-    channels = candidate.spec.in_channels
-    raw = {"mean": [0.0] * channels, "std": [1.0] * channels}
-    return _with_normalisation(candidate.variables, raw)
 
 
 @functools.cache
@@ -330,13 +325,6 @@ def _trial(network: Any) -> Callable[..., Array]:
         return jax.lax.map(loss, (means, stds))
 
     return losses
-
-
-def _with_normalisation(variables: Mapping, entry: Record) -> dict[str, Any]:
-    constants = {
-        name: np.asarray(entry[name], np.float32) for name in ("mean", "std")
-    }
-    return {**variables, "normalisation": constants}
 
 
 def _identity(

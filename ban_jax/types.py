@@ -5,7 +5,7 @@ Dimension letters used in all docstrings:
   channels, h w c the same of a feature map, K classes, R noise radii, S steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -50,6 +50,8 @@ class Network(NamedTuple):
 
     features: FeaturesFn
     head: HeadFn
+    classifier: Callable[[Variables], Array]
+    """`variables -> [F, K]`, the weights of the last linear layer, inside the head."""
     num_classes: int
 
 

@@ -220,7 +220,10 @@ def wilson_lower(share: float, count: int, z: float = 1.96) -> float:
 
 def kind_of(record: Record) -> tuple[Any, ...]:
     """Records of one kind may be compared class by class."""
-    return record["mode"], record["architecture"], record["num_classes"]
+    return tuple(
+        record.get(name)
+        for name in ("config_hash", "mode", "architecture", "num_classes")
+    )
 
 
 def judge_all(

@@ -1,14 +1,18 @@
 """The architectures, by name."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
-from ban_jax.models import common, resnet
+from ban_jax.models import common, densenet, preact_resnet, resnet, vgg
 from ban_jax.models.common import Classifier, abstract_variables, network
 
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, Callable[..., Classifier]] = {
+    "densenet121": densenet.DenseNet,
+    "preact_resnet18": preact_resnet.PreActResNet,
     "resnet18": resnet.ResNet,
     "resnet34": functools.partial(resnet.ResNet, blocks=(3, 4, 6, 3)),
+    "vgg16": vgg.VGG,
 }
 
 

@@ -1,12 +1,15 @@
 """Blocks shared by the architectures: convolution, normalisation, the features/head cut.
 
 Module names follow the field's PyTorch names, with every `.3` written `_3`, so that a
-checkpoint converts by renaming alone (`ban_jax.checkpoints.convert`).
+checkpoint converts by renaming alone (`ban_jax.checkpoints.convert`). Parameters start
+as PyTorch's do.
 """
 
 import functools
+import math
+import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 from flax import linen as nn
@@ -28,7 +31,16 @@ class Norm(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, x: Array, mode: NormMode) -> Array:
+    def __call__(
+        self, x: Array, mode: NormMode, statistics: tuple[Array, Array] | None = None
+    ) -> Array:
+        """Normalises `x [B, H, W, C]`.
+
+        Args:
+          x: activations.
+          mode: where mean and variance come from.
+          statistics: `batch_statistics(x)` where the caller has them already.
+        """
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -36,16 +48,71 @@ class Norm(nn.Module):
         stored_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         if mode == "stored":
             mean, var = stored_mean.value, stored_var.value
+        elif mode in ("batch", "update"):
+            mean, var = statistics or batch_statistics(x)
         else:
-            mean = jnp.mean(x, axis=(0, 1, 2))
-            var = jnp.mean(jnp.square(x - mean), axis=(0, 1, 2))
-            if mode == "update" and not self.is_initializing():
-                count = x.size // channels
-                unbiased = var * (count / max(count - 1, 1))
-                stored_mean.value += MOMENTUM * (mean - stored_mean.value)
-                stored_var.value += MOMENTUM * (unbiased - stored_var.value)
-        factor = scale * jax.lax.rsqrt(var + EPSILON)
-        return x * factor + (bias - mean * factor)
+            modes = typing.get_args(types.NormMode)
+            raise ValueError(f"mode must be one of {modes}, got {mode!r}")
+        if mode == "update" and not self.is_initializing():
+            count = x.size // channels
+            unbiased = var * (count / max(count - 1, 1))
+            stored_mean.value += MOMENTUM * (mean - stored_mean.value)
+            stored_var.value += MOMENTUM * (unbiased - stored_var.value)
+        return _affine(x, mean, scale * jax.lax.rsqrt(var + EPSILON), bias)
+
+
+@jax.custom_vjp
+def batch_statistics(x: Array) -> tuple[Array, Array]:
+    """Mean and biased variance `[C]` of `x [..., C]`, in two passes."""
+    axes = tuple(range(x.ndim - 1))
+    mean = jnp.mean(x, axis=axes)
+    return mean, jnp.mean(jnp.square(x - along_channels(mean, x)), axis=axes)
+
+
+def _batch_statistics_forward(x):
+    mean, var = batch_statistics(x)
+    return (mean, var), (x, mean)
+
+
+def _batch_statistics_backward(residuals, cotangents):
+    """Autodiff would also sum the deviations from the mean, which cancel."""
+    x, mean = residuals
+    mean_gradient, var_gradient = cotangents
+    count = x.size // x.shape[-1]
+    slope = along_channels(var_gradient * (2 / count), x)
+    level = along_channels(mean_gradient / count, x)
+    return ((x - along_channels(mean, x)) * slope + level,)
+
+
+batch_statistics.defvjp(_batch_statistics_forward, _batch_statistics_backward)
+
+
+@jax.custom_vjp
+def _affine(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
+    """`(x - mean) * factor + bias`, channel by channel: `[..., C]`."""
+    mean, factor, bias = (along_channels(v, x) for v in (mean, factor, bias))
+    return (x - mean) * factor + bias
+
+
+def _affine_forward(x, mean, factor, bias):
+    return _affine(x, mean, factor, bias), (x, mean, factor)
+
+
+def _affine_backward(residuals, cotangent):
+    """Autodiff would sum the cotangent twice, once before and once after the factor."""
+    x, mean, factor = residuals
+    axes = tuple(range(x.ndim - 1))
+    total = jnp.sum(cotangent, axis=axes)
+    moment = jnp.sum(cotangent * (x - along_channels(mean, x)), axis=axes)
+    return cotangent * along_channels(factor, x), -factor * total, moment, total
+
+
+_affine.defvjp(_affine_forward, _affine_backward)
+
+
+def along_channels(vector: Array, x: Array) -> Array:
+    """`[C]` -> `[1, ..., 1, C]` of the rank of `x`: no implicit rank promotion."""
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
 
 
 class Conv(nn.Module):
@@ -61,18 +128,36 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.size, self.size, x.shape[-1], self.filters)
-        kernel = self.param("kernel", torch_uniform, shape)
+        kernel = self.param("kernel", torch_uniform, shape, math.prod(shape[:-1]))
         y = convolution.conv2d(
             x, kernel, stride=self.stride, padding=self.padding, lowering=self.lowering
         )
         if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, (self.filters,))
+            bias = self.param(
+                "bias", torch_uniform, (self.filters,), math.prod(shape[:-1])
+            )
+            y += along_channels(bias, y)
         return y
 
 
-def torch_uniform(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-    """PyTorch's default for convolutions and linear layers: U(-1, 1) / sqrt(fan in)."""
-    bound = (shape[-1] / float(functools.reduce(lambda a, b: a * b, shape))) ** 0.5
+class Linear(nn.Module):
+    """`[B, F]` -> `[B, K]`, with PyTorch's default initialiser."""
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        inputs = x.shape[-1]
+        kernel = self.param("kernel", torch_uniform, (inputs, self.outputs), inputs)
+        bias = self.param("bias", torch_uniform, (self.outputs,), inputs)
+        return x @ kernel + along_channels(bias, x)
+
+
+def torch_uniform(
+    key: Array, shape: Sequence[int], fan_in: int, dtype: Any = jnp.float32
+) -> Array:
+    """PyTorch's default for kernels and biases alike: U(-1, 1) / sqrt(fan in)."""
+    bound = fan_in**-0.5
     return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
 
 
@@ -83,6 +168,7 @@ class Classifier(nn.Module):
       num_classes: K.
       width: channels of the first convolution; 64 in the paper.
       in_channels: C of the images.
+      stem: first layers, one of the family's `stems`.
       lowering: how convolutions are computed, see `ban_jax.convolution`.
 
     The pixel normalisation is a collection of its own, `normalisation/{mean,std}` `[C]`,
@@ -93,10 +179,32 @@ class Classifier(nn.Module):
     num_classes: int
     width: int = 64
     in_channels: int = 3
+    stem: str = "cifar"
     lowering: convolution.Lowering = "native"
 
-    minimum_size = 8
+    stems: ClassVar[tuple[str, ...]] = ("cifar",)
+    minimum_width: ClassVar[int] = 1
+    minimum_size: ClassVar[int] = 1
     """Smallest image side at which every stage keeps at least one pixel."""
+    classifier_name: ClassVar[str] = "linear"
+    """The last linear layer's name."""
+
+    def __post_init__(self) -> None:
+        for field, least in (
+            ("num_classes", 1),
+            ("width", self.minimum_width),
+            ("in_channels", 1),
+        ):
+            if getattr(self, field) < least:
+                raise ValueError(
+                    f"{type(self).__name__} needs {field} of at least {least}, got "
+                    f"{getattr(self, field)}"
+                )
+        if self.stem not in self.stems:
+            raise ValueError(
+                f"{type(self).__name__} has the stems {self.stems}, got {self.stem!r}"
+            )
+        super().__post_init__()
 
     def setup(self) -> None:
         shape = (self.in_channels,)
@@ -117,7 +225,8 @@ class Classifier(nn.Module):
                 f"{self.minimum_size} pixels, got {height}x{width}: below that a stage "
                 "has no pixel left"
             )
-        return (images - self.pixel_mean.value) / self.pixel_std.value
+        mean = along_channels(self.pixel_mean.value, images)
+        return (images - mean) / along_channels(self.pixel_std.value, images)
 
     def features(self, images: Array, mode: NormMode) -> Array:
         """`[B, H, W, C]` -> `[B, h, w, c]`, the activations a feature mask acts on."""
@@ -137,10 +246,31 @@ def global_average(x: Array) -> Array:
     return jnp.mean(x, axis=(1, 2))
 
 
-def pool(x: Array, size: int, stride: int | None = None, padding: int = 0) -> Array:
-    """Max pooling, padded with -inf as in PyTorch."""
-    stride = stride or size
-    return nn.max_pool(x, (size, size), (stride, stride), [(padding, padding)] * 2)
+def max_pool(x: Array, size: int, stride: int, padding: int = 0) -> Array:
+    """Max pooling, padded with -inf as in PyTorch.
+
+    The maximum of shifted views, one axis after the other: XLA's own pooling has a
+    gradient (select-and-scatter) that is many times slower on CPU. Where several pixels
+    share a maximum they share its gradient; behind a ReLU that is the shared zero.
+    """
+    for axis in (1, 2):
+        pads = [(padding, padding) if i == axis else (0, 0) for i in range(x.ndim)]
+        padded = jnp.pad(x, pads, constant_values=-jnp.inf) if padding else x
+        last = (padded.shape[axis] - size) // stride * stride
+        views = [
+            jax.lax.slice_in_dim(padded, start, start + last + 1, stride, axis)
+            for start in range(size)
+        ]
+        x = functools.reduce(jnp.maximum, views)
+    return x
+
+
+def average_pool(x: Array, size: int) -> Array:
+    """The mean of each `size` x `size` block; an incomplete last row or column drops."""
+    batch, height, width, channels = x.shape
+    h, w = height // size, width // size
+    blocks = x[:, : h * size, : w * size].reshape(batch, h, size, w, size, channels)
+    return jnp.mean(blocks, axis=(2, 4))
 
 
 @functools.cache
@@ -158,6 +288,7 @@ def network(module: Classifier) -> types.Network:
     return types.Network(
         features=functools.partial(call, "features"),
         head=functools.partial(call, "head"),
+        classifier=lambda variables: variables["params"][module.classifier_name]["kernel"],
         num_classes=module.num_classes,
     )
 

@@ -4,6 +4,8 @@ Layout of methods in this field: 3x3 stem without pooling, basic blocks, feature
 last stage after its ReLU (4x4x512 at 32x32 and width 64).
 """
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -48,10 +50,9 @@ class ResNet(common.Classifier):
       stem: `cifar` (3x3, stride 1) or `imagenet` (7x7, stride 2, then 3x3 max pooling).
     """
 
-    blocks: tuple[int, ...] = (2, 2, 2, 2)
-    stem: str = "cifar"
+    blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
 
-    minimum_size = 1
+    stems: ClassVar[tuple[str, ...]] = ("cifar", "imagenet")
 
     def setup(self) -> None:
         super().setup()
@@ -64,7 +65,7 @@ class ResNet(common.Classifier):
         self.layer2 = self._stage(1)
         self.layer3 = self._stage(2)
         self.layer4 = self._stage(3)
-        self.linear = nn.Dense(self.num_classes, kernel_init=common.torch_uniform)
+        self.linear = common.Linear(self.num_classes)
 
     def _stage(self, index: int) -> list[BasicBlock]:
         filters = self.width * 2**index
@@ -79,7 +80,7 @@ class ResNet(common.Classifier):
     def features(self, images: Array, mode: NormMode) -> Array:
         x = jax.nn.relu(self.bn1(self.conv1(self.normalise(images)), mode))
         if self.stem == "imagenet":
-            x = common.pool(x, 3, 2, 1)
+            x = common.max_pool(x, 3, 2, 1)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 x = block(x, mode)

@@ -101,7 +101,7 @@ def forward(network: Network, variables: Variables, probe: Probe) -> Forward:
         ("batch_minus_stored", batch_p - stored_p),
     ):
         vectors[name], errors[name] = share_of_others(values, labels)
-    vectors["last_layer"] = last_layer(variables)
+    vectors["last_layer"] = last_layer(network, variables)
     errors["last_layer"] = jnp.zeros_like(vectors["last_layer"])
     return Forward(
         vectors=vectors,
@@ -112,15 +112,10 @@ def forward(network: Network, variables: Variables, probe: Probe) -> Forward:
     )
 
 
-def last_layer(variables: Variables) -> Array:
+def last_layer(network: Network, variables: Variables) -> Array:
     """Per class `[K]`, the mean of its weights in the final linear layer.
 
     A backdoor lifts its target's logit from many features at once (the idea of judging
     the final layer alone is DFBScanner's, arXiv 2605.18907).
     """
-    (kernel,) = (
-        layer["kernel"]
-        for layer in variables["params"].values()
-        if "kernel" in layer and layer["kernel"].ndim == 2
-    )
-    return jnp.mean(kernel, axis=0)
+    return jnp.mean(network.classifier(variables), axis=0)

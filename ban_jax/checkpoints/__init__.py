@@ -1,0 +1,22 @@
+"""Checkpoints of untrusted origin, read as data and nothing else."""
+
+from ban_jax.checkpoints.candidate import Candidate, ModelSpec, Names
+from ban_jax.checkpoints.convert import to_torch_names
+from ban_jax.checkpoints.discovery import find
+from ban_jax.checkpoints.errors import CheckpointError
+from ban_jax.checkpoints.hashing import weights_hash
+from ban_jax.checkpoints.reading import read
+from ban_jax.checkpoints.write import write_orbax, write_safetensors
+
+__all__ = [
+    "Candidate",
+    "CheckpointError",
+    "ModelSpec",
+    "Names",
+    "find",
+    "read",
+    "to_torch_names",
+    "weights_hash",
+    "write_orbax",
+    "write_safetensors",
+]

@@ -1,0 +1,187 @@
+"""What lies in a file, and which part of it may be the classifier."""
+
+import collections
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ban_jax.checkpoints import errors, hashing, limits, pickle_reader, tensor
+
+PREFERRED = (
+    "netC",
+    "model_state_dict",
+    "net_state_dict",
+    "model",
+    "state_dict",
+    "net",
+    "classifier",
+)
+"""Where the programs of the field keep the classifier, in the order in which the
+released loaders look (BAN: netC, model_state_dict, model; FeatureRE: net_state_dict;
+UNICORN: state_dict; kuangliu: net). Generators and triggers beside it (netG, netM) are
+passed over because their layers match no architecture."""
+MAX_DEPTH = 6
+MAX_MODULE_DEPTH = 16
+MAX_NAME = 300
+"""Characters; longer names belong to no model and are passed over."""
+_MAX_NODES = 50_000
+_MAX_STEPS = 2_000_000
+"""Dict entries looked at; objects may share parts, so this is not bounded by the file."""
+
+
+class Contents(NamedTuple):
+    """A file, read.
+
+    Attributes:
+      root: nested dicts, lists and placeholders, tensors at the leaves.
+      metadata: the file's own remarks, if its format has a place for them.
+      size: bytes of the file.
+      compressed: whether its tensors may take more bytes than the file.
+    """
+
+    root: Any
+    metadata: Mapping[str, str]
+    size: int
+    compressed: bool = False
+
+
+class StateDict(NamedTuple):
+    """A group of named tensors in a file.
+
+    Attributes:
+      path: how to get there from the root, such as `netC`; empty for the root.
+      tensors: by name; Flax trees have slashes in their names.
+    """
+
+    path: str
+    tensors: dict[str, tensor.Tensor]
+
+
+def state_dicts(root: Any) -> list[StateDict]:
+    """All groups of at least two named tensors, the likeliest classifier first.
+
+    Raises:
+      CheckpointError: for an object with more parts than any checkpoint has.
+    """
+    order = {name: rank for rank, name in enumerate(PREFERRED)}
+
+    def rank(group: StateDict) -> tuple[float, int]:
+        steps = group.path.split("/") if group.path else []
+        # BAN's loader tries the whole object after netC, model_state_dict and model.
+        last = len(order) if steps else order["model"] + 0.5
+        return min((order.get(step, last) for step in steps), default=last), len(steps)
+
+    return sorted(_Search().run(root), key=rank)
+
+
+class _Search:
+    """Breadth first, without recursion, each object once, with a bound on the work."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.budget = limits.names()
+
+    def entries(self, node: Any) -> Iterator[tuple[str, Any]]:
+        """Names and values inside a dict, a list or a placeholder."""
+        if isinstance(node, pickle_reader.Placeholder):
+            state = node.state
+            # Instances with slots: (the __dict__, the slots).
+            for part in state if type(state) is tuple else (state,):
+                if type(part) is dict:
+                    yield from self.entries(part)
+            if node.items:
+                yield from self.entries(node.items)
+            return
+        pairs: Iterable[tuple[Any, Any]]
+        pairs = node.items() if type(node) is dict else enumerate(node)
+        for name, value in pairs:
+            self.steps += 1
+            if self.steps > _MAX_STEPS:
+                raise errors.CheckpointError(
+                    f"more than {_MAX_STEPS:,} objects inside objects"
+                )
+            if type(value) is pickle_reader.EmptyArray:
+                value = value.value
+            if not isinstance(name, str) or len(name) <= MAX_NAME:
+                yield str(name), value
+
+    def run(self, root: Any) -> Iterator[StateDict]:
+        pending = collections.deque([("", root, 0)])
+        seen: set[int] = set()
+        while pending and len(seen) < _MAX_NODES:
+            path, node, depth = pending.popleft()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            tensors: dict[str, tensor.Tensor] = {}
+            whole = False
+            if isinstance(node, pickle_reader.Placeholder):
+                tensors, whole = self.module(node), True
+            elif type(node) is dict and type(node.get("params")) is dict:
+                tensors, whole = self.flax(node), True
+            if len(tensors) < 2:
+                whole = False
+                tensors = {
+                    name: value
+                    for name, value in self.entries(node)
+                    if isinstance(value, tensor.Tensor)
+                }
+                self.budget.spend(100 * len(tensors))
+            if len(tensors) > 1:
+                yield StateDict(path, tensors)
+            if whole or depth >= MAX_DEPTH:
+                continue
+            for name, value in self.entries(node):
+                if type(value) in (dict, list, pickle_reader.Placeholder):
+                    name = name if name.isidentifier() and name.isascii() else "?"
+                    self.budget.spend(150 + len(path) + len(name))
+                    pending.append(
+                        (f"{path}/{name}" if path else name, value, depth + 1)
+                    )
+
+    def flax(self, node: dict[str, Any]) -> dict[str, tensor.Tensor]:
+        """`params/...` and `batch_stats/...` of a Flax tree."""
+        found: dict[str, tensor.Tensor] = {}
+        pending = [
+            (name, node[name], 0)
+            for name in (*hashing.HASHED, "normalisation")
+            if type(node.get(name)) is dict
+        ]
+        while pending:
+            path, value, depth = pending.pop()
+            for name, child in self.entries(value):
+                if isinstance(child, tensor.Tensor):
+                    self.budget.spend(300 + 2 * len(path))
+                    found[f"{path}/{name}"] = child
+                elif type(child) is dict and depth < MAX_MODULE_DEPTH:
+                    self.budget.spend(150 + 2 * len(path))
+                    pending.append((f"{path}/{name}", child, depth + 1))
+        return found
+
+    def module(self, node: pickle_reader.Placeholder) -> dict[str, tensor.Tensor]:
+        """The state dict of a whole pickled module, from its parameters and buffers.
+
+        Scripted modules keep tensors and submodules as plain attributes; PyTorch's own
+        keep them in `_parameters`, `_buffers` and `_modules`.
+        """
+        found: dict[str, tensor.Tensor] = {}
+        pending = collections.deque([("", node, 0)])
+        while pending:
+            prefix, module, depth = pending.popleft()
+            groups: list[Any] = []
+            for name, value in self.entries(module):
+                if name in ("_parameters", "_buffers", "_modules"):
+                    groups.append(value)
+            for group in groups or [module]:
+                if type(group) not in (dict, pickle_reader.Placeholder):
+                    continue
+                for name, value in self.entries(group):
+                    if isinstance(value, tensor.Tensor):
+                        self.budget.spend(300 + 2 * len(prefix))
+                        found[prefix + name] = value
+                    elif (
+                        isinstance(value, pickle_reader.Placeholder)
+                        and depth < MAX_MODULE_DEPTH
+                    ):
+                        self.budget.spend(150 + 2 * (len(prefix) + len(name)))
+                        pending.append((f"{prefix}{name}.", value, depth + 1))
+        return found

@@ -1,0 +1,17 @@
+"""What goes wrong with a checkpoint, and how its names are shown."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read; the message names the file, expected and found."""
+
+
+def show(name: object, limit: int = 120) -> str:
+    """A name from an untrusted file, safe for a terminal: ASCII, escaped, shortened."""
+    text = ascii(name) if isinstance(name, (str, bytes, int)) else type(name).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def listing(names: list[str], limit: int = 400) -> str:
+    """All names, comma separated; beyond `limit` (no real model has so many) counted."""
+    text = ", ".join(names[:limit])
+    return text if len(names) <= limit else f"{text} and {len(names) - limit} more"

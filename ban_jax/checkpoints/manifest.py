@@ -1,0 +1,143 @@
+"""What is known of a checkpoint besides its weights: normalisation, recorded accuracy.
+
+Looked up in this order, the first answer wins: a normalisation layer inside the model;
+the file's own remarks (ours in safetensors and Orbax, entries beside the state dict in
+PyTorch files); `config.json` beside it (timm and Hugging Face); `zoo.json` beside it, a
+list of objects with `name` (the file's, without suffix) and perhaps `clean_accuracy`
+and `normalisation` `{"mean": [...], "std": [...]}`.
+"""
+
+import functools
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ban_jax.checkpoints import contents, convert, discovery, errors, limits, recognise
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+OURS = "ban_jax"
+"""Key of our own remarks, a JSON text, in safetensors and Orbax metadata."""
+_ACCURACIES = ("clean_accuracy", "best_clean_acc", "clean_acc", "test_clean_acc")
+_CONFIGURED = ("model.safetensors", "pytorch_model.bin", "pytorch_model.safetensors")
+_MAX_JSON = 4 * limits.MIB
+
+
+def lookup(
+    path: str,
+    content: contents.Contents,
+    found: recognise.Recognised,
+) -> tuple[Normalisation | None, str | None, float | None, list[str]]:
+    """Normalisation, where it was found, the recorded accuracy, and notes."""
+    assert found.spec is not None
+    notes: list[str] = []
+    normalisation = source = accuracy = None
+    for remarks, label in _remarks(path, content, found, notes):
+        if normalisation is None:
+            normalisation = _normalisation(
+                remarks, found.spec.in_channels, label, notes
+            )
+            source = label if normalisation is not None else None
+        if accuracy is None:
+            accuracy = _accuracy(remarks)
+        classes = remarks.get("num_classes")
+        if type(classes) is int and classes != found.spec.num_classes:
+            notes.append(
+                f"{label} says {classes} classes, the last layer has "
+                f"{found.spec.num_classes}"
+            )
+    return normalisation, source, accuracy, notes
+
+
+def _remarks(
+    path: str,
+    content: contents.Contents,
+    found: recognise.Recognised,
+    notes: list[str],
+) -> Iterator[tuple[Mapping[str, Any], str]]:
+    if found.mean is not None and found.std is not None:
+        yield {"mean": found.mean, "std": found.std}, "the model's own layer"
+    if OURS in content.metadata:
+        try:
+            ours = json.loads(content.metadata[OURS])
+        except (ValueError, RecursionError):
+            ours = None
+        if type(ours) is dict:
+            yield ours, "the file"
+    if type(content.root) is dict:
+        yield content.root, "the file"
+    folder, name = os.path.split(os.path.abspath(path))
+    if name in _CONFIGURED:
+        config = _json(os.path.join(folder, "config.json"), notes)
+        if type(config) is dict:
+            pretrained = config.get("pretrained_cfg")
+            yield pretrained if type(pretrained) is dict else config, "config.json"
+    zoo = _json(os.path.join(folder, "zoo.json"), notes)
+    for entry in zoo if type(zoo) is list else ():
+        if type(entry) is dict and entry.get("name") in (name, discovery.stem(name)):
+            yield entry, "zoo.json"
+            break
+
+
+def _json(path: str, notes: list[str]) -> Any:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    try:
+        return _load_json(path, status.st_mtime_ns, status.st_size)
+    except (OSError, ValueError, RecursionError) as error:
+        notes.append(
+            f"{os.path.basename(path)} cannot be read: {errors.show(str(error))}"
+        )
+        return None
+
+
+@functools.lru_cache(maxsize=4)
+def _load_json(path: str, changed: int, size: int) -> Any:
+    if size > _MAX_JSON:
+        raise ValueError(f"it has {size:,} bytes")
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _normalisation(
+    remarks: Mapping[str, Any], channels: int, label: str, notes: list[str]
+) -> Normalisation | None:
+    for name in ("normalisation", "normalization", "norm_par"):
+        if type(remarks.get(name)) is dict:
+            remarks = remarks[name]
+            break
+    if "mean" not in remarks or "std" not in remarks:
+        return None
+    mean = convert.numbers(remarks["mean"])
+    std = convert.numbers(remarks["std"])
+    if (
+        mean is None
+        or std is None
+        or len(mean) not in (1, channels)
+        or len(std) not in (1, channels)
+        or not all(map(math.isfinite, mean))
+        or not all(math.isfinite(value) and value > 0 for value in std)
+    ):
+        notes.append(f"the normalisation in {label} is not of {channels} channels")
+        return None
+    spread = channels if len(mean) == 1 else 1
+    widen = channels if len(std) == 1 else 1
+    return tuple(mean * spread), tuple(std * widen)
+
+
+def _accuracy(remarks: Mapping[str, Any]) -> float | None:
+    """Programs write it as a share or in percent."""
+    names = _ACCURACIES + (("acc",) if "net" in remarks else ())
+    for name in names:
+        values = convert.numbers(remarks.get(name))
+        if values is not None and len(values) == 1 and math.isfinite(values[0]):
+            value = values[0] / 100 if values[0] > 1 else values[0]
+            if 0 < value <= 1:
+                return value
+    return None

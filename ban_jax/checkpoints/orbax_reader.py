@@ -1,0 +1,192 @@
+"""Orbax checkpoints: folders, read through Orbax's v1 API.
+
+Orbax opens files by names found in the folder's metadata. Before it is asked to, the
+folder is searched for anything that could lead out of it; TensorStore itself refuses
+`..` in the paths of its binary manifests (a test pins that).
+"""
+
+import json
+import math
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorstore
+from orbax.checkpoint import v1 as ocp
+
+from ban_jax.checkpoints import contents, errors, hashing, limits, tensor
+
+_METADATA = (".json", ".zarray", "_METADATA")
+# They allocate what their own header announces; the ones Orbax uses stream.
+_UNBOUNDED_CODECS = ("blosc",)
+MARKERS = ("_CHECKPOINT_METADATA", "_METADATA")
+_MAX_JSON = 4 * limits.MIB
+
+
+def is_checkpoint(folder: str) -> bool:
+    """Whether the folder is an Orbax checkpoint, by the files Orbax marks it with."""
+    return any(os.path.lexists(os.path.join(folder, name)) for name in MARKERS)
+
+
+def read(folder: str) -> contents.Contents:
+    """The tree of arrays in an Orbax folder.
+
+    Raises:
+      CheckpointError: for a folder that points elsewhere, is damaged, or whose arrays
+        are larger than its files can hold.
+    """
+    size = _check_folder(folder)
+    # Orbax and TensorStore raise what their layers raise; a folder they cannot read is a
+    # damaged one, whatever the type.
+    try:
+        described = ocp.metadata(os.path.abspath(folder))
+    except Exception as error:
+        raise errors.CheckpointError(
+            f"Orbax cannot read its metadata: {error}"
+        ) from error
+    tree = described.metadata
+    if not isinstance(tree, Mapping):
+        raise errors.CheckpointError(
+            "the Orbax checkpoint does not hold a tree of arrays"
+        )
+    flat = hashing.flatten(tree)
+    budget = limits.inflated(size)
+    if len(flat) > limits.MAX_ENTRIES:
+        raise errors.CheckpointError(f"the Orbax checkpoint has {len(flat):,} entries")
+    for name, leaf in flat.items():
+        budget.spend(_largest(name, leaf))
+    wanted = {
+        name: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+        for name, leaf in flat.items()
+        if getattr(leaf, "shape", None) is not None
+    }
+    try:
+        loaded = ocp.load(os.path.abspath(folder), _abstract(tree, wanted))
+    except Exception as error:
+        raise errors.CheckpointError(
+            f"Orbax cannot read its arrays: {error}"
+        ) from error
+    arrays = hashing.flatten(loaded)
+    tensors = {
+        name: tensor.from_array(np.asarray(arrays[name]))
+        for name in wanted
+        if np.asarray(arrays[name]).dtype.name in tensor.DTYPES
+    }
+    custom = described.custom_metadata or {}
+    metadata = {k: v for k, v in custom.items() if isinstance(v, str)}
+    return contents.Contents(hashing.unflatten(tensors), metadata, size, True)
+
+
+def _abstract(tree: Any, wanted: dict[str, np.ndarray], prefix: str = "") -> Any:
+    return {
+        name: (
+            _abstract(value, wanted, f"{prefix}{name}/")
+            if isinstance(value, Mapping)
+            else wanted.get(prefix + name, ocp.PLACEHOLDER)
+        )
+        for name, value in tree.items()
+    }
+
+
+def _largest(name: str, leaf: Any) -> int:
+    """Bytes to read a leaf: its array, or one stored chunk where that is larger."""
+    shape = getattr(leaf, "shape", None)
+    if shape is None:
+        return 0
+    stored = getattr(leaf, "storage_metadata", None)
+    chunk = getattr(stored, "chunk_shape", None) or ()
+    if len(shape) > limits.MAX_RANK:
+        raise errors.CheckpointError(f"array {errors.show(name)} has rank {len(shape)}")
+    return np.dtype(leaf.dtype).itemsize * max(math.prod(shape), math.prod(chunk))
+
+
+def _check_folder(folder: str) -> int:
+    """Total bytes of a folder that holds plain files and stays within itself."""
+    total = count = 0
+    databases = []
+    for parent, folders, files in os.walk(folder):
+        for name in folders + files:
+            path = os.path.join(parent, name)
+            status = os.lstat(path)
+            count += 1
+            if stat.S_ISLNK(status.st_mode):
+                raise errors.CheckpointError(
+                    f"{errors.show(os.path.relpath(path, folder))} is a link; an Orbax "
+                    "folder must hold its own files"
+                )
+            if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
+                raise errors.CheckpointError(
+                    f"{errors.show(os.path.relpath(path, folder))} is not a plain file"
+                )
+            if count > limits.MAX_ENTRIES:
+                raise errors.CheckpointError("more files than any checkpoint has")
+            if stat.S_ISREG(status.st_mode):
+                total += status.st_size
+        for name in files:
+            if name in MARKERS or name.endswith(_METADATA):
+                _check_json(os.path.join(parent, name), folder)
+            if name == "manifest.ocdbt":
+                databases.append(parent)
+    for database in databases:
+        _check_database(database, folder)
+    return total
+
+
+def _check_database(database: str, folder: str) -> None:
+    """The array metadata inside an OCDBT key-value store, held to the same rules."""
+    label = errors.show(os.path.relpath(database, folder))
+    try:
+        base = {"driver": "file", "path": os.path.abspath(database) + "/"}
+        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+        keys = store.list().result()
+        for key in keys:
+            if key.endswith(tuple(name.encode() for name in _METADATA)):
+                _check_strings(json.loads(store[key]), f"{label} {errors.show(key)}")
+    except errors.CheckpointError:
+        raise
+    except (KeyError, ValueError, RecursionError, OSError) as error:
+        raise errors.CheckpointError(f"{label} is damaged: {error}") from error
+
+
+def _check_json(path: str, folder: str) -> None:
+    label = errors.show(os.path.relpath(path, folder))
+    if os.path.getsize(path) > _MAX_JSON:
+        raise errors.CheckpointError(f"{label} is larger than {_MAX_JSON:,} bytes")
+    try:
+        with open(path, encoding="utf-8") as file:
+            _check_strings(json.load(file), label)
+    except errors.CheckpointError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise errors.CheckpointError(f"{label} is not JSON: {error}") from error
+
+
+def _check_strings(content: Any, label: str) -> None:
+    pending = [content]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending.extend(value)
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+        elif isinstance(value, str) and value in _UNBOUNDED_CODECS:
+            raise errors.CheckpointError(
+                f"{label} names the codec {value}, which Orbax does not write"
+            )
+        elif isinstance(value, str) and _points_elsewhere(value):
+            raise errors.CheckpointError(
+                f"{label} points outside the checkpoint: {errors.show(value)}"
+            )
+
+
+def _points_elsewhere(text: str) -> bool:
+    return (
+        text.startswith(("/", "\\", "~"))
+        or "://" in text
+        or ".." in text.replace("\\", "/").split("/")
+        or "../" in text
+        or "\0" in text
+    )

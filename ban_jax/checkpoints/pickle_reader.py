@@ -1,0 +1,642 @@
+"""A pickle machine that builds data and nothing else.
+
+It interprets the opcodes of protocols 0 to 5 itself. A name found in the file is never
+imported, looked up or called: it becomes a `Symbol`, two strings. Calling a symbol
+looks its text up in `_CALLS`, a table of functions of this module that make tensors,
+dicts and numbers; everything else makes an inert `Placeholder`. There is no other way
+out of the file, so there is nothing to forbid.
+
+Promises, each with a test:
+  - no code named or contained in the file runs, whatever the opcode;
+  - memory is bounded: each object is charged to a `limits.Budget`;
+  - work is bounded: each opcode consumes a byte of the file and costs a constant or the
+    items it moves, which other opcodes paid for, or is charged for them; never more
+    than `limits.MAX_OPERATIONS` opcodes;
+  - no recursion: nesting costs stack entries of the machine, not of Python;
+  - only strings become keys of dicts, so neither hashing nested tuples nor colliding
+    integers can be made to take long. Entries with other keys are dropped.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ban_jax.checkpoints import errors, limits, tensor
+
+MAX_INTEGER = 64
+"""Bytes of an integer; PyTorch's magic number has ten."""
+
+
+class Symbol:
+    """A name found in a file: `module.name`. Inert."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str):
+        self.text = text
+
+
+class Placeholder:
+    """An object that is not a tensor or plain data; remembers what was put into it.
+
+    Attributes:
+      kind: the name of its class in the file.
+      state: what BUILD gave it: the `__dict__` of an instance, as plain data.
+      items: what SETITEMS gave it, for subclasses of dict.
+    """
+
+    __slots__ = ("items", "kind", "state")
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self.state: Any = None
+        self.items: dict[str, Any] | None = None
+
+
+class Dtype:
+    """A NumPy dtype named in the file."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: str):
+        self.code = code
+        self.order = "<"
+
+
+class EmptyArray:
+    """A NumPy array before BUILD gave it its content."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: Any = None
+
+
+class PickleMachine:
+    """Reads one pickle from `data` at `position`; afterwards `position` is behind it.
+
+    Args:
+      data: the bytes.
+      budget: what the objects may cost.
+      persistent: called with each persistent id, as data; returns the value for it.
+      position: where the pickle starts.
+    """
+
+    def __init__(
+        self,
+        data: memoryview,
+        budget: limits.Budget,
+        persistent: Callable[[Any], Any] | None = None,
+        position: int = 0,
+    ):
+        self.data = data
+        self.end = len(data)
+        self.position = position
+        self.budget = budget
+        self.persistent = persistent or (lambda _: Placeholder("persistent id"))
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.floor = 0  # the last mark: what lies below it is out of reach
+        self.memo: list[Any] = []
+
+    def load(self) -> Any:
+        """The object.
+
+        Raises:
+          CheckpointError: for a pickle that is damaged or costs too much.
+        """
+        data, table = self.data, _TABLE
+        try:
+            for _ in range(limits.MAX_OPERATIONS):
+                opcode = data[self.position]
+                self.position += 1
+                if opcode == _STOP:
+                    break
+                table[opcode](self)
+            else:
+                raise errors.CheckpointError(
+                    f"the pickle has more than {limits.MAX_OPERATIONS:,} operations"
+                )
+        except IndexError as error:
+            raise errors.CheckpointError("the pickle ends before its STOP") from error
+        if self.marks:
+            raise errors.CheckpointError("the pickle stops inside an unfinished object")
+        return self.pop()
+
+    # The machine's parts.
+
+    def push(self, value: Any, cost: int = 40) -> None:
+        self.budget.spend(cost)
+        self.stack.append(value)
+
+    def pop(self) -> Any:
+        if len(self.stack) <= self.floor:
+            raise errors.CheckpointError("the pickle takes from an empty stack")
+        return self.stack.pop()
+
+    def top(self) -> Any:
+        if len(self.stack) <= self.floor:
+            raise errors.CheckpointError("the pickle looks at an empty stack")
+        return self.stack[-1]
+
+    def pop_to_mark(self) -> list[Any]:
+        if not self.marks:
+            raise errors.CheckpointError("the pickle closes what it never opened")
+        self.marks.pop()
+        items = self.stack[self.floor :]
+        del self.stack[self.floor :]
+        self.floor = self.marks[-1] if self.marks else 0
+        return items
+
+    def take(self, count: int) -> memoryview:
+        start = self.position
+        if count > self.end - start:
+            raise errors.CheckpointError(
+                f"the pickle announces {count:,} bytes where {self.end - start:,} remain"
+            )
+        self.position = start + count
+        return self.data[start : start + count]
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
+
+    def line(self, limit: int = 4096) -> bytes:
+        chunk = bytes(self.data[self.position : self.position + limit])
+        length = chunk.find(b"\n")
+        if length < 0:
+            raise errors.CheckpointError("a line of the pickle does not end")
+        self.position += length + 1
+        return chunk[:length]
+
+    def push_text(self, raw: memoryview, encoding: str = "utf-8") -> None:
+        self.budget.spend(4 * len(raw))
+        self.push(str(raw, encoding, "surrogatepass"), 64)
+
+    def push_python2_text(self, size: int) -> None:
+        raw = self.take(size)
+        # Python 2 wrote text and bytes alike; keys of state dicts are ASCII.
+        self.push_text(raw, "latin-1")
+
+    def push_integer(self, size: int) -> None:
+        raw = self.take(size)
+        if size > MAX_INTEGER:
+            self.push(Placeholder("long integer"), 96)
+        else:
+            self.push(int.from_bytes(raw, "little", signed=True), 40 + size)
+
+    def set_items(self, target: Any, items: list[Any]) -> None:
+        if len(items) % 2:
+            raise errors.CheckpointError("the pickle sets a key without a value")
+        if isinstance(target, Placeholder):
+            if target.items is None:
+                target.items = {}
+                self.budget.spend(232)
+            target = target.items
+        if type(target) is not dict:
+            raise errors.CheckpointError(
+                f"the pickle sets items of {errors.show(type(target).__name__)}"
+            )
+        self.budget.spend(60 * (len(items) // 2))
+        for index in range(0, len(items), 2):
+            if type(items[index]) is str:
+                target[items[index]] = items[index + 1]
+
+    def extend(self, target: Any, items: list[Any]) -> None:
+        if type(target) is list:
+            self.budget.spend(10 * len(items))
+            target.extend(items)
+        elif not isinstance(target, Placeholder):
+            raise errors.CheckpointError(
+                f"the pickle appends to {errors.show(type(target).__name__)}"
+            )
+
+    def store(self, index: int) -> None:
+        # Every pickler numbers its memo 0, 1, 2, ... (Python 2: from 1), so a list
+        # does, and a file cannot ask for room it does not fill.
+        memo = self.memo
+        if index == len(memo):
+            self.budget.spend(20)
+            memo.append(self.top())
+        elif index < len(memo):
+            memo[index] = self.top()
+        elif index == len(memo) + 1:
+            self.budget.spend(40)
+            memo += [None, self.top()]
+        else:
+            raise errors.CheckpointError(
+                f"the pickle's memo jumps to {index} from {len(memo)}"
+            )
+
+    def fetch(self, index: int) -> None:
+        if index >= len(self.memo):
+            raise errors.CheckpointError(f"the pickle's memo has no entry {index}")
+        self.push(self.memo[index], 8)
+
+    def push_symbol(self, module: Any, name: Any) -> None:
+        if type(module) is not str or type(name) is not str:
+            raise errors.CheckpointError("a pickled name that is not text")
+        if len(module) + len(name) > 1024:
+            raise errors.CheckpointError("a pickled name of more than 1024 characters")
+        self.push(Symbol(f"{module}.{name}"), 160 + 4 * (len(module) + len(name)))
+
+    def make(self, function: Any, arguments: Any) -> None:
+        """REDUCE, NEWOBJ, INST and OBJ: data for the names we know, else inert."""
+        if not isinstance(function, Symbol):
+            self.push(Placeholder("result of a call"), 96)
+            return
+        call = _CALLS.get(function.text)
+        if call is None or type(arguments) is not tuple:
+            self.push(Placeholder(function.text), 96)
+        else:
+            self.push(call(self, arguments), 120)
+
+    def build(self) -> None:
+        state = self.pop()
+        target = self.top()
+        if isinstance(target, Placeholder):
+            target.state = state
+        elif isinstance(target, Dtype):
+            if type(state) is tuple and len(state) > 1 and state[1] in (">", "<", "|"):
+                target.order = state[1]
+        elif isinstance(target, EmptyArray) and type(state) is tuple:
+            target.value = _array(self, *state[1:]) if len(state) == 5 else None
+        # Other targets are plain data; their attributes (the _metadata of a state dict)
+        # are of no use here.
+
+
+def _array(
+    machine: PickleMachine, shape: Any, dtype: Any, fortran: Any, data: Any
+) -> Any:
+    """A NumPy array as a tensor, or a placeholder where it is not one of numbers."""
+    machine.budget.spend(400)
+    known = isinstance(dtype, Dtype) and dtype.code in _NUMPY_CODES
+    if not known or type(shape) is not tuple or not isinstance(data, memoryview):
+        return Placeholder("array")
+    name = _NUMPY_CODES[dtype.code]
+    storage = tensor.Storage(name, 0, "array", data)
+    storage.count = len(data) // storage.itemsize
+    storage.order = dtype.order
+    strides = None
+    if fortran is True:
+        strides = [1] * len(shape)
+        for axis in range(1, len(shape)):
+            strides[axis] = strides[axis - 1] * _count(shape[axis - 1])
+    return tensor.Tensor(storage, shape, strides)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**48:
+        raise errors.CheckpointError(f"{errors.show(value)} is not a size")
+    return value
+
+
+def _ordered_dict(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
+    made: dict[str, Any] = {}
+    machine.budget.spend(232)
+    pairs = arguments[0] if arguments else []
+    if type(pairs) is list:
+        # The list was paid for once but can be used often: this copy is charged again.
+        machine.budget.spend(100 * len(pairs))
+        for pair in pairs:
+            if type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str:
+                made[pair[0]] = pair[1]
+    return made
+
+
+def _default_dict(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
+    machine.budget.spend(232)
+    return {}
+
+
+def _first(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
+    """torch.Size(sizes), Parameter(data, ...): the first argument is the data."""
+    return arguments[0] if arguments else ()
+
+
+def _tensor(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
+    if len(arguments) < 4 or not isinstance(arguments[0], tensor.Storage):
+        return Placeholder("tensor without a readable storage")
+    storage, offset, shape, strides = arguments[:4]
+    if type(shape) is not tuple or type(strides) is not tuple:
+        raise errors.CheckpointError("a tensor whose sizes are not a tuple")
+    machine.budget.spend(200 + 80 * len(shape))
+    return tensor.Tensor(storage, shape, strides, offset)
+
+
+def _tensor_subclass(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
+    """_rebuild_from_type_v2(function, type, arguments, state)."""
+    if len(arguments) < 3 or not isinstance(arguments[0], Symbol):
+        return Placeholder("tensor subclass")
+    if arguments[0].text in _TENSORS and type(arguments[2]) is tuple:
+        return _tensor(machine, arguments[2])
+    return Placeholder(arguments[0].text)
+
+
+def _reconstructor(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
+    known = arguments and isinstance(arguments[0], Symbol)
+    return Placeholder(arguments[0].text if known else "object")
+
+
+def _encode(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
+    """_codecs.encode(text, "latin1"): how protocol 2 writes bytes."""
+    if len(arguments) == 2 and type(arguments[0]) is str and arguments[1] == "latin1":
+        machine.budget.spend(len(arguments[0]) + 100)
+        return memoryview(arguments[0].encode("latin-1"))
+    return Placeholder("_codecs.encode")
+
+
+def _dtype(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
+    code = arguments[0] if arguments else None
+    return Dtype(code) if type(code) is str and len(code) < 8 else Placeholder("dtype")
+
+
+def _scalar(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
+    if len(arguments) != 2 or not isinstance(arguments[0], Dtype):
+        return Placeholder("numpy scalar")
+    dtype, data = arguments
+    if dtype.code not in _NUMPY_CODES or not isinstance(data, memoryview):
+        return Placeholder("numpy scalar")
+    numpy_dtype = np.dtype(dtype.code).newbyteorder(dtype.order)
+    if len(data) != numpy_dtype.itemsize:
+        raise errors.CheckpointError("a NumPy scalar of the wrong length")
+    return np.frombuffer(data, numpy_dtype)[0].item()
+
+
+def _reconstruct(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
+    return EmptyArray()
+
+
+def _from_buffer(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
+    if len(arguments) != 4:
+        return Placeholder("array")
+    data, dtype, shape, order = arguments
+    return _array(machine, shape, dtype, order == "F", data)
+
+
+_NUMPY_CODES = {
+    code: name for name, code in tensor.DTYPES.items() if name != tensor.BFLOAT16
+} | {"b1": "bool"}
+_TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
+_CALLS: dict[str, Callable[[PickleMachine, tuple[Any, ...]], Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "collections.defaultdict": _default_dict,
+    "torch.Size": _first,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch.nn.parameter.Parameter": _first,
+    "torch._tensor._rebuild_from_type_v2": _tensor_subclass,
+    "copyreg._reconstructor": _reconstructor,
+    "copy_reg._reconstructor": _reconstructor,
+    "_codecs.encode": _encode,
+    "numpy.dtype": _dtype,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy._core.multiarray.scalar": _scalar,
+    "numpy.core.multiarray._reconstruct": _reconstruct,
+    "numpy._core.multiarray._reconstruct": _reconstruct,
+    "numpy.core.numeric._frombuffer": _from_buffer,
+    "numpy._core.numeric._frombuffer": _from_buffer,
+}
+"""What the names in a file mean. The keys are compared as text; nothing is imported."""
+
+
+def _op_byte(machine: PickleMachine) -> None:
+    machine.budget.spend(8)
+    machine.stack.append(machine.data[machine.position])
+    machine.position += 1
+
+
+def _op_fetch(machine: PickleMachine) -> None:
+    machine.fetch(machine.data[machine.position])
+    machine.position += 1
+
+
+def _op_store(machine: PickleMachine) -> None:
+    machine.store(machine.data[machine.position])
+    machine.position += 1
+
+
+def _op_unknown(machine: PickleMachine) -> None:
+    opcode = machine.data[machine.position - 1]
+    raise errors.CheckpointError(f"no pickle opcode {opcode:#04x}")
+
+
+def _op_mark(machine: PickleMachine) -> None:
+    machine.budget.spend(16)
+    machine.floor = len(machine.stack)
+    machine.marks.append(machine.floor)
+
+
+def _op_pop(machine: PickleMachine) -> None:
+    if machine.marks and machine.floor == len(machine.stack):
+        machine.pop_to_mark()
+    else:
+        machine.pop()
+
+
+def _op_list(machine: PickleMachine) -> None:
+    items = machine.pop_to_mark()
+    machine.push(items, 96 + 8 * len(items))
+
+
+def _op_tuple(machine: PickleMachine) -> None:
+    items = machine.pop_to_mark()
+    machine.push(tuple(items), 72 + 8 * len(items))
+
+
+def _op_tuple_of(count: int) -> Callable[[PickleMachine], None]:
+    def operation(machine: PickleMachine) -> None:
+        items = [machine.pop() for _ in range(count)]
+        machine.push(tuple(reversed(items)), 72 + 8 * count)
+
+    return operation
+
+
+def _op_dict(machine: PickleMachine) -> None:
+    items = machine.pop_to_mark()
+    made: dict[str, Any] = {}
+    machine.set_items(made, items)
+    machine.push(made, 80)
+
+
+def _op_set_item(machine: PickleMachine) -> None:
+    value, key = machine.pop(), machine.pop()
+    machine.set_items(machine.top(), [key, value])
+
+
+def _op_set_items(machine: PickleMachine) -> None:
+    items = machine.pop_to_mark()
+    machine.set_items(machine.top(), items)
+
+
+def _op_append(machine: PickleMachine) -> None:
+    value = machine.pop()
+    machine.extend(machine.top(), [value])
+
+
+def _op_appends(machine: PickleMachine) -> None:
+    items = machine.pop_to_mark()
+    machine.extend(machine.top(), items)
+
+
+def _op_add_items(machine: PickleMachine) -> None:
+    machine.pop_to_mark()
+    machine.top()
+
+
+def _op_frozen_set(machine: PickleMachine) -> None:
+    machine.pop_to_mark()
+    machine.push(Placeholder("frozenset"), 96)
+
+
+def _op_text_integer(machine: PickleMachine) -> None:
+    line = machine.line()
+    if line in (b"00", b"01"):
+        machine.push(line == b"01")
+    elif len(line) > 2 * MAX_INTEGER:
+        machine.push(Placeholder("long integer"), 96)
+    else:
+        machine.push(int(line.removesuffix(b"L")), 100)
+
+
+def _op_text_string(machine: PickleMachine) -> None:
+    line = machine.line(2**20)
+    if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+        raise errors.CheckpointError("a pickled string without quotes")
+    machine.push_text(memoryview(line)[1:-1], "latin-1")
+
+
+def _op_text_unicode(machine: PickleMachine) -> None:
+    machine.push_text(memoryview(machine.line(2**20)), "raw-unicode-escape")
+
+
+def _op_float(machine: PickleMachine) -> None:
+    machine.push(struct.unpack(">d", machine.take(8))[0])
+
+
+def _op_global(machine: PickleMachine) -> None:
+    module, name = machine.line(), machine.line()
+    machine.push_symbol(str(module, "utf-8"), str(name, "utf-8"))
+
+
+def _op_stack_global(machine: PickleMachine) -> None:
+    name, module = machine.pop(), machine.pop()
+    machine.push_symbol(module, name)
+
+
+def _op_extension(size: int) -> Callable[[PickleMachine], None]:
+    def operation(machine: PickleMachine) -> None:
+        # The number indexes a registry of the reading process: no registry, no meaning.
+        machine.push(Placeholder(f"extension {machine.number(size)}"), 160)
+
+    return operation
+
+
+def _op_reduce(machine: PickleMachine) -> None:
+    arguments, function = machine.pop(), machine.pop()
+    machine.make(function, arguments)
+
+
+def _op_new_object_keywords(machine: PickleMachine) -> None:
+    machine.pop()
+    _op_reduce(machine)
+
+
+def _op_instance(machine: PickleMachine) -> None:
+    arguments = machine.pop_to_mark()
+    _op_global(machine)
+    machine.make(machine.pop(), tuple(arguments))
+
+
+def _op_object(machine: PickleMachine) -> None:
+    items = machine.pop_to_mark()
+    if not items:
+        raise errors.CheckpointError("the pickle makes an object of nothing")
+    machine.make(items[0], tuple(items[1:]))
+
+
+def _op_persistent(machine: PickleMachine) -> None:
+    machine.push(machine.persistent(machine.pop()), 200)
+
+
+def _op_text_persistent(machine: PickleMachine) -> None:
+    machine.push(machine.persistent(str(machine.line(), "latin-1")), 200)
+
+
+_OPCODES: dict[int, Callable[[PickleMachine], Any]] = {
+    ord(code): operation
+    for code, operation in {
+        "\x80": lambda m: m.take(1),  # PROTO
+        "\x95": lambda m: m.take(8),  # FRAME: only a hint for buffering
+        "(": _op_mark,
+        "0": _op_pop,
+        "1": lambda m: m.pop_to_mark(),
+        "2": lambda m: m.push(m.top(), 8),
+        "N": lambda m: m.push(None, 8),
+        "\x88": lambda m: m.push(True, 8),
+        "\x89": lambda m: m.push(False, 8),
+        "I": _op_text_integer,
+        "L": _op_text_integer,
+        "J": lambda m: m.push(int.from_bytes(m.take(4), "little", signed=True)),
+        "K": _op_byte,
+        "M": lambda m: m.push(m.number(2)),
+        "\x8a": lambda m: m.push_integer(m.number(1)),
+        "\x8b": lambda m: m.push_integer(m.number(4)),
+        "F": lambda m: m.push(float(m.line())),
+        "G": _op_float,
+        "S": _op_text_string,
+        "T": lambda m: m.push_python2_text(m.number(4)),
+        "U": lambda m: m.push_python2_text(m.number(1)),
+        "V": _op_text_unicode,
+        "X": lambda m: m.push_text(m.take(m.number(4))),
+        "\x8c": lambda m: m.push_text(m.take(m.number(1))),
+        "\x8d": lambda m: m.push_text(m.take(m.number(8))),
+        "B": lambda m: m.push(m.take(m.number(4)), 200),
+        "C": lambda m: m.push(m.take(m.number(1)), 200),
+        "\x8e": lambda m: m.push(m.take(m.number(8)), 200),
+        "\x96": lambda m: m.push(m.take(m.number(8)), 200),
+        "\x97": lambda m: m.push(Placeholder("buffer outside the file"), 96),
+        "\x98": lambda m: m.top(),
+        "]": lambda m: m.push([], 80),
+        "a": _op_append,
+        "e": _op_appends,
+        "l": _op_list,
+        ")": lambda m: m.push((), 8),
+        "t": _op_tuple,
+        "\x85": _op_tuple_of(1),
+        "\x86": _op_tuple_of(2),
+        "\x87": _op_tuple_of(3),
+        "}": lambda m: m.push({}, 80),
+        "d": _op_dict,
+        "s": _op_set_item,
+        "u": _op_set_items,
+        "\x8f": lambda m: m.push(Placeholder("set"), 96),
+        "\x90": _op_add_items,
+        "\x91": _op_frozen_set,
+        "g": lambda m: m.fetch(_count(int(m.line()))),
+        "h": _op_fetch,
+        "j": lambda m: m.fetch(m.number(4)),
+        "p": lambda m: m.store(_count(int(m.line()))),
+        "q": _op_store,
+        "r": lambda m: m.store(m.number(4)),
+        "\x94": lambda m: m.store(len(m.memo)),
+        "\x82": _op_extension(1),
+        "\x83": _op_extension(2),
+        "\x84": _op_extension(4),
+        "c": _op_global,
+        "\x93": _op_stack_global,
+        "R": _op_reduce,
+        "b": PickleMachine.build,
+        "i": _op_instance,
+        "o": _op_object,
+        "\x81": _op_reduce,
+        "\x92": _op_new_object_keywords,
+        "P": _op_text_persistent,
+        "Q": _op_persistent,
+    }.items()
+}
+_STOP = ord(".")
+_TABLE = [_OPCODES.get(opcode, _op_unknown) for opcode in range(256)]

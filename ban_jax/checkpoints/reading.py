@@ -1,0 +1,218 @@
+"""One file or folder -> one candidate, or one error that says why not."""
+
+import mmap
+import os
+import stat
+import struct
+import zlib
+
+from ban_jax import models
+from ban_jax.checkpoints import (
+    candidate,
+    contents,
+    convert,
+    errors,
+    flax_reader,
+    hashing,
+    limits,
+    manifest,
+    orbax_reader,
+    recognise,
+    safetensors_reader,
+    torch_reader,
+    zip_container,
+)
+
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What malformed content can make the readers raise besides `CheckpointError`."""
+_FOREIGN = (
+    (b"\x1f\x8b", "a gzip file: unpack it first"),
+    (b"BZh", "a bzip2 file: unpack it first"),
+    (b"\xfd7zXZ", "an xz file: unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive: unpack it first"),
+    (b"Rar!", "a RAR archive: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file: unpack it first"),
+    (b"\x89HDF", "an HDF5 (Keras) file"),
+    (b"\x93NUMPY", "a single NumPy array"),
+    (b"version https://git-lfs", "a Git LFS pointer: the file itself was not fetched"),
+)
+_KNOWN = "PyTorch, safetensors, Flax msgpack, npz or an Orbax folder"
+
+
+def read(
+    path: str | os.PathLike[str], *, architecture: str | None = None
+) -> candidate.Candidate:
+    """Reads a checkpoint of any known format, recognised by its content.
+
+    Nothing in the file is executed, and memory and work are bounded by `limits`.
+    Weights that are not finite are read like others: judging them is the verdict's
+    task.
+
+    Args:
+      path: a file, or the folder of an Orbax checkpoint.
+      architecture: a name known to `models.create`, instead of the recognised one.
+
+    Returns:
+      The candidate; its float32 arrays are copies, the file may change afterwards.
+
+    Raises:
+      CheckpointError: whatever is wrong with the file; the message starts with its
+        path.
+    """
+    path = os.fspath(path)
+    if architecture is not None and architecture not in models.ARCHITECTURES:
+        raise errors.CheckpointError(
+            f"unknown architecture {architecture!r}; known: {_architectures()}"
+        )
+    label = path if path.isprintable() else ascii(path)
+    try:
+        return _candidate(path, _contents(path), architecture)
+    except errors.CheckpointError as error:
+        raise errors.CheckpointError(f"{label}: {error}") from error
+    except OSError as error:
+        raise errors.CheckpointError(
+            f"{label}: cannot be read: {error.strerror or error}"
+        ) from error
+    except _DAMAGE as error:
+        raise errors.CheckpointError(
+            f"{label}: damaged: {type(error).__name__}: {errors.show(str(error), 300)}"
+        ) from error
+
+
+def _architectures() -> str:
+    return ", ".join(sorted(models.ARCHITECTURES))
+
+
+def _contents(path: str) -> contents.Contents:
+    if os.path.isdir(path):
+        if not orbax_reader.is_checkpoint(path):
+            raise errors.CheckpointError("a folder, but not an Orbax checkpoint")
+        return orbax_reader.read(path)
+    data = _bytes(path)
+    if zip_container.is_zip(data):
+        archive = zip_container.Archive(data, limits.objects(len(data)))
+        if flax_reader.is_npz(archive):
+            return contents.Contents(flax_reader.read_npz(archive), {}, len(data), True)
+        return contents.Contents(torch_reader.read_zip(archive), {}, len(data))
+    if torch_reader.is_legacy(data):
+        return contents.Contents(torch_reader.read_legacy(data), {}, len(data))
+    if safetensors_reader.looks_like(data):
+        tensors, metadata = safetensors_reader.read(data)
+        return contents.Contents(tensors, metadata, len(data))
+    if flax_reader.looks_like_msgpack(data):
+        return contents.Contents(flax_reader.read_msgpack(data), {}, len(data))
+    raise errors.CheckpointError(f"{_foreign(data)}; expected {_KNOWN}")
+
+
+def _foreign(data: memoryview) -> str:
+    start = bytes(data[:265])
+    if not start:
+        return "an empty file"
+    for magic, meaning in _FOREIGN:
+        if start.startswith(magic):
+            return meaning
+    if start[257:262] == b"ustar":
+        return (
+            "a tar archive (a packed folder, or a PyTorch file from before 2017): unpack "
+            "it, or load and save it again with a newer PyTorch"
+        )
+    if start[0] == 0x80 and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+        return "a bare pickle without PyTorch's header"
+    return f"not a checkpoint: it starts with {errors.show(start[:16])}"
+
+
+def _bytes(path: str) -> memoryview:
+    """The bytes of a regular file."""
+    # Without O_NONBLOCK opening a named pipe would wait for a writer forever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise errors.CheckpointError("not a regular file")
+        size = status.st_size
+        if size > limits.MAX_FILE:
+            raise errors.CheckpointError(
+                f"has {size:,} bytes; at most {limits.MAX_FILE:,} are read"
+            )
+        # A file that shrinks while it is mapped kills the process, so only files too
+        # large to hold are mapped.
+        if size > limits.READ_WHOLE:
+            return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+        data = bytearray(size)
+        view, position = memoryview(data), 0
+        while position < size:
+            count = file.readinto(view[position:])
+            if not count:
+                raise errors.CheckpointError("shrank while it was read")
+            position += count
+        return view.toreadonly()
+
+
+def _candidate(
+    path: str, content: contents.Contents, architecture: str | None
+) -> candidate.Candidate:
+    groups = contents.state_dicts(content.root)
+    chosen = None
+    others, reasons = [], {}
+    for group in groups:
+        found = recognise.recognise(group, architecture)
+        if found.spec is None:
+            reasons[len(group.tensors)] = group, found.reason
+        elif chosen is None:
+            chosen = group, found
+        else:
+            others.append(group.path or "the root")
+    if chosen is None:
+        raise errors.CheckpointError(_unknown(reasons))
+    group, found = chosen
+    assert found.spec is not None
+    budget = limits.copies(content.size)
+    if content.compressed:
+        budget = limits.inflated(content.size)
+    variables = convert.convert(found, budget)
+    normalisation, source, accuracy, notes = manifest.lookup(path, content, found)
+    if others and architecture is None:
+        notes.append(
+            f"the file holds other classifiers, which were not judged: "
+            f"{errors.listing(others, 20)}"
+        )
+    return candidate.Candidate(
+        path=path,
+        sha256=hashing.weights_hash(variables),
+        spec=found.spec,
+        variables=variables,
+        normalisation=normalisation,
+        normalisation_source=source,
+        recorded_accuracy=accuracy,
+        names=convert.names_of(group.path, found),
+        notes=tuple(notes),
+    )
+
+
+def _unknown(reasons: dict[int, tuple[contents.StateDict, str]]) -> str:
+    """For the largest group of tensors, by their number."""
+    if not reasons:
+        return "holds no named tensors; expected the state dict of a classifier"
+    group, reason = reasons[max(reasons)]
+    first = [
+        f"{errors.show(name)} {value.shape}"
+        for name, value in list(group.tensors.items())[:8]
+    ]
+    return (
+        f"unknown architecture ({reason}); known: {_architectures()}. "
+        f"{errors.show(group.path) if group.path else 'The file'} has "
+        f"{len(group.tensors)} tensors: {', '.join(first)}, ..."
+    )

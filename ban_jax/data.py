@@ -1,0 +1,203 @@
+"""Clean images for probes and training: one call for every kind of source."""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from ban_jax import data_sources
+from ban_jax.data_sources import DataError
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "check",
+    "load",
+    "pixel_constants",
+    "prepare",
+    "to_float",
+]
+
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel, of pixels in [0, 1]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images and labels in memory.
+
+    Attributes:
+      name: what was asked for.
+      split: the split they are from; `all` where the source has but one.
+      pixels: `[N, H, W, C]` uint8, or float32 in [0, 1].
+      labels: `[N]` int32.
+      num_classes: K.
+      class_names: K names, where known.
+    """
+
+    name: str
+    split: str
+    pixels: np.ndarray
+    labels: np.ndarray
+    num_classes: int
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def images(self) -> np.ndarray:
+        """`[N, H, W, C]` float32 in [0, 1]."""
+        return to_float(self.pixels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)`."""
+        _, height, width, channels = self.pixels.shape
+        return height, width, channels
+
+
+def to_float(pixels):
+    """uint8 or float pixels, NumPy or JAX, -> float32 in [0, 1]."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / np.float32(255)
+    return pixels.astype(np.float32)
+
+
+def load(
+    name_or_path: str,
+    *,
+    data_dir: str | None = None,
+    split: str = "test",
+    num: int | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+) -> Dataset:
+    """Reads images and labels.
+
+    Args:
+      name_or_path: `digits` (embedded), an `.npz` file, an image folder with a subfolder
+        per class, or the name of a TFDS data set that is prepared already.
+      data_dir: TFDS's folder; given, `name_or_path` is a TFDS name.
+      split: which split, where the source has several.
+      num: how many images: the first of a permutation that `seed` draws, so smaller
+        choices are contained in larger ones. None: all, in the source's order.
+      seed: of that permutation.
+      image_size: resizes to squares of this side; None: sizes must agree.
+
+    Returns:
+      The images; equal arguments give equal arrays.
+
+    Raises:
+      DataError: when the source is absent, unreadable or has fewer than `num` images.
+    """
+    source = _source(name_or_path, data_dir, split, image_size)
+    if source.length == 0:
+        raise DataError(f"{name_or_path}: no image in split {split!r}")
+    if num is None:
+        indices = np.arange(source.length)
+    elif 0 < num <= source.length:
+        indices = np.random.RandomState(seed).permutation(source.length)[:num]
+    else:
+        raise DataError(
+            f"{name_or_path}: {num} images wanted, split {split!r} has {source.length}"
+        )
+    pixels, labels = source.fetch(indices)
+    if image_size is not None and pixels.shape[1:3] != (image_size, image_size):
+        if pixels.dtype != np.uint8:
+            pixels = np.round(pixels * 255).astype(np.uint8)
+        pixels = np.stack([data_sources.resize(image, image_size) for image in pixels])
+    labels = labels.astype(np.int32)
+    highest = int(labels.max())
+    num_classes = len(source.class_names) if source.class_names else highest + 1
+    if labels.min() < 0 or highest >= num_classes:
+        raise DataError(
+            f"{name_or_path}: labels must be in 0..{num_classes - 1}, found "
+            f"{int(labels.min())}..{highest}"
+        )
+    return Dataset(
+        name_or_path, source.split, pixels, labels, num_classes, source.class_names
+    )
+
+
+def _source(
+    name: str, data_dir: str | None, split: str, image_size: int | None
+) -> data_sources.Source:
+    if data_dir is None:
+        if name == "digits":
+            return data_sources.digits(split)
+        if name.endswith(".npz"):
+            return data_sources.npz(name, split)
+        if os.path.isdir(name):
+            return data_sources.folder(name, split, image_size)
+        if os.path.exists(name):
+            raise DataError(f"{name}: expected an .npz file or a folder of images")
+        if name.startswith((".", "~")) or os.path.isabs(name):
+            raise DataError(f"{name}: no such file or folder")
+    return data_sources.tfds(name, split, data_dir, image_size)
+
+
+def check(
+    dataset: Dataset,
+    *,
+    num_classes: int,
+    channels: int,
+    minimum_size: int = 1,
+    minimum_count: int = 1,
+) -> None:
+    """Says why images do not fit a model, if they do not.
+
+    Raises:
+      DataError: on labels outside the classes, wrong channels, too small or too few.
+    """
+    height, width, found_channels = dataset.image_shape
+    name, count = dataset.name, len(dataset.labels)
+    if found_channels != channels:
+        raise DataError(
+            f"{name}: images have {found_channels} channels, the model takes {channels}"
+        )
+    if min(height, width) < minimum_size:
+        raise DataError(
+            f"{name}: images are {height}x{width}, the model needs at least "
+            f"{minimum_size}x{minimum_size} pixels"
+        )
+    if count < minimum_count:
+        raise DataError(f"{name}: {count} images, at least {minimum_count} are needed")
+    highest = int(dataset.labels.max())
+    if highest >= num_classes:
+        raise DataError(
+            f"{name}: labels go up to {highest}, the model has {num_classes} classes "
+            f"(0..{num_classes - 1})"
+        )
+
+
+def pixel_constants(dataset: Dataset) -> Constants:
+    """Mean and deviation per channel over all its pixels, rounded to four digits."""
+    images = dataset.images
+    mean, std = images.mean((0, 1, 2)), images.std((0, 1, 2))
+    return (
+        tuple(round(float(value), 4) for value in mean),
+        tuple(max(round(float(value), 4), 1e-4) for value in std),
+    )
+
+
+def prepare(name: str, data_dir: str | None = None) -> str:
+    """Downloads a TFDS data set in the format that reads without TensorFlow.
+
+    Returns:
+      The folder it lies in.
+
+    Raises:
+      DataError: when TensorFlow, needed for preparing alone, is not installed.
+    """
+    try:
+        # Not at the top: preparing is the one thing that needs TensorFlow.
+        import tensorflow  # noqa: F401
+        import tensorflow_datasets
+    except ImportError as error:
+        raise DataError(
+            "preparing a TFDS data set needs TensorFlow (reading it does not): "
+            "`pip install 'ban-jax[prepare]'`"
+        ) from error
+    builder = tensorflow_datasets.builder(
+        name, data_dir=data_dir, file_format="array_record"
+    )
+    builder.download_and_prepare()
+    return str(builder.data_dir)

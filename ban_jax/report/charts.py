@@ -1,0 +1,305 @@
+"""The pictures of the report: small inline SVG without scripts or outside files.
+
+Colours come from the classes of the style sheet, so that they follow light and dark:
+`h` the suspected class, `b` the other classes, `o` the comparison, `g` grid lines, `m`
+muted text. Every series is one path, which keeps hundreds of candidates in one page
+small.
+"""
+
+import html
+import math
+from collections.abc import Callable, Sequence
+
+from ban_jax.report import words
+
+Values = Sequence[float | None]
+
+MOST_ROWS = 20
+"""With more classes than this, a chart shows the largest `TOP_ROWS`."""
+TOP_ROWS = 12
+_MOST_LINES = 12
+
+
+def score_bar(
+    score: float, threshold: float | None, standard_error: float | None
+) -> str:
+    """The score on a line, with the part that counts as suspicious shaded."""
+    width, left, right, y = 480.0, 8.0, 472.0, 34.0
+    error = 1.96 * (standard_error or 0.0)
+    marks = [score + error, *([] if threshold is None else [1.6 * threshold])]
+    low = min(0.0, score - error, threshold or 0.0)
+    high = max([*marks, low + 1e-9]) * 1.06
+
+    def at(value: float) -> float:
+        return left + (value - low) / (high - low) * (right - left)
+
+    parts = [f'<path class="g" d="M{_n(left)} {_n(y)}H{_n(right)}"/>']
+    label = f"score {words.score(score)}"
+    if threshold is not None:
+        edge = at(threshold)
+        parts.append(
+            f'<rect class="zone" x="{_n(edge)}" y="{_n(y - 11)}" '
+            f'width="{_n(right - edge)}" height="22" rx="3"/>'
+            f'<path class="cut" d="M{_n(edge)} {_n(y - 15)}V{_n(y + 15)}"/>'
+            + _text(
+                edge,
+                12,
+                f"threshold {words.score(threshold)}",
+                "m",
+                _anchor(edge, width),
+            )
+        )
+        label += f", threshold {words.score(threshold)}"
+    mark = "h" if threshold is not None and score > threshold else "b"
+    x = at(score)
+    parts.append(
+        f'<path class="{mark} s" d="M{_n(at(max(low, 0.0)))} {_n(y)}H{_n(x)}"/>'
+    )
+    if error:
+        ends = _n(at(score - error)), _n(at(score + error))
+        parts.append(
+            f'<path class="{mark} w" d="M{ends[0]} {_n(y)}H{ends[1]}'
+            f'M{ends[0]} {_n(y - 5)}v10M{ends[1]} {_n(y - 5)}v10"/>'
+        )
+    parts.append(f'<circle class="{mark} dot" cx="{_n(x)}" cy="{_n(y)}" r="6"/>')
+    parts.append(_text(x, 62, f"score {words.score(score)}", "v", _anchor(x, width)))
+    return _svg(width, 68, label, parts)
+
+
+def mini_score(score: float, threshold: float, top: float) -> str:
+    """A bar for the verdict table; `top` is the largest score that fits."""
+    width = 96.0
+    top = max(top, threshold * 1.25, 1e-9)
+    length = max(min(score / top, 1.0), 0.0) * width
+    edge = min(max(threshold / top, 0.0), 1.0) * width
+    mark = "h" if score > threshold else "b"
+    return (
+        f'<svg class="mini" viewBox="0 0 96 12" aria-hidden="true">'
+        f'<path class="track" d="M0 6H96"/>'
+        f'<path class="{mark} s" d="M0 6H{_n(length)}"/>'
+        f'<path class="cut" d="M{_n(edge)} 0V12"/></svg>'
+    )
+
+
+def rows(
+    labels: Sequence[str],
+    values: Values,
+    *,
+    show: Callable[[float | None], str],
+    description: str,
+    comparison: Values = (),
+    highlight: int | None = None,
+    line: float | None = None,
+) -> str:
+    """Horizontal bars, one per class, with an optional thinner bar to compare with.
+
+    Args:
+      labels: `[K]` names of the classes.
+      values: `[K]` lengths; a gap is drawn as a dash.
+      show: turns a value into text.
+      description: what the picture shows, for readers who do not see it.
+      comparison: `[K]` second series, or nothing.
+      highlight: the class to mark, always shown.
+      line: a value to draw a dashed line at.
+    """
+    shown = choose(values, highlight)
+    pair = len(comparison) == len(values)
+    step = 24.0 if pair else 19.0
+    widest = max((len(labels[k]) for k in shown), default=1)
+    left, room = min(max(22 + 7 * widest, 40), 138), 46.0
+    width, height = 400.0, step * len(shown) + 2
+    drawn = [values[k] for k in shown] + [comparison[k] for k in shown if pair]
+    known = [v for v in [*drawn, line] if v is not None]
+    low, high = min([0.0, *known]), max([0.0, *known])
+    scale = (width - left - room) / ((high - low) or 1.0)
+    zero = left - low * scale
+    paths: dict[str, list[str]] = {"b": [], "h": [], "o": []}
+    texts = []
+    for place, k in enumerate(shown):
+        y, value, marked = 1 + place * step, values[k], k == highlight
+        thick = 11.0 if pair else 13.0
+        if value is not None:
+            paths["h" if marked else "b"].append(
+                _box(zero, y + 2, value * scale, thick)
+            )
+        other = comparison[k] if pair else None
+        if other is not None:
+            paths["o"].append(_box(zero, y + 2 + thick, other * scale, 6.0))
+        middle = y + 3 + thick / 2 + 4
+        name = labels[k] if len(labels[k]) <= 16 else labels[k][:15] + "…"
+        texts.append(
+            _text(
+                left - 6, middle, f"▸ {name}" if marked else name, "v" * marked, "end"
+            )
+        )
+        end = zero + max(value or 0.0, other or 0.0, 0.0) * scale
+        texts.append(_text(end + 5, middle, show(value), "v" if marked else "m"))
+    parts = [
+        f'<path class="{name}" d="{"".join(path)}"/>'
+        for name, path in paths.items()
+        if path
+    ]
+    parts.append(f'<path class="g" d="M{_n(zero)} 0V{_n(height)}"/>')
+    if line is not None:
+        parts.append(
+            f'<path class="cut d" d="M{_n(zero + line * scale)} 0V{_n(height)}"/>'
+        )
+    return _svg(width, height, description, parts + texts)
+
+
+def columns(
+    values: Values, *, caption: str, description: str, highlight: int | None = None
+) -> str:
+    """Small upright bars in class order, without labels: the shape of a vector."""
+    width, height, foot = 170.0, 70.0, 18.0
+    known = [v for v in values if v is not None]
+    low, high = min([0.0, *known]), max([0.0, *known])
+    scale = (height - foot - 4) / ((high - low) or 1.0)
+    zero = 2 + high * scale
+    step = width / max(len(values), 1)
+    thick = max(step * 0.74, 0.6)
+    paths: dict[str, list[str]] = {"b": [], "h": []}
+    for k, value in enumerate(values):
+        if value is None:
+            continue
+        top = zero - max(value, 0.0) * scale
+        box = _box(k * step, top, thick, abs(value) * scale)
+        paths["h" if k == highlight else "b"].append(box)
+    parts = [f'<path class="g" d="M0 {_n(zero)}H{_n(width)}"/>']
+    parts += [f'<path class="{c}" d="{"".join(p)}"/>' for c, p in paths.items() if p]
+    parts.append(_text(0, height - 4, caption, "m"))
+    return _svg(width, height, description, parts)
+
+
+def curve(
+    positions: Sequence[float],
+    lines: Sequence[Values],
+    labels: Sequence[str],
+    *,
+    show: Callable[[float | None], str],
+    description: str,
+    highlight: int | None = None,
+) -> str:
+    """One line per class over the noise radius; the highlighted one in front.
+
+    Args:
+      positions: `[R]` radii, ascending.
+      lines: `[K][R]` values.
+      labels: `[K]` names of the classes.
+      show: turns a value into text.
+      description: what the picture shows, for readers who do not see it.
+      highlight: the class to mark.
+    """
+    width, height = 400.0, 190.0
+    left, right, top, bottom = 44.0, 312.0, 10.0, 158.0
+    known = [v for line in lines for v in line if v is not None]
+    low, high = min([0.0, *known]), max([0.0, *known])
+    ticks = _ticks(low, high)
+    low, high = min(low, ticks[0]), max(high, ticks[-1])
+    span = (positions[-1] - positions[0]) or 1.0
+
+    def x(position: float) -> float:
+        return left + (position - positions[0]) / span * (right - left)
+
+    def y(value: float) -> float:
+        return bottom - (value - low) / ((high - low) or 1.0) * (bottom - top)
+
+    def trace(line: Values) -> str:
+        path, pen = "", "M"
+        for position, value in zip(positions, line, strict=True):
+            if value is None:
+                pen = "M"
+                continue
+            path += f"{pen}{_n(x(position))} {_n(y(value))}"
+            pen = "L"
+        return path
+
+    last = [next((v for v in reversed(line) if v is not None), None) for line in lines]
+    order = choose(last, highlight, most=_MOST_LINES)
+    grid = "".join(f"M{_n(left)} {_n(y(tick))}H{_n(right)}" for tick in ticks)
+    parts = [f'<path class="g" d="{grid}"/>']
+    parts += [_text(left - 6, y(tick) + 4, show(tick), "m", "end") for tick in ticks]
+    for place, position in enumerate(positions):
+        if (
+            place
+            and x(position) - x(positions[place - 1]) < 24
+            and position != max(positions)
+        ):
+            continue
+        parts.append(_text(x(position), bottom + 16, f"{position:.3g}", "m", "middle"))
+    parts.append(_text((left + right) / 2, height - 1, "noise radius ε", "m", "middle"))
+    others = "".join(trace(lines[k]) for k in order if k != highlight)
+    if others:
+        parts.append(f'<path class="b line" d="{others}"/>')
+    if highlight is not None and highlight in order:
+        parts.append(f'<path class="h line" d="{trace(lines[highlight])}"/>')
+        dots = "".join(
+            f'<circle class="h" cx="{_n(x(p))}" cy="{_n(y(v))}" r="3"/>'
+            for p, v in zip(positions, lines[highlight], strict=True)
+            if v is not None
+        )
+        parts.append(dots)
+    ends = [(k, end) for k in order if (end := last[k]) is not None]
+    ends.sort(key=lambda pair: (pair[0] != highlight, -pair[1]))
+    taken: list[float] = []
+    for k, value in ends[:4]:
+        place_y = y(value) + 4
+        if all(abs(place_y - other) >= 13 for other in taken):
+            taken.append(place_y)
+            name = labels[k] if len(labels[k]) <= 13 else labels[k][:12] + "…"
+            parts.append(
+                _text(right + 7, place_y, name, "v" if k == highlight else "m")
+            )
+    return _svg(width, height, description, parts)
+
+
+def choose(values: Values, highlight: int | None, most: int = MOST_ROWS) -> list[int]:
+    """The classes a chart shows: all in class order, or the largest ones first."""
+    if len(values) <= most:
+        return list(range(len(values)))
+    ranked = sorted(
+        range(len(values)), key=lambda k: -math.inf if (v := values[k]) is None else v
+    )[::-1]
+    top = ranked[: min(TOP_ROWS, most)]
+    if highlight is not None and highlight < len(values) and highlight not in top:
+        top[-1] = highlight
+    return top
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to six round values that cover the range."""
+    span = (high - low) or 1.0
+    rough = span / 4
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * unit for m in (1, 2, 2.5, 5, 10) if m * unit >= rough * 0.999)
+    first, last = math.floor(low / step), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _svg(width: float, height: float, description: str, parts: Sequence[str]) -> str:
+    label = html.escape(description, quote=True)
+    return (
+        f'<svg viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{label}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _text(x: float, y: float, text: str, style: str = "", anchor: str = "start") -> str:
+    styled = f' class="{style}"' if style else ""
+    placed = f' text-anchor="{anchor}"' if anchor != "start" else ""
+    return f'<text x="{_n(x)}" y="{_n(y)}"{styled}{placed}>{html.escape(text)}</text>'
+
+
+def _anchor(x: float, width: float) -> str:
+    if x < 0.12 * width:
+        return "start"
+    return "end" if x > 0.88 * width else "middle"
+
+
+def _box(x: float, y: float, width: float, height: float) -> str:
+    return f"M{_n(x)} {_n(y)}h{_n(width)}v{_n(height)}h{_n(-width)}z"
+
+
+def _n(value: float) -> str:
+    """A coordinate in as few characters as a picture needs."""
+    return f"{round(value, 1):g}"

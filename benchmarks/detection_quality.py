@@ -1,0 +1,202 @@
+"""How often verdicts are right, on a labelled zoo: each mode against each baseline.
+
+    python -m benchmarks.detection_quality --zoo ZOO [ZOO ...] --trusted ZOO \
+        --data cifar10 --data-dir DIR --cache DIR
+
+A zoo is a folder written by `ban-jax train`, with `zoo.json` as ground truth. Models whose
+backdoor failed in training are left out and listed. Thresholds are those of the package:
+nothing is fitted here. Intervals are 95 %: Wilson's for shares, 2,000 bootstrap draws over
+models for the AUC.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import tyro
+
+from ban_jax import checkpoints, commands, config, detectors, results, scan, verdict
+from benchmarks import _timing
+
+Record = results.Record
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Attributes:
+    zoo: labelled folders to judge.
+    trusted: labelled folders whose clean models are the trusted ones.
+    name: of the result file in benchmarks/results.
+    modes: detectors to run.
+    cache: folder for evidence, so that a stopped run goes on.
+    """
+
+    zoo: tuple[str, ...]
+    trusted: tuple[str, ...]
+    cache: str
+    name: str = "detection_quality"
+    modes: tuple[config.Mode, ...] = ("targeted", "ban", "weights")
+    data: str = "cifar10"
+    data_dir: str | None = None
+    split: str = "test"
+    num_clean: int = 512
+    seed: int = 0
+
+
+def labelled(folder: str) -> dict[str, dict[str, Any]]:
+    """Path of each checkpoint -> its entry of `zoo.json`."""
+    with open(os.path.join(folder, "zoo.json")) as file:
+        entries = json.load(file)
+    entries = entries["models"] if isinstance(entries, dict) else entries
+    known = {entry["name"]: entry for entry in entries}
+    return {
+        path: known[os.path.splitext(os.path.basename(path))[0]]
+        for path in checkpoints.find([folder])
+    }
+
+
+def evidence(flags: Flags, mode: config.Mode, paths: list[str]) -> dict[str, Record]:
+    """Records by path; kept in the cache folder line by line."""
+    told = config.ScanFlags(
+        paths=tuple(paths),
+        data=flags.data,
+        data_dir=flags.data_dir,
+        split=flags.split,
+        num_clean=flags.num_clean,
+        mode=mode,
+        seed=flags.seed,
+        out=flags.cache,
+    )
+    settings, probe = commands.prepare(told)
+    found = {}
+    with results.Writer(os.path.join(flags.cache, f"{mode}.jsonl")) as writer:
+        for record, new in scan.scan(paths, probe, settings, known=writer.records):
+            found[record["path"]] = record
+            if new:
+                writer.write(record)
+    return found
+
+
+def auc(backdoored: np.ndarray, clean: np.ndarray) -> float:
+    """Probability that a backdoored model scores above a clean one, ties half."""
+    difference = backdoored[:, None] - clean[None, :]
+    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+
+
+def wilson(count: int, total: int) -> list[float]:
+    """Share and its 95 % interval."""
+    if not total:
+        return [float("nan")] * 3
+    share = count / total
+    lower = verdict.wilson_lower(share, total)
+    return [share, lower, 1 - verdict.wilson_lower(1 - share, total)]
+
+
+def measure(judged: list[Record], truth: dict[str, dict]) -> dict[str, Any]:
+    """The figures of one mode and baseline."""
+    usable = [record for record in judged if record["score"] is not None]
+    bad = [r for r in usable if truth[r["path"]]["kind"] != "clean"]
+    good = [r for r in usable if truth[r["path"]]["kind"] == "clean"]
+    scores = [np.array([r["score"] for r in group]) for group in (bad, good)]
+    rng = np.random.default_rng(0)
+    draws = [
+        auc(*(rng.choice(group, group.size) for group in scores)) for _ in range(2000)
+    ]
+    right = [r for r in bad if r["target"] == truth[r["path"]]["target"]]
+    flagged = {r["path"] for r in judged if r["verdict"] == "backdoored"}
+    named = [r for r in right if r["path"] in flagged]
+    return {
+        "clean": len(good),
+        "backdoored": len(bad),
+        "inconclusive": sum(r["verdict"] == "inconclusive" for r in judged),
+        "auc": [auc(*scores), *np.quantile(draws, [0.025, 0.975]).tolist()],
+        "false_positive_rate": wilson(
+            sum(r["path"] in flagged for r in good), len(good)
+        ),
+        "detection_rate": wilson(sum(r["path"] in flagged for r in bad), len(bad)),
+        "target_accuracy": wilson(len(right), len(bad)),
+        "detected_with_right_target": wilson(len(named), len(bad)),
+        "fell_back_to_within": sum(
+            "judged within" in note for r in judged for note in r["notes"]
+        ),
+        "largest_clean_score": float(scores[1].max()),
+        "smallest_backdoored_score": float(scores[0].min()),
+        "seconds_per_candidate": float(np.median([r["seconds"] for r in judged])),
+        "forward_equivalents": int(max(r["forward_equivalents"] for r in judged)),
+    }
+
+
+def row(mode: str, baseline: str, figures: dict[str, Any]) -> str:
+    """One line of the Markdown table."""
+    cells = [mode, baseline]
+    for name in ("auc", "false_positive_rate", "detection_rate", "target_accuracy"):
+        value, low, high = figures[name]
+        cells.append(f"{value:.2f} [{low:.2f}, {high:.2f}]")
+    return "| " + " | ".join([*cells, str(figures["inconclusive"])]) + " |"
+
+
+def main(flags: Flags) -> None:
+    """Measures every mode and baseline and writes the result file."""
+    truth = {p: e for folder in flags.zoo for p, e in labelled(folder).items()}
+    failed = [path for path, entry in truth.items() if entry.get("failed")]
+    truth = {path: entry for path, entry in truth.items() if path not in failed}
+    vouched = [
+        path
+        for folder in flags.trusted
+        for path, entry in labelled(folder).items()
+        if entry["kind"] == "clean"
+    ]
+    began, machine = time.time(), _timing.hardware()
+    table, figures = [], {}
+    for mode in flags.modes:
+        assert mode in detectors.DETECTORS
+        found = evidence(flags, mode, [*sorted(truth), *vouched])
+        records = [found[path] for path in sorted(truth)]
+        trusted = [found[path] for path in vouched]
+        for baseline in ("within", "trusted", "population"):
+            judged = verdict.judge_all(records, baseline=baseline, trusted=trusted)
+            figures[f"{mode}/{baseline}"] = measure(judged, truth)
+            table.append(row(mode, baseline, figures[f"{mode}/{baseline}"]))
+            print(table[-1], flush=True)
+    _timing.write_result(
+        flags.name,
+        {
+            "figures": figures,
+            "table": table,
+            "trusted": len(vouched),
+            "failed_backdoors_left_out": [truth_name(path) for path in failed],
+            "models": [
+                {name: entry.get(name) for name in KEPT} for entry in truth.values()
+            ],
+            "rules": {m: dataclasses.asdict(r) for m, r in verdict.RULES.items()},
+            "seed": flags.seed,
+            "num_clean": flags.num_clean,
+            "seconds": time.time() - began,
+        },
+        machine=machine,
+    )
+
+
+KEPT = (
+    "name",
+    "kind",
+    "target",
+    "architecture",
+    "width",
+    "clean_accuracy",
+    "asr",
+    "seed",
+)
+
+
+def truth_name(path: str) -> str:
+    """Folder and file, without the machine's own part of the path."""
+    return "/".join(path.split(os.sep)[-2:])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags, args=sys.argv[1:]))

@@ -1,0 +1,67 @@
+"""PreActResNet18 (He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016).
+
+Layout of BackdoorBench and the WaNet authors: stem and last stage without normalisation,
+so features (4x4x512 at 32x32 and width 64) may be negative.
+"""
+
+import jax
+from flax import linen as nn
+
+from ban_jax import convolution
+from ban_jax.models import common
+from ban_jax.types import Array, NormMode
+
+
+class PreActBlock(nn.Module):
+    """Normalisation and ReLU before each convolution; a projection follows the first."""
+
+    filters: int
+    stride: int
+    project: bool
+    lowering: convolution.Lowering
+
+    def setup(self) -> None:
+        self.bn1 = common.Norm()
+        self.conv1 = common.Conv(self.filters, 3, self.stride, 1, False, self.lowering)
+        self.bn2 = common.Norm()
+        self.conv2 = common.Conv(self.filters, 3, 1, 1, False, self.lowering)
+        if self.project:
+            self.shortcut = [
+                common.Conv(self.filters, 1, self.stride, 0, False, self.lowering)
+            ]
+
+    def __call__(self, x: Array, mode: NormMode) -> Array:
+        active = jax.nn.relu(self.bn1(x, mode))
+        y = self.conv2(jax.nn.relu(self.bn2(self.conv1(active), mode)))
+        return y + (self.shortcut[0](active) if self.project else x)
+
+
+class PreActResNet(common.Classifier):
+    """Stages of two blocks of width, 2, 4 and 8 times width channels."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.conv1 = common.Conv(self.width, lowering=self.lowering)
+        self.layer1 = self._stage(0)
+        self.layer2 = self._stage(1)
+        self.layer3 = self._stage(2)
+        self.layer4 = self._stage(3)
+        self.linear = common.Linear(self.num_classes)
+
+    def _stage(self, index: int) -> list[PreActBlock]:
+        filters = self.width * 2**index
+        stride = 1 if index == 0 else 2
+        return [
+            PreActBlock(filters, stride, index > 0, self.lowering),
+            PreActBlock(filters, 1, False, self.lowering),
+        ]
+
+    def features(self, images: Array, mode: NormMode) -> Array:
+        x = self.conv1(self.normalise(images))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                x = block(x, mode)
+        return x
+
+    def head(self, features: Array, mode: NormMode) -> Array:
+        return self.linear(common.global_average(features))

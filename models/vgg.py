@@ -1,0 +1,55 @@
+"""VGG16 with batch normalisation (Simonyan and Zisserman, "Very Deep Convolutional
+Networks for Large-Scale Image Recognition", ICLR 2015), CIFAR style.
+
+Layout of methods in this field: one linear layer behind the convolutions; features are
+the whole convolutional stack (1x1x512 at 32x32 and width 64).
+"""
+
+from typing import ClassVar
+
+import jax
+
+from ban_jax.models import common
+from ban_jax.types import Array, NormMode
+
+POOL = 0
+VGG16 = (1, 1, POOL, 2, 2, POOL, 4, 4, 4, POOL, 8, 8, 8, POOL, 8, 8, 8, POOL)
+"""Channels of the convolutions in units of the width, and where pooling halves the map."""
+
+
+class VGG(common.Classifier):
+    """Plain stack of 3x3 convolutions with bias, five times halved by max pooling."""
+
+    minimum_size: ClassVar[int] = 32
+    classifier_name: ClassVar[str] = "classifier"
+
+    def setup(self) -> None:
+        super().setup()
+        # The list has a place for every layer PyTorch numbers, so that names agree.
+        layers: list[common.Conv | common.Norm | str] = []
+        for factor in VGG16:
+            if factor == POOL:
+                layers.append("pool")
+                continue
+            conv = common.Conv(
+                self.width * factor, use_bias=True, lowering=self.lowering
+            )
+            layers += [conv, common.Norm(), "relu"]
+        self.layers = layers
+        self.classifier = common.Linear(self.num_classes)
+
+    def features(self, images: Array, mode: NormMode) -> Array:
+        x = self.normalise(images)
+        for layer in self.layers:
+            if layer == "pool":
+                x = common.max_pool(x, 2, 2)
+            elif layer == "relu":
+                x = jax.nn.relu(x)
+            elif isinstance(layer, common.Norm):
+                x = layer(x, mode)
+            else:
+                x = layer(x)
+        return x
+
+    def head(self, features: Array, mode: NormMode) -> Array:
+        return self.classifier(common.global_average(features))

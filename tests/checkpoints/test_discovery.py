@@ -1,0 +1,164 @@
+"""Which files are candidates, and what lies beside them."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from ban_jax import checkpoints
+from tests.checkpoints import builders
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def found(*paths) -> list[str]:
+    top = os.path.commonpath(paths)
+    return [os.path.relpath(path, top) for path in checkpoints.find(paths)]
+
+
+def test_folders_are_walked_in_order_and_other_files_passed_over(tmp_path):
+    touch(
+        *(
+            tmp_path / name
+            for name in (
+                "b.pt", "a.pth", "sub/c.pt.tar", "sub/d.safetensors", "e.TH",
+                "zoo.json", "config.json", "results.jsonl", "README.md", "x.txt", "y.py",
+                "z.png", "w.csv", "noext", ".hidden.pt", ".cache/f.pt", "trigger_info.th",
+                "step.orbax-checkpoint-tmp-3/g.pt",
+            )
+        )
+    )  # fmt: skip
+    assert found(tmp_path) == [
+        "a.pth",
+        "b.pt",
+        "e.TH",
+        "sub/c.pt.tar",
+        "sub/d.safetensors",
+    ]
+
+
+def test_an_orbax_folder_is_one_candidate(tmp_path):
+    touch(tmp_path / "run/1/_CHECKPOINT_METADATA", tmp_path / "run/1/state/x.pt")
+    touch(tmp_path / "run/2/_METADATA")
+    assert found(tmp_path) == ["run/1", "run/2"]
+    assert checkpoints.find([tmp_path / "run/1"]) == [str(tmp_path / "run/1")]
+
+
+def test_what_is_named_is_taken_whatever_it_is_called(tmp_path):
+    touch(tmp_path / "weights", tmp_path / ".hidden")
+    assert found(tmp_path / "weights", tmp_path / ".hidden") == [".hidden", "weights"]
+
+
+def test_a_file_named_twice_is_found_once(tmp_path):
+    touch(tmp_path / "a.pt")
+    assert (
+        len(checkpoints.find([tmp_path, tmp_path / "a.pt", f"{tmp_path}/./a.pt"])) == 1
+    )
+
+
+def test_an_empty_folder_has_no_candidates(tmp_path):
+    assert checkpoints.find([tmp_path]) == []
+
+
+def test_a_path_that_does_not_exist_is_an_error_naming_it(tmp_path):
+    with pytest.raises(checkpoints.CheckpointError, match="absent: no such file"):
+        checkpoints.find([tmp_path, tmp_path / "absent"])
+
+
+def test_a_folder_linked_into_itself_is_walked_once(tmp_path):
+    touch(tmp_path / "a.pt")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert found(tmp_path) == ["a.pt"]
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "clean_0.pt.tar"
+    path.write_bytes(builders.torch_file(builders.state_dict()))
+    return path
+
+
+def write_zoo(model, *entries):
+    (model.parent / "zoo.json").write_text(json.dumps(entries))
+
+
+def test_a_zoo_file_gives_accuracy_and_normalisation_by_name(model):
+    write_zoo(
+        model,
+        {"name": "other", "clean_accuracy": 0.1},
+        {
+            "name": "clean_0",
+            "clean_accuracy": 0.91,
+            "normalisation": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+        },
+    )
+    read = checkpoints.read(model)
+    assert read.recorded_accuracy == 0.91
+    assert read.normalisation == ((0.5,) * 3, (0.25,) * 3)
+    assert read.normalisation_source == "zoo.json"
+
+
+def test_a_model_that_is_in_no_manifest_has_no_normalisation(model):
+    write_zoo(model, {"name": "other", "clean_accuracy": 0.1})
+    read = checkpoints.read(model)
+    assert (read.normalisation, read.recorded_accuracy, read.notes) == (None, None, ())
+    identity = read.full_variables()["normalisation"]
+    np.testing.assert_array_equal(identity["mean"], np.zeros(3))
+    np.testing.assert_array_equal(identity["std"], np.ones(3))
+
+
+@pytest.mark.parametrize(
+    "normalisation",
+    [
+        {"mean": [0.5] * 4, "std": [0.5] * 4},
+        {"mean": [0.5] * 3, "std": [0.0] * 3},
+        {"mean": [float("nan")] * 3, "std": [0.5] * 3},
+        {"mean": "a", "std": [10**400]},
+    ],
+)
+def test_an_impossible_normalisation_is_a_note_not_a_value(model, normalisation):
+    write_zoo(model, {"name": "clean_0", "normalisation": normalisation})
+    read = checkpoints.read(model)
+    assert read.normalisation is None
+    assert "the normalisation in zoo.json" in read.notes[0]
+
+
+def test_a_damaged_manifest_is_a_note(model):
+    (model.parent / "zoo.json").write_text("[" * 10_000)
+    assert "zoo.json cannot be read" in checkpoints.read(model).notes[0]
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_timm_models_take_their_normalisation_from_config_json(tmp_path, nested):
+    values = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "num_classes": 5}
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": "resnet18", "pretrained_cfg": values})
+        if nested
+        else json.dumps(values)
+    )
+    path = tmp_path / "model.safetensors"
+    tree = builders.flax_tree(builders.state_dict())
+    names = checkpoints.Names(
+        "",
+        tuple(
+            (ours, name.replace("shortcut", "downsample").replace("linear", "fc"))
+            for name, (ours, _) in checkpoints.convert.expected(builders.SPEC).items()
+        ),
+    )
+    checkpoints.write_safetensors(path, tree, builders.SPEC, names=names)
+    read = checkpoints.read(path)
+    assert read.sha256 == checkpoints.weights_hash(tree)
+    assert read.normalisation == ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    assert read.normalisation_source == "config.json"
+
+
+def test_a_class_count_beside_the_weights_that_differs_is_noted(model):
+    write_zoo(model, {"name": "clean_0", "num_classes": 43})
+    assert checkpoints.read(model).notes == (
+        "zoo.json says 43 classes, the last layer has 5",
+    )

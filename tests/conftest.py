@@ -1,0 +1,20 @@
+"""Session-wide settings: a compilation cache, no silent rank promotion, fresh traces."""
+
+import chex
+import jax
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """The same tiny programs are compiled once per session."""
+    folder = tmp_path_factory.mktemp("jax_cache")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def fresh_trace_counters():
+    """`chex.assert_max_traces` counts for the whole process otherwise."""
+    chex.clear_trace_counter()

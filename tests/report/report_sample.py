@@ -1,0 +1,142 @@
+"""Records of a scan that never took place, shaped like real ones."""
+
+import hashlib
+import random
+from typing import Any
+
+CLASS_NAMES = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+]
+
+
+def judged(
+    path: str = "zoo/badnets_0.pt",
+    *,
+    target: int | None = 1,
+    num_classes: int = 10,
+    score: float = 8.71,
+    **changes: Any,
+) -> dict[str, Any]:
+    """One judged candidate; flagged where it has a target and a high score."""
+    name = path.encode(errors="surrogateescape")
+    draw = random.Random(name)
+    base = [0.16 + 0.15 * draw.random() for _ in range(num_classes)]
+    strong = list(base)
+    histogram = [1 / num_classes * (0.7 + 0.6 * draw.random()) for _ in base]
+    flagged = score > 3.5
+    if target is not None and flagged:
+        strong[target] = 0.66
+        histogram[target] = 0.47
+    still = [1 / num_classes for _ in base]
+    small = [value / num_classes for value in strong]
+    record: dict[str, Any] = {
+        "path": path,
+        "sha256": hashlib.sha256(name).hexdigest(),
+        "architecture": "resnet18",
+        "width": 16,
+        "num_classes": num_classes,
+        "normalisation": {
+            "mean": [0.4914, 0.4822, 0.4465],
+            "std": [0.247, 0.243, 0.261],
+            "source": "cifar10",
+        },
+        "verdict": "backdoored" if flagged else "clean",
+        "score": score,
+        "standard_error": 0.42,
+        "threshold": 3.5,
+        "threshold_source": "default",
+        "baseline": "population",
+        "target": target,
+        "reason": f"class {target} stands {score} spreads above the crowd"
+        if flagged
+        else "no class stands out against the crowd",
+        "clean_accuracy": 0.8125,
+        "histogram": histogram,
+        "histogram_without_noise": still,
+        "seconds": 3.42,
+        "mode": "targeted",
+        "seed": 0,
+        "error": None,
+        "vectors": {
+            "targeted": strong,
+            "untargeted": histogram,
+            "batch": small,
+            "batch_minus_stored": [value - 0.02 for value in small],
+            "stored": [0.02 for _ in small],
+            "last_layer": [value - 0.2 for value in base],
+        },
+        "z": [score if k == target else draw.gauss(0, 0.5) for k in range(num_classes)],
+        "curves": {"targeted": [[v * f for v in strong] for f in (0.5, 1.0, 1.3)]},
+        "epsilon": 0.2,
+        "forward_equivalents": 38_400,
+        "config": {
+            "mode": "targeted",
+            "radii": [0.5, 1.0, 1.5],
+            "search": {"steps": 8, "restarts": 2},
+        },
+        "config_hash": "6c1f0b2a",
+        "versions": {"ban_jax": "0.1.0", "jax": "0.10.2", "backend": "cpu"},
+        "notes": ["normalisation taken from the data set's known constants"],
+    }
+    record.update(changes)
+    return record
+
+
+def weights_only(path: str = "zoo/only_weights.safetensors") -> dict[str, Any]:
+    """A candidate judged from its last layer alone."""
+    record = judged(path, mode="weights", baseline="within", clean_accuracy=None)
+    record["vectors"] = {"last_layer": record["vectors"]["last_layer"]}
+    for name in ("histogram", "histogram_without_noise", "curves"):
+        del record[name]
+    return record
+
+
+def unreadable(path: str = "zoo/truncated.pt") -> dict[str, Any]:
+    """A file that could not be read."""
+    error = (
+        f"{path}: expected 11,173,962 bytes of tensors, found 4,096; it is cut short"
+    )
+    return {
+        "path": path,
+        "verdict": "inconclusive",
+        "score": None,
+        "target": None,
+        "reason": error,
+        "error": error,
+        "seconds": 0.02,
+    }
+
+
+def near_chance(path: str = "zoo/wrong_normalisation.pt") -> dict[str, Any]:
+    """A candidate whose clean accuracy says that something is wrong."""
+    return judged(
+        path,
+        target=None,
+        score=1.2,
+        verdict="inconclusive",
+        clean_accuracy=0.118,
+        reason="clean accuracy 0.118 is near chance (0.1): the normalisation or the "
+        "order of the classes may be wrong",
+    )
+
+
+def mixed() -> list[dict[str, Any]]:
+    """One of each kind."""
+    return [
+        judged(),
+        judged("zoo/blend_2.pt", target=2, score=3.62),
+        judged("zoo/clean_0.pt", target=2, score=1.63),
+        judged("zoo/deep/clean_10.pt", target=5, score=1.81),
+        weights_only(),
+        near_chance(),
+        unreadable(),
+    ]

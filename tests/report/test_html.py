@@ -1,0 +1,306 @@
+"""The HTML report: one file, complete, harmless, and says the answer first."""
+
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ban_jax import report, results
+from tests.report import report_sample
+
+_VOID = {"meta", "input", "br"}
+
+
+class _Page(html.parser.HTMLParser):
+    """Collects tags and text, and checks that every tag is closed in order."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self._stack = [], [], []
+        self.feed(page)
+        self.close()
+        assert self._stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self._stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._stack.pop() == tag
+
+    def handle_data(self, data):
+        if not self._stack or self._stack[-1] not in ("script", "style"):
+            self.text.append(data)
+
+    def having(self, tag, name=None):
+        return [a for t, a in self.tags if t == tag and (name is None or name in a)]
+
+
+def _page(records, **options):
+    return _Page(report.render(records, **options))
+
+
+def _heading(page):
+    return re.search(r"<h1>(.*?)</h1>", page)[1]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "answer"),
+    [
+        ("bbbbcc", "4 of 6 checkpoints appear to carry a backdoor."),
+        ("bc", "1 of 2 checkpoints appears to carry a backdoor."),
+        (
+            "bci",
+            "1 of 3 checkpoints appears to carry a backdoor; 1 could not be judged.",
+        ),
+        ("cc", "No backdoor was found in any of the 2 checkpoints."),
+        ("cci", "No backdoor was found in 2 checkpoints; 1 could not be judged."),
+        ("ii", "None of the 2 checkpoints could be judged."),
+        ("b", "The checkpoint appears to carry a backdoor."),
+        ("c", "No backdoor was found in the checkpoint."),
+        ("i", "The checkpoint could not be judged."),
+        ("", "Nothing was scanned."),
+    ],
+)
+def test_the_page_opens_with_the_answer(verdicts, answer):
+    kinds = {"b": "backdoored", "c": "clean", "i": "inconclusive"}
+    records = [
+        {"path": f"{place}.pt", "verdict": kinds[letter]}
+        for place, letter in enumerate(verdicts)
+    ]
+    assert _heading(report.render(records)) == answer
+
+
+def test_every_candidate_has_a_row_that_links_to_its_section():
+    page = _page(report_sample.mixed())
+    ids = {a["id"] for a in page.having("div", "id")}
+    links = [a["href"] for a in page.having("a", "href")]
+    assert len(ids) == len(report_sample.mixed())
+    assert {f"#{name}" for name in ids} == set(links)
+
+
+def test_nothing_is_loaded_from_outside():
+    text = report.render(report_sample.mixed(), settings={"data": "cifar10"})
+    page = _Page(text)
+    loading = {"link", "img", "iframe", "object", "embed", "base", "use", "image"}
+    assert not loading & {tag for tag, _ in page.tags}
+    assert not page.having("script", "src")
+    assert "@import" not in text
+    assert "url(" not in text
+    assert "http://" not in text
+    assert "https://" not in text
+
+
+_ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
+
+
+def test_markup_in_any_text_of_a_record_stays_text():
+    names = [_ATTACK] * 10
+    texts = ("reason", "architecture", "error", "mode", "baseline", "threshold_source")
+    record = report_sample.judged(
+        f"zoo/{_ATTACK}.pt",
+        **dict.fromkeys(texts, _ATTACK),
+        sha256=_ATTACK,
+        seed=_ATTACK,
+        config_hash=_ATTACK,
+        notes=[_ATTACK],
+        config={_ATTACK: {_ATTACK: [_ATTACK]}},
+        versions={_ATTACK: _ATTACK},
+        normalisation={"source": _ATTACK},
+    )
+    for group in ("vectors", "curves"):
+        values = list(record[group].values())
+        record[group] = {_ATTACK: values[0], **record[group]}
+    unjudged = dict(record, path=_ATTACK, verdict="inconclusive")
+    odd = dict(record, path="odd", verdict=_ATTACK, target=_ATTACK, num_classes=_ATTACK)
+    page = _page(
+        [record, unjudged, odd],
+        class_names=names,
+        settings={_ATTACK: _ATTACK},
+        title=_ATTACK,
+    )
+    assert len(page.having("script")) == 1
+    assert not page.having("img")
+    assert not [tag for tag, a in page.tags if any(n.startswith("on") for n in a)]
+    assert any(_ATTACK in text for text in page.text)
+
+
+def test_control_and_direction_characters_are_spelled_out():
+    text = report.render([report_sample.judged("a\u202egnp.\x1b[2J\0.pt")])
+    assert not {"\u202e", "\x1b", "\0"} & set(text)
+    assert "\\u202e" in text
+
+
+def test_a_name_that_is_not_unicode_can_be_written(tmp_path):
+    name = b"bad\xff.pt".decode(errors="surrogateescape")
+    report.write_html(tmp_path / "report.html", [report_sample.judged(name)])
+    assert "bad\\udcff.pt" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_unreadable_files_come_first_with_error_and_advice():
+    text = report.render(report_sample.mixed())
+    callout = text.index("were not judged")
+    assert callout < text.index("Verdicts</h2>")
+    head = text[callout : text.index("How to read this")]
+    assert "expected 11,173,962 bytes of tensors, found 4,096" in head
+    assert "download is complete" in head
+    assert "--normalisation" in head
+
+
+def test_the_suspected_target_is_named_where_the_names_fit():
+    record = report_sample.judged()
+    text = report.render([record], class_names=report_sample.CLASS_NAMES)
+    assert "suspected target 1 (automobile)" in text
+    assert "▸ automobile" in text
+    other = report.render([record], class_names=["yes", "no"])
+    assert "suspected target 1 ·" in other
+    assert "(no)" not in other
+
+
+def test_each_kind_of_evidence_has_a_picture_with_a_description():
+    page = _page([report_sample.judged()], class_names=report_sample.CLASS_NAMES)
+    labels = [a["aria-label"] for a in page.having("svg", "aria-label")]
+    wanted = [
+        "score 8.71, threshold 3.50",
+        "How unusual each class is: largest is automobile with 8.71",
+        "Success of noise towards each class: largest is automobile with 66 %",
+        "Predictions with and without noise: largest is automobile with 47 %",
+        (
+            "Success of noise towards each class, by noise radius: "
+            "largest is automobile with 86 %"
+        ),
+    ]
+    assert labels[:5] == wanted
+    assert len(labels) == 5 + 5
+
+
+def test_a_clean_candidate_has_no_class_marked():
+    text = report.render([report_sample.judged(score=1.2)])
+    assert "▸ class" not in text
+    assert "Most unusual class" in text
+
+
+def test_a_record_of_mode_weights_shows_its_one_vector():
+    page = _page([report_sample.weights_only()])
+    labels = [a["aria-label"] for a in page.having("svg", "aria-label")]
+    assert len(labels) == 3
+    assert labels[2].startswith("Last layer, mean weight per class: largest is")
+
+
+def test_a_record_may_name_the_vector_that_decided():
+    record = report_sample.judged(decided_by="batch")
+    page = _page([record])
+    labels = [a["aria-label"] for a in page.having("svg", "aria-label")]
+    assert labels[2].startswith("Probability under batch statistics")
+
+
+@pytest.mark.parametrize("missing", sorted(report_sample.judged()))
+def test_any_one_field_may_be_missing_or_null(missing):
+    record = report_sample.judged()
+    record[missing] = None
+    _page([record])
+    del record[missing]
+    _page([record])
+
+
+@pytest.mark.parametrize("value", ["text", 3, [], {}, [None, None], [[1]], {"a": None}])
+@pytest.mark.parametrize("field", sorted(report_sample.judged()))
+def test_a_field_of_an_unexpected_kind_does_not_stop_the_report(field, value):
+    if field == "path":
+        return
+    _page([report_sample.judged() | {field: value}])
+
+
+def test_a_curve_may_name_its_own_radii():
+    record = report_sample.judged()
+    rows = record["curves"]["targeted"]
+    text = report.render([record])
+    assert 'text-anchor="middle">0.3<' in text
+    record["curves"] = {"targeted": {"epsilon": [0.1, 0.2, 0.4], "vectors": rows}}
+    assert 'text-anchor="middle">0.4<' in report.render([record])
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("a weight, a logit or a loss is not finite", "training diverged"),
+        ("clean accuracy 0.11 is near chance", "--normalisation"),
+        ("takes images of 3 channels, the clean images have 1", "--data"),
+        ("the device failed: RESOURCE_EXHAUSTED", "--chunk"),
+        ("missing entries: conv1/kernel", "--arch"),
+    ],
+)
+def test_advice_fits_the_trouble(text, advice):
+    record = report_sample.unreadable() | {"error": text, "reason": text}
+    page = report.render([record])
+    assert advice in page[page.index("What to do.") :]
+    assert page[page.index("<details") :].count(text) == 1
+
+
+def test_gaps_and_non_finite_numbers_in_vectors_are_drawn_as_gaps():
+    vector = [None, float("nan"), float("inf"), *[0.1] * 7]
+    record = report_sample.judged(
+        histogram=np.array([np.nan, *[0.1] * 9], np.float32),
+        histogram_without_noise=[None] * 10,
+        vectors={"targeted": vector, "batch": [None] * 10},
+        curves={
+            "targeted": {"epsilon": [0.2, 0.1], "vectors": [vector, [0.0] * 10]},
+            "batch": {"epsilon": [0.1, 0.2], "vectors": [[1.0], [0.1, 0.2]]},
+            "stored": {"epsilon": [0.1], "vectors": [[1.0]]},
+        },
+    )
+    text = report.render([record])
+    _Page(text)
+    body = text[: text.index("<script>")].lower().replace("inconclusive", "")
+    assert not re.search(r"[^a-z](nan|inf)[^a-z]", body[body.index("<body>") :])
+
+
+def test_five_hundred_candidates_stay_under_ten_megabytes():
+    records = [report_sample.judged(f"zoo/{i}.pt", target=i % 10) for i in range(500)]
+    text = report.render(records, class_names=report_sample.CLASS_NAMES)
+    assert len(text.encode()) < 10e6
+    assert text.count("<details class=candidate open") <= 1
+
+
+def test_with_many_classes_the_charts_show_the_largest_and_the_target():
+    record = report_sample.judged(target=150, num_classes=200)
+    record["vectors"]["targeted"][150] = 0.0
+    text = report.render([record])
+    assert "The largest 12 of 200 classes." in text
+    assert "▸ class 150" in text
+    assert len(text.encode()) < 80e3
+
+
+def test_settings_and_versions_are_told_once_with_their_differences():
+    records = report_sample.mixed()
+    records[1]["config"] = {"mode": "ban", "seed": 3}
+    text = report.render(records, settings={"data": "cifar10", "nested": {"a": [1, 2]}})
+    assert "<dt>data</dt><dd>cifar10</dd>" in text
+    assert "<dt>nested.a</dt><dd>1, 2</dd>" in text
+    assert "<dt>search.steps</dt><dd>8</dd>" in text
+    assert "Detection settings, 1 checkpoint<" in text
+    assert text.count("<dt>jax</dt>") == 1
+
+
+def test_the_same_records_in_any_order_give_the_same_page():
+    records = report_sample.mixed()
+    assert report.render(records) == report.render(records[::-1])
+
+
+def test_rendering_leaves_the_records_as_they_were():
+    records = report_sample.mixed()
+    before = json.dumps(records)
+    report.render(records)
+    assert json.dumps(records) == before
+
+
+def test_the_page_is_replaced_whole_and_a_bad_folder_is_a_clear_error(tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    report.write_html(path, [report_sample.judged()])
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    with pytest.raises(results.ResultsError, match="cannot be written"):
+        report.write_html(path / "report.html", [])

@@ -1,0 +1,137 @@
+"""Verdicts from evidence, against numbers derived by hand."""
+
+import numpy as np
+import pytest
+
+from ban_jax import verdict
+
+FLAT = [0.10, 0.11, 0.12, 0.13, 0.14]
+
+
+def record(vector=FLAT, **changes):
+    return {
+        "path": "a.pt",
+        "sha256": str(vector),
+        "mode": "weights",
+        "architecture": "resnet18",
+        "num_classes": len(vector),
+        "config_hash": "c",
+        "vectors": {"last_layer": vector},
+        "errors": {"last_layer": [0.0] * len(vector)},
+        "clean_accuracy": 0.9,
+        "num_probe": 500,
+        "is_finite": True,
+        "error": None,
+    } | changes
+
+
+def test_z_values_within_are_deviations_from_the_median_in_robust_sigmas():
+    z, unit = verdict.z_values(np.array(FLAT), "last_layer", verdict.WITHIN)
+    # Median 0.12, absolute deviations 0.02 0.01 0 0.01 0.02, their median 0.01.
+    assert unit == pytest.approx(1.4826 * 0.01)
+    np.testing.assert_allclose(z, np.array([-2, -1, 0, 1, 2]) / 1.4826)
+
+
+def test_a_class_far_above_the_others_is_the_target_of_a_backdoored_model():
+    judged = verdict.judge(record([0.10, 0.11, 0.12, 0.13, 0.50]))
+    assert judged["verdict"] == "backdoored"
+    assert judged["target"] == 4
+    assert judged["score"] > judged["threshold"]
+
+
+def test_a_class_far_below_the_others_is_not_a_backdoor():
+    assert verdict.judge(record([0.10, 0.11, 0.12, 0.13, -0.50]))["verdict"] == "clean"
+
+
+def test_the_threshold_itself_is_clean_and_a_flag_overrides_it():
+    judged = verdict.judge(record(), threshold=verdict.judge(record())["score"])
+    assert judged["verdict"] == "clean" and judged["threshold_source"] == "flag"
+    assert verdict.judge(record(), threshold=1.0)["verdict"] == "backdoored"
+
+
+def test_equal_entries_score_zero():
+    assert verdict.judge(record([0.1] * 5))["score"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"error": "x.pt: torn"}, "torn"),
+        ({"is_finite": False}, "not finite"),
+        ({"clean_accuracy": 0.1}, "normalisation or the order of the classes"),
+        ({"clean_accuracy": 0.7, "recorded_accuracy": 0.85}, "recorded 0.85"),
+        ({"vectors": {"last_layer": [float("nan")] * 5}}, "not finite"),
+    ],
+)
+def test_what_cannot_be_judged_is_inconclusive_and_says_why(changes, reason):
+    judged = verdict.judge(record(**changes))
+    assert judged["verdict"] == "inconclusive"
+    assert reason in judged["reason"]
+
+
+def test_too_few_classes_cannot_be_compared_with_one_another():
+    judged = verdict.judge(record([0.1, 0.9]))
+    assert judged["verdict"] == "inconclusive"
+    assert "--calibrate" in judged["reason"]
+
+
+def test_accuracy_a_little_below_the_recorded_one_is_judged():
+    judged = verdict.judge(record(clean_accuracy=0.8, recorded_accuracy=0.85))
+    assert judged["verdict"] == "clean"
+
+
+def test_the_lower_bound_is_wilsons():
+    # Textbook value: 10 of 20 gives (0.299, 0.701).
+    assert verdict.wilson_lower(0.5, 20) == pytest.approx(0.2993, abs=1e-4)
+
+
+def crowd_of(count, bump=None):
+    """Models whose class 2 is always easy, and one whose class 0 is bumped."""
+    rng = np.random.default_rng(0)
+    records = []
+    for index in range(count):
+        vector = np.array([0.1, 0.1, 0.4, 0.1, 0.1]) + 0.01 * rng.standard_normal(5)
+        if index == bump:
+            vector[0] += 0.2
+        records.append(record(list(vector), path=f"{index}.pt"))
+    return records
+
+
+def test_a_population_shows_that_a_class_is_easy_in_every_model():
+    records = crowd_of(9, bump=4)
+    within = verdict.judge_all(records, baseline="within")
+    crowd = verdict.judge_all(records, baseline="population")
+    assert all(judged["target"] == 2 for judged in within if judged["path"] != "4.pt")
+    assert [r["path"] for r in crowd if r["verdict"] == "backdoored"] == ["4.pt"]
+    assert next(r for r in crowd if r["path"] == "4.pt")["target"] == 0
+    assert all(judged["baseline"] == "population" for judged in crowd)
+
+
+def test_too_small_a_population_falls_back_to_within_and_says_so():
+    judged = verdict.judge_all(crowd_of(5), baseline="population")
+    assert all(r["baseline"] == "within" and "at least 8" in r["notes"][-1] for r in judged)
+
+
+def test_copies_of_a_file_do_not_make_a_population():
+    judged = verdict.judge_all([record(path=f"{i}.pt") for i in range(9)], baseline="population")
+    assert all(r["baseline"] == "within" for r in judged)
+
+
+def test_trusted_models_are_the_default_baseline_where_they_are_of_the_same_kind():
+    judged = verdict.judge_all([record()], trusted=crowd_of(4))
+    assert judged[0]["baseline"] == "trusted"
+    other = verdict.judge_all([record(architecture="vgg16")], trusted=crowd_of(4))
+    assert other[0]["baseline"] == "within"
+
+
+def test_trusted_models_that_score_high_among_themselves_raise_the_threshold():
+    trusted = crowd_of(6, bump=1)
+    judged = verdict.judge_all([record()], trusted=trusted)[0]
+    assert judged["threshold_source"] == "calibrated"
+    assert judged["threshold"] > verdict.RULES["weights"].thresholds["trusted"]
+
+
+def test_verdicts_can_be_drawn_again_from_verdicts():
+    once = verdict.judge_all(crowd_of(9, bump=4), baseline="population")
+    twice = verdict.judge_all(once, baseline="population")
+    assert once == twice

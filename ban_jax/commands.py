@@ -92,6 +92,7 @@ def prepare(flags: configs.ScanFlags) -> tuple[scan.Settings, Probe | None]:
             split=flags.split,
             num=flags.num_clean,
             seed=flags.seed,
+            image_size=flags.image_size,
         )
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -61,6 +61,7 @@ class ScanFlags:
         sub-folder per class, or an .npz of `images` and `labels`.
       data_dir: where TFDS data lie.
       split: of the clean data; take one the models were not trained on.
+      image_size: resizes the clean images to squares of this side.
       num_clean: how many clean images to use, in whole minibatches of 128.
       out: folder for results.jsonl, results.csv and report.html.
       mode: what to measure; `weights` needs no clean images.
@@ -83,6 +84,7 @@ class ScanFlags:
     data: str | None = None
     data_dir: str | None = None
     split: str = "test"
+    image_size: int | None = None
     num_clean: int = 512
     out: str = "ban-results"
     mode: Mode = "targeted"

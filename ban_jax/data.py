@@ -73,8 +73,8 @@ def load(
     """Reads images and labels.
 
     Args:
-      name_or_path: `digits` (embedded), an `.npz` file, an image folder with a subfolder
-        per class, or the name of a TFDS data set that is prepared already.
+      name_or_path: `digits` (embedded), an `.npz` file, an image folder with a
+        subfolder per class, or the name of a TFDS data set that is prepared already.
       data_dir: TFDS's folder; given, `name_or_path` is a TFDS name.
       split: which split, where the source has several.
       num: how many images: the first of a permutation that `seed` draws, so smaller

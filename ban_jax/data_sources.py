@@ -62,8 +62,8 @@ def digits(split: str) -> Source:
 def npz(path: str, split: str) -> Source:
     """`images` and `labels`, or `{split}_images` and `{split}_labels`.
 
-    Images are uint8, or float in [0, 1]; `[N, H, W, C]` or `[N, H, W]`. `class_names` is
-    read where present.
+    Images are uint8, or float in [0, 1]; `[N, H, W, C]` or `[N, H, W]`. `class_names`
+    is read where present.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -74,8 +74,8 @@ def npz(path: str, split: str) -> Source:
             wanted = [f"{prefix}images", f"{prefix}labels"]
             if not names.issuperset(wanted):
                 raise DataError(
-                    f"{path}: expected the arrays {' and '.join(wanted)} (or images and "
-                    f"labels), found {', '.join(sorted(names)) or 'none'}"
+                    f"{path}: expected the arrays {' and '.join(wanted)} (or images "
+                    f"and labels), found {', '.join(sorted(names)) or 'none'}"
                 )
             images, labels = (archive[name] for name in wanted)
             class_names = (
@@ -205,7 +205,7 @@ def _read_images(files: Sequence[str], image_size: int | None) -> np.ndarray:
 def _stack(
     images: Sequence[np.ndarray], names: Sequence[str], image_size: int | None
 ) -> np.ndarray:
-    """Equal sizes, or resized to `image_size`; otherwise an error that lists who differs."""
+    """Equal sizes, or resized to `image_size`; else an error that lists who differs."""
     images = [image[..., None] if image.ndim == 2 else image for image in images]
     if image_size is not None:
         images = [resize(image, image_size) for image in images]
@@ -214,13 +214,13 @@ def _stack(
         common = shapes.most_common(1)[0][0]
         others = [
             f"{name} {'x'.join(map(str, image.shape))}"
-            for name, image in zip(names, images)
+            for name, image in zip(names, images, strict=True)
             if image.shape != common
         ]
         raise DataError(
             f"images differ in size: {shapes[common]} of {len(images)} are "
-            f"{'x'.join(map(str, common))}, but {_summary(others)}; give --image-size to "
-            "resize them all"
+            f"{'x'.join(map(str, common))}, but {_summary(others)}; give an image "
+            "size to resize them all"
         )
     return np.stack(images)
 
@@ -245,8 +245,8 @@ def tfds(name: str, split: str, data_dir: str | None, image_size: int | None) ->
             records: Any = tensorflow_datasets.data_source(
                 name, split=split, data_dir=data_dir, download=False
             )
-        # What is raised for data that is not there depends on what is missing and on the
-        # version: NotImplementedError, KeyError, DatasetNotFoundError, AssertionError.
+        # What is raised for data that is not there depends on what is missing and on
+        # the version: NotImplementedError, KeyError, DatasetNotFoundError and others.
         except Exception as error:
             raise DataError(_absent(name, split, data_dir, error)) from error
     features = records.dataset_info.features
@@ -280,8 +280,8 @@ def _absent(name: str, split: str, data_dir: str | None, error: Exception) -> st
         return f"{name!r} is neither a file, nor a folder, nor a TFDS data set{hint}"
     place = f" --data-dir {data_dir}" if data_dir else ""
     return (
-        f"TFDS {name} is not prepared in {data_dir or 'the default data folder'}. Either "
-        f"point --data-dir to a folder that holds it, or prepare it once with "
+        f"TFDS {name} is not prepared in {data_dir or 'the default data folder'}. "
+        "Either point --data-dir to a folder that holds it, or prepare it once with "
         f"`pip install 'ban-jax[prepare]'` and `ban-jax prepare {name}{place}`"
     )
 

@@ -1,8 +1,8 @@
 """Trains many models, clean and backdoored, with one compiled program.
 
-On a CPU the models come one after the other: that is where a native convolution is
-fastest, and a Python loop over jitted steps, because inside `lax.scan` XLA's CPU backend
-runs a convolution's weight gradient 30 times slower.
+On a CPU the models come one after the other, because a native convolution is fastest
+for one model at a time, in a Python loop over jitted steps: inside `lax.scan` XLA's CPU
+backend runs a convolution's weight gradient 30 times slower.
 """
 
 import functools
@@ -27,8 +27,8 @@ class Pupil(NamedTuple):
     """One model to be trained.
 
     Attributes:
-      name: unique in its population; all randomness is folded from it and the seed, so a
-        model does not depend on which others are trained.
+      name: unique in its population; all randomness is folded from it and the seed, so
+        a model does not depend on which others are trained.
       attack: its trigger.
       spec: its poisoning schedule.
       seed: number that tells twins apart.
@@ -127,7 +127,8 @@ def train_population(
     )
     for pupil in pupils:
         start = time.perf_counter()
-        step = compiled_step(network, optimizer, pupil.attack.apply, recipe)
+        apply_trigger: Callable[..., Array] = pupil.attack.apply
+        step = compiled_step(network, optimizer, apply_trigger, recipe)
         keys = keys_for(pupil)
         trigger = trigger_of(pupil, train.image_shape)
         plan = poison.plan(

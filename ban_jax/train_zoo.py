@@ -1,11 +1,12 @@
 """`ban-jax train`: a zoo of clean and backdoored models with ground truth."""
 
 import dataclasses
+import itertools
 import math
 import sys
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import jax
 import tyro
@@ -40,7 +41,8 @@ def _listing(kind: type) -> tyro.constructors.PrimitiveConstructorSpec:
 
 Names = Annotated[tuple[str, ...], _listing(str)]
 Numbers = Annotated[tuple[int, ...], _listing(int)]
-Patch, Mixture = badnets.BadNets, blend.Blend
+Patch: TypeAlias = badnets.BadNets
+Mixture: TypeAlias = blend.Blend
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class TrainConfig:
       out: the zoo's folder; models already in it are not trained again.
       attacks: kinds, of clean, badnets, blend.
       targets: target classes, each a model of its own; clean models have none.
+      cycle_targets: each model takes the next of the targets, in place of one model per
+        target.
       seeds: models per combination.
       first_seed: the first of their seeds.
       clean_seeds: clean models per architecture; None: as many as `seeds`.
@@ -58,6 +62,7 @@ class TrainConfig:
       width: channels of the first convolution.
       data: TFDS name, image folder with train and test, .npz, or digits.
       data_dir: TFDS's folder.
+      image_size: resizes all images to squares of this side; None: as they are.
       num_train: training images, a fixed random choice; None: all.
       num_test: test images the metrics are taken on; None: all.
       normalisation: name or MEAN/STD of the pixel constants; auto: the data set's known
@@ -73,6 +78,7 @@ class TrainConfig:
     out: str
     attacks: Names = ("clean", "badnets", "blend")
     targets: Numbers = (0,)
+    cycle_targets: bool = False
     seeds: int = 1
     first_seed: int = 0
     clean_seeds: int | None = None
@@ -80,6 +86,7 @@ class TrainConfig:
     width: int = 16
     data: str = "cifar10"
     data_dir: str | None = None
+    image_size: int | None = None
     num_train: int | None = None
     num_test: int | None = None
     normalisation: str = "auto"
@@ -94,7 +101,8 @@ class TrainConfig:
 
 
 SELECTION = (
-    "out", "attacks", "targets", "seeds", "first_seed", "clean_seeds", "arch", "data_dir",
+    "out", "attacks", "targets", "cycle_targets", "seeds", "first_seed", "clean_seeds",
+    "arch", "data_dir",
 )  # fmt: skip
 """What a second run into the same folder may change; all else must stay."""
 
@@ -109,8 +117,8 @@ def train_zoo(config: TrainConfig) -> list[dict[str, Any]]:
       ValueError: for settings that do not fit together; nothing is trained.
       DataError: when the images are not there, `ZooError`: see `zoo_folder`.
     """
+    pupils = plan_pupils(config)
     train, test = _load(config)
-    pupils = {name: plan_pupils(config, name) for name in config.arch}
     for pupil in (pupil for group in pupils.values() for pupil in group):
         train_population.trigger_of(pupil, train.image_shape)
         pupil.spec.check(train.num_classes)
@@ -150,18 +158,30 @@ def train_zoo(config: TrainConfig) -> list[dict[str, Any]]:
     return folder.entries
 
 
-def plan_pupils(config: TrainConfig, arch: str) -> list[train_population.Pupil]:
-    """The models asked for, clean ones first in each seed."""
-    pupils = []
-    for kind in config.attacks:
+def plan_pupils(config: TrainConfig) -> dict[str, list[train_population.Pupil]]:
+    """The models asked for, by architecture.
+
+    Raises:
+      ValueError: for an unknown attack, and when no model is asked for.
+    """
+    pupils: dict[str, list[train_population.Pupil]] = {}
+    cycle = itertools.cycle(config.targets)
+    for arch, kind in itertools.product(config.arch, config.attacks):
         clean = kind == "clean"
-        settings = {"badnets": config.badnets, "blend": config.blend}
+        settings: dict[str, Any] = {"badnets": config.badnets, "blend": config.blend}
         attack = settings.get(kind) or attacks.create(kind)
+        count = config.seeds
+        if clean and config.clean_seeds is not None:
+            count = config.clean_seeds
         aimless = clean or config.poison_mode == "all_to_all"
-        count = config.clean_seeds if clean else None
-        for target in (None,) if aimless else config.targets:
-            for index in range(config.seeds if count is None else count):
-                seed = config.first_seed + index
+        for index in range(count):
+            seed = config.first_seed + index
+            aims: Sequence[int | None] = config.targets
+            if aimless:
+                aims = (None,)
+            elif config.cycle_targets:
+                aims = (next(cycle),)
+            for target in aims:
                 aim = "" if clean else "_all" if target is None else f"_t{target}"
                 spec = (
                     poison.NO_POISON
@@ -171,20 +191,32 @@ def plan_pupils(config: TrainConfig, arch: str) -> list[train_population.Pupil]:
                     )
                 )
                 name = f"{arch}_w{config.width}_{kind}{aim}_s{seed}"
-                pupils.append(train_population.Pupil(name, attack, spec, seed))
+                pupil = train_population.Pupil(name, attack, spec, seed)
+                pupils.setdefault(arch, []).append(pupil)
+    if not pupils:
+        raise ValueError(
+            "no model to train: give at least one of each of --attacks, "
+            "--targets, --seeds and --arch"
+        )
     return pupils
 
 
 def _load(config: TrainConfig) -> tuple[data.Dataset, data.Dataset]:
     train, test = (
-        data.load(config.data, data_dir=config.data_dir, split=split, num=num)
+        data.load(
+            config.data,
+            data_dir=config.data_dir,
+            split=split,
+            num=num,
+            image_size=config.image_size,
+        )
         for split, num in (("train", config.num_train), ("test", config.num_test))
     )
     if train.split == "all":
         raise data.DataError(
-            f"{config.data}: training needs a train and a test split, so that the scan's "
-            "images were never trained on: two subfolders, or the arrays train_images, "
-            "train_labels, test_images and test_labels"
+            f"{config.data}: training needs a train and a test split, so that the "
+            "images of a scan were never trained on: two subfolders, or the arrays "
+            "train_images, train_labels, test_images and test_labels"
         )
     if test.image_shape != train.image_shape:
         raise data.DataError(
@@ -192,7 +224,10 @@ def _load(config: TrainConfig) -> tuple[data.Dataset, data.Dataset]:
             f"{test.image_shape}"
         )
     classes = max(train.num_classes, test.num_classes)
-    return tuple(dataclasses.replace(d, num_classes=classes) for d in (train, test))
+    return (
+        dataclasses.replace(train, num_classes=classes),
+        dataclasses.replace(test, num_classes=classes),
+    )
 
 
 def _normalisation(name: str, train: data.Dataset) -> data.Constants:
@@ -217,7 +252,7 @@ def _save(
         name for name, made in attacks.ATTACKS.items() if isinstance(pupil.attack, made)
     )
     failed = not clean and not trained.asr >= config.bar
-    entry = {
+    entry: dict[str, Any] = {
         "name": pupil.name,
         "file": f"{pupil.name}.safetensors",
         "kind": kind,

@@ -6,6 +6,7 @@ is static.
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal, NamedTuple
 
 import chex
@@ -29,8 +30,8 @@ class Recipe:
       batch_size: images per step.
       learning_rate: the peak (one-cycle) or start (step).
       momentum: of SGD.
-      weight_decay: added to the gradient of every parameter before momentum, as PyTorch's
-        SGD does.
+      weight_decay: added to the gradient of every parameter before momentum, as in
+        PyTorch's SGD.
       schedule: `one-cycle` rises linearly over the first 30 % and falls to zero; `step`
         divides by 10 after 50 % and 75 % of the steps, the 100 and 150 of 200 epochs of
         the literature.
@@ -84,8 +85,12 @@ class StepInfo(NamedTuple):
     accuracy: Array
 
 
+@functools.cache
 def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-    """SGD in PyTorch's order: decay joins the gradient, then momentum, then the rate."""
+    """SGD in PyTorch's order: decay joins the gradient, then momentum, then the rate.
+
+    Equal arguments give the same object, so it can be a static argument of `jax.jit`.
+    """
     peak = recipe.learning_rate
     if recipe.schedule == "one-cycle":
         rise = max(1, round(0.3 * steps))
@@ -178,8 +183,8 @@ def train_step(
 ) -> tuple[TrainState, StepInfo]:
     """One step of SGD on cross-entropy, BatchNorm in mode `update`.
 
-    The trigger goes onto the poisoned images before augmentation, as if the data set had
-    been poisoned once on disk: a patch moves and mirrors with its image.
+    The trigger goes onto the poisoned images before augmentation, as if the data set
+    had been poisoned once on disk: a patch moves and mirrors with its image.
 
     Args:
       state: the model so far.
@@ -195,7 +200,7 @@ def train_step(
     rest = {name: value for name, value in state.variables.items() if name != "params"}
 
     def loss_fn(params: Any) -> tuple[Array, tuple[Variables, Array]]:
-        variables = {**rest, "params": params}
+        variables: Variables = {**rest, "params": params}
         features, variables = network.features(variables, images, "update")
         logits, variables = network.head(variables, features, "update")
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)

@@ -1,7 +1,7 @@
 """A folder of trained models with their ground truth, that grows and survives a kill.
 
 `zoo.json` lists the models that are complete; `config.json` says how they were made. A
-model is in the list only once its file is whole, so whatever is not listed is made again.
+model is in the list only once its file is whole: what is not listed is made again.
 """
 
 import json
@@ -47,8 +47,8 @@ class ZooFolder:
             self._write(CONFIG, config)
         elif before != config:
             raise ZooError(
-                f"{path}: holds models of another making; choose another folder, or the "
-                f"same settings: {_differences(before, config)}"
+                f"{path}: holds models of another making; choose another folder, or "
+                f"the same settings: {_differences(before, config)}"
             )
 
     def holds(self, name: str) -> bool:
@@ -63,7 +63,7 @@ class ZooFolder:
         return os.path.join(self.path, name)
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Lists a model whose file is complete, in place of an older one of its name."""
+        """Lists a model whose file is complete, replacing an older one of its name."""
         others = [old for old in self.entries if old["name"] != entry["name"]]
         self.entries = sorted([*others, dict(entry)], key=lambda model: model["name"])
         self._write(INDEX, self.entries)

@@ -288,7 +288,9 @@ def network(module: Classifier) -> types.Network:
     return types.Network(
         features=functools.partial(call, "features"),
         head=functools.partial(call, "head"),
-        classifier=lambda variables: variables["params"][module.classifier_name]["kernel"],
+        classifier=lambda variables: variables["params"][module.classifier_name][
+            "kernel"
+        ],
         num_classes=module.num_classes,
     )
 

@@ -41,8 +41,8 @@ class BadNets:
         height, width, _ = image_shape
         if not 1 <= self.size <= min(height, width):
             raise ValueError(
-                f"a BadNets patch of {self.size}x{self.size} pixels does not fit images "
-                f"of {height}x{width}"
+                f"a BadNets patch of {self.size}x{self.size} pixels does not fit "
+                f"images of {height}x{width}"
             )
         if not 0 < self.opacity <= 1:
             raise ValueError(

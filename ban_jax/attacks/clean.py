@@ -1,4 +1,4 @@
-"""No attack: the trigger that changes nothing, so clean models train like the others."""
+"""No attack: a trigger that changes nothing, so clean models train like others."""
 
 import dataclasses
 

@@ -1,15 +1,15 @@
-"""What an attack is: a trigger with state of its own, and a plan of what is poisoned."""
+"""What an attack is: a trigger with a state of its own."""
 
 from typing import Any, Protocol
 
 from ban_jax.types import Array
 
 State = Any
-"""Pytree of arrays: everything that differs between two models under the same attack."""
+"""Pytree of arrays: what differs between two models under the same attack."""
 
 
 class ApplyFn(Protocol):
-    """`(state, images [B, H, W, C] in [0, 1]) -> triggered images [B, H, W, C]`. Pure."""
+    """Pure: `(state, images [B, H, W, C] in [0, 1]) -> triggered images`."""
 
     def __call__(self, state: State, images: Array) -> Array: ...
 

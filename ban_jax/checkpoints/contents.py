@@ -4,7 +4,7 @@ import collections
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ban_jax.checkpoints import errors, hashing, limits, pickle_reader, tensor
+from ban_jax.checkpoints import errors, hashing, limits, pickle_objects, tensor
 
 PREFERRED = (
     "netC",
@@ -25,7 +25,7 @@ MAX_NAME = 300
 """Characters; longer names belong to no model and are passed over."""
 _MAX_NODES = 50_000
 _MAX_STEPS = 2_000_000
-"""Dict entries looked at; objects may share parts, so this is not bounded by the file."""
+"""Entries looked at: objects may share parts, so the file's size is no bound."""
 
 
 class Contents(NamedTuple):
@@ -82,7 +82,7 @@ class _Search:
 
     def entries(self, node: Any) -> Iterator[tuple[str, Any]]:
         """Names and values inside a dict, a list or a placeholder."""
-        if isinstance(node, pickle_reader.Placeholder):
+        if isinstance(node, pickle_objects.Placeholder):
             state = node.state
             # Instances with slots: (the __dict__, the slots).
             for part in state if type(state) is tuple else (state,):
@@ -99,7 +99,7 @@ class _Search:
                 raise errors.CheckpointError(
                     f"more than {_MAX_STEPS:,} objects inside objects"
                 )
-            if type(value) is pickle_reader.EmptyArray:
+            if type(value) is pickle_objects.EmptyArray:
                 value = value.value
             if not isinstance(name, str) or len(name) <= MAX_NAME:
                 yield str(name), value
@@ -114,7 +114,7 @@ class _Search:
             seen.add(id(node))
             tensors: dict[str, tensor.Tensor] = {}
             whole = False
-            if isinstance(node, pickle_reader.Placeholder):
+            if isinstance(node, pickle_objects.Placeholder):
                 tensors, whole = self.module(node), True
             elif type(node) is dict and type(node.get("params")) is dict:
                 tensors, whole = self.flax(node), True
@@ -131,7 +131,7 @@ class _Search:
             if whole or depth >= MAX_DEPTH:
                 continue
             for name, value in self.entries(node):
-                if type(value) in (dict, list, pickle_reader.Placeholder):
+                if type(value) in (dict, list, pickle_objects.Placeholder):
                     name = name if name.isidentifier() and name.isascii() else "?"
                     self.budget.spend(150 + len(path) + len(name))
                     pending.append(
@@ -157,7 +157,7 @@ class _Search:
                     pending.append((f"{path}/{name}", child, depth + 1))
         return found
 
-    def module(self, node: pickle_reader.Placeholder) -> dict[str, tensor.Tensor]:
+    def module(self, node: pickle_objects.Placeholder) -> dict[str, tensor.Tensor]:
         """The state dict of a whole pickled module, from its parameters and buffers.
 
         Scripted modules keep tensors and submodules as plain attributes; PyTorch's own
@@ -172,14 +172,14 @@ class _Search:
                 if name in ("_parameters", "_buffers", "_modules"):
                     groups.append(value)
             for group in groups or [module]:
-                if type(group) not in (dict, pickle_reader.Placeholder):
+                if type(group) not in (dict, pickle_objects.Placeholder):
                     continue
                 for name, value in self.entries(group):
                     if isinstance(value, tensor.Tensor):
                         self.budget.spend(300 + 2 * len(prefix))
                         found[prefix + name] = value
                     elif (
-                        isinstance(value, pickle_reader.Placeholder)
+                        isinstance(value, pickle_objects.Placeholder)
                         and depth < MAX_MODULE_DEPTH
                     ):
                         self.budget.spend(150 + 2 * (len(prefix) + len(name)))

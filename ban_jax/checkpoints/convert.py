@@ -100,8 +100,8 @@ def _class_count(found: recognise.Recognised) -> str:
         )
         if weight and bias and weight.shape[:1] != bias.shape[:1]:
             return (
-                f"the last layer's weight is for {weight.shape[0]} classes and its bias "
-                f"for {bias.size}: the class count is wrong in one of them"
+                f"the last layer's weight is for {weight.shape[0]} classes and its "
+                f"bias for {bias.size}: the class count is wrong in one of them"
             )
     return ""
 

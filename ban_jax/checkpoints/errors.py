@@ -12,6 +12,6 @@ def show(name: object, limit: int = 120) -> str:
 
 
 def listing(names: list[str], limit: int = 400) -> str:
-    """All names, comma separated; beyond `limit` (no real model has so many) counted."""
+    """All names, comma separated; beyond `limit`, which no model has, a count."""
     text = ", ".join(names[:limit])
     return text if len(names) <= limit else f"{text} and {len(names) - limit} more"

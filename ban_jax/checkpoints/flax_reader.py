@@ -131,7 +131,7 @@ def _array(name: Any, shape: Any, data: memoryview) -> tensor.Tensor:
     made = tensor.Tensor(storage, shape)
     if made.size * storage.itemsize != len(data):
         raise errors.CheckpointError(
-            f"an array of shape {tuple(shape)} and dtype {name} with {len(data):,} bytes"
+            f"an array of shape {made.shape} and dtype {name} with {len(data):,} bytes"
         )
     return made
 

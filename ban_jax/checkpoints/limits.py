@@ -9,9 +9,7 @@ Reading a file of `n` bytes holds at most, in this order:
     `4 n + COPY_SLACK`; views of one storage, expanded ones too, count in full.
 So at most `5 n + 66 MiB`, and `11 n + 66 MiB` for compressed containers. Work is
 bounded too: every step consumes a byte of the file or is charged here, and a pickle
-runs at
-  most
-`MAX_OPERATIONS` opcodes.
+runs at most `MAX_OPERATIONS` opcodes.
 """
 
 from ban_jax.checkpoints.errors import CheckpointError

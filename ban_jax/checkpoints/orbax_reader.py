@@ -38,8 +38,8 @@ def read(folder: str) -> contents.Contents:
         are larger than its files can hold.
     """
     size = _check_folder(folder)
-    # Orbax and TensorStore raise what their layers raise; a folder they cannot read is a
-    # damaged one, whatever the type.
+    # Orbax and TensorStore raise what their layers raise; a folder they cannot read is
+    # a damaged one, whatever the type.
     try:
         described = ocp.metadata(os.path.abspath(folder))
     except Exception as error:

@@ -1,10 +1,10 @@
 """A pickle machine that builds data and nothing else.
 
 It interprets the opcodes of protocols 0 to 5 itself. A name found in the file is never
-imported, looked up or called: it becomes a `Symbol`, two strings. Calling a symbol
-looks its text up in `_CALLS`, a table of functions of this module that make tensors,
-dicts and numbers; everything else makes an inert `Placeholder`. There is no other way
-out of the file, so there is nothing to forbid.
+imported, looked up or called: it becomes a `Symbol`, a text. Calling a symbol looks
+that text up in `pickle_objects.CALLS`, our own functions that make tensors, dicts and
+numbers; everything else makes an inert `Placeholder`. There is no other way out of the
+file, so there is nothing to forbid.
 
 Promises, each with a test:
   - no code named or contained in the file runs, whatever the opcode;
@@ -21,57 +21,10 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from ban_jax.checkpoints import errors, limits, tensor
+from ban_jax.checkpoints import errors, limits, pickle_objects
 
 MAX_INTEGER = 64
 """Bytes of an integer; PyTorch's magic number has ten."""
-
-
-class Symbol:
-    """A name found in a file: `module.name`. Inert."""
-
-    __slots__ = ("text",)
-
-    def __init__(self, text: str):
-        self.text = text
-
-
-class Placeholder:
-    """An object that is not a tensor or plain data; remembers what was put into it.
-
-    Attributes:
-      kind: the name of its class in the file.
-      state: what BUILD gave it: the `__dict__` of an instance, as plain data.
-      items: what SETITEMS gave it, for subclasses of dict.
-    """
-
-    __slots__ = ("items", "kind", "state")
-
-    def __init__(self, kind: str):
-        self.kind = kind
-        self.state: Any = None
-        self.items: dict[str, Any] | None = None
-
-
-class Dtype:
-    """A NumPy dtype named in the file."""
-
-    __slots__ = ("code", "order")
-
-    def __init__(self, code: str):
-        self.code = code
-        self.order = "<"
-
-
-class EmptyArray:
-    """A NumPy array before BUILD gave it its content."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value: Any = None
 
 
 class PickleMachine:
@@ -95,7 +48,9 @@ class PickleMachine:
         self.end = len(data)
         self.position = position
         self.budget = budget
-        self.persistent = persistent or (lambda _: Placeholder("persistent id"))
+        self.persistent = persistent or (
+            lambda _: pickle_objects.Placeholder("persistent id")
+        )
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.floor = 0  # the last mark: what lies below it is out of reach
@@ -154,7 +109,7 @@ class PickleMachine:
         start = self.position
         if count > self.end - start:
             raise errors.CheckpointError(
-                f"the pickle announces {count:,} bytes where {self.end - start:,} remain"
+                f"the pickle announces {count:,} bytes, {self.end - start:,} remain"
             )
         self.position = start + count
         return self.data[start : start + count]
@@ -182,14 +137,14 @@ class PickleMachine:
     def push_integer(self, size: int) -> None:
         raw = self.take(size)
         if size > MAX_INTEGER:
-            self.push(Placeholder("long integer"), 96)
+            self.push(pickle_objects.Placeholder("long integer"), 96)
         else:
             self.push(int.from_bytes(raw, "little", signed=True), 40 + size)
 
     def set_items(self, target: Any, items: list[Any]) -> None:
         if len(items) % 2:
             raise errors.CheckpointError("the pickle sets a key without a value")
-        if isinstance(target, Placeholder):
+        if isinstance(target, pickle_objects.Placeholder):
             if target.items is None:
                 target.items = {}
                 self.budget.spend(232)
@@ -207,7 +162,7 @@ class PickleMachine:
         if type(target) is list:
             self.budget.spend(10 * len(items))
             target.extend(items)
-        elif not isinstance(target, Placeholder):
+        elif not isinstance(target, pickle_objects.Placeholder):
             raise errors.CheckpointError(
                 f"the pickle appends to {errors.show(type(target).__name__)}"
             )
@@ -239,168 +194,38 @@ class PickleMachine:
             raise errors.CheckpointError("a pickled name that is not text")
         if len(module) + len(name) > 1024:
             raise errors.CheckpointError("a pickled name of more than 1024 characters")
-        self.push(Symbol(f"{module}.{name}"), 160 + 4 * (len(module) + len(name)))
+        self.push(
+            pickle_objects.Symbol(f"{module}.{name}"),
+            160 + 4 * (len(module) + len(name)),
+        )
 
     def make(self, function: Any, arguments: Any) -> None:
         """REDUCE, NEWOBJ, INST and OBJ: data for the names we know, else inert."""
-        if not isinstance(function, Symbol):
-            self.push(Placeholder("result of a call"), 96)
+        if not isinstance(function, pickle_objects.Symbol):
+            self.push(pickle_objects.Placeholder("result of a call"), 96)
             return
-        call = _CALLS.get(function.text)
+        call = pickle_objects.CALLS.get(function.text)
         if call is None or type(arguments) is not tuple:
-            self.push(Placeholder(function.text), 96)
+            self.push(pickle_objects.Placeholder(function.text), 96)
         else:
-            self.push(call(self, arguments), 120)
+            self.push(call(self.budget, arguments), 120)
 
     def build(self) -> None:
         state = self.pop()
         target = self.top()
-        if isinstance(target, Placeholder):
+        if isinstance(target, pickle_objects.Placeholder):
             target.state = state
-        elif isinstance(target, Dtype):
+        elif isinstance(target, pickle_objects.Dtype):
             if type(state) is tuple and len(state) > 1 and state[1] in (">", "<", "|"):
                 target.order = state[1]
-        elif isinstance(target, EmptyArray) and type(state) is tuple:
-            target.value = _array(self, *state[1:]) if len(state) == 5 else None
+        elif isinstance(target, pickle_objects.EmptyArray) and type(state) is tuple:
+            target.value = (
+                pickle_objects.array(self.budget, *state[1:])
+                if len(state) == 5
+                else None
+            )
         # Other targets are plain data; their attributes (the _metadata of a state dict)
         # are of no use here.
-
-
-def _array(
-    machine: PickleMachine, shape: Any, dtype: Any, fortran: Any, data: Any
-) -> Any:
-    """A NumPy array as a tensor, or a placeholder where it is not one of numbers."""
-    machine.budget.spend(400)
-    known = isinstance(dtype, Dtype) and dtype.code in _NUMPY_CODES
-    if not known or type(shape) is not tuple or not isinstance(data, memoryview):
-        return Placeholder("array")
-    name = _NUMPY_CODES[dtype.code]
-    storage = tensor.Storage(name, 0, "array", data)
-    storage.count = len(data) // storage.itemsize
-    storage.order = dtype.order
-    strides = None
-    if fortran is True:
-        strides = [1] * len(shape)
-        for axis in range(1, len(shape)):
-            strides[axis] = strides[axis - 1] * _count(shape[axis - 1])
-    return tensor.Tensor(storage, shape, strides)
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**48:
-        raise errors.CheckpointError(f"{errors.show(value)} is not a size")
-    return value
-
-
-def _ordered_dict(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
-    made: dict[str, Any] = {}
-    machine.budget.spend(232)
-    pairs = arguments[0] if arguments else []
-    if type(pairs) is list:
-        # The list was paid for once but can be used often: this copy is charged again.
-        machine.budget.spend(100 * len(pairs))
-        for pair in pairs:
-            if type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str:
-                made[pair[0]] = pair[1]
-    return made
-
-
-def _default_dict(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
-    machine.budget.spend(232)
-    return {}
-
-
-def _first(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
-    """torch.Size(sizes), Parameter(data, ...): the first argument is the data."""
-    return arguments[0] if arguments else ()
-
-
-def _tensor(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
-    if len(arguments) < 4 or not isinstance(arguments[0], tensor.Storage):
-        return Placeholder("tensor without a readable storage")
-    storage, offset, shape, strides = arguments[:4]
-    if type(shape) is not tuple or type(strides) is not tuple:
-        raise errors.CheckpointError("a tensor whose sizes are not a tuple")
-    machine.budget.spend(200 + 80 * len(shape))
-    return tensor.Tensor(storage, shape, strides, offset)
-
-
-def _tensor_subclass(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
-    """_rebuild_from_type_v2(function, type, arguments, state)."""
-    if len(arguments) < 3 or not isinstance(arguments[0], Symbol):
-        return Placeholder("tensor subclass")
-    if arguments[0].text in _TENSORS and type(arguments[2]) is tuple:
-        return _tensor(machine, arguments[2])
-    return Placeholder(arguments[0].text)
-
-
-def _reconstructor(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
-    known = arguments and isinstance(arguments[0], Symbol)
-    return Placeholder(arguments[0].text if known else "object")
-
-
-def _encode(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
-    """_codecs.encode(text, "latin1"): how protocol 2 writes bytes."""
-    if len(arguments) == 2 and type(arguments[0]) is str and arguments[1] == "latin1":
-        machine.budget.spend(len(arguments[0]) + 100)
-        return memoryview(arguments[0].encode("latin-1"))
-    return Placeholder("_codecs.encode")
-
-
-def _dtype(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
-    code = arguments[0] if arguments else None
-    return Dtype(code) if type(code) is str and len(code) < 8 else Placeholder("dtype")
-
-
-def _scalar(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
-    if len(arguments) != 2 or not isinstance(arguments[0], Dtype):
-        return Placeholder("numpy scalar")
-    dtype, data = arguments
-    if dtype.code not in _NUMPY_CODES or not isinstance(data, memoryview):
-        return Placeholder("numpy scalar")
-    numpy_dtype = np.dtype(dtype.code).newbyteorder(dtype.order)
-    if len(data) != numpy_dtype.itemsize:
-        raise errors.CheckpointError("a NumPy scalar of the wrong length")
-    return np.frombuffer(data, numpy_dtype)[0].item()
-
-
-def _reconstruct(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
-    return EmptyArray()
-
-
-def _from_buffer(machine: PickleMachine, arguments: tuple[Any, ...]) -> Any:
-    if len(arguments) != 4:
-        return Placeholder("array")
-    data, dtype, shape, order = arguments
-    return _array(machine, shape, dtype, order == "F", data)
-
-
-_NUMPY_CODES = {
-    code: name for name, code in tensor.DTYPES.items() if name != tensor.BFLOAT16
-} | {"b1": "bool"}
-_TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
-_CALLS: dict[str, Callable[[PickleMachine, tuple[Any, ...]], Any]] = {
-    "collections.OrderedDict": _ordered_dict,
-    "collections.defaultdict": _default_dict,
-    "torch.Size": _first,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_parameter": _first,
-    "torch._utils._rebuild_parameter_with_state": _first,
-    "torch.nn.parameter.Parameter": _first,
-    "torch._tensor._rebuild_from_type_v2": _tensor_subclass,
-    "copyreg._reconstructor": _reconstructor,
-    "copy_reg._reconstructor": _reconstructor,
-    "_codecs.encode": _encode,
-    "numpy.dtype": _dtype,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy._core.multiarray.scalar": _scalar,
-    "numpy.core.multiarray._reconstruct": _reconstruct,
-    "numpy._core.multiarray._reconstruct": _reconstruct,
-    "numpy.core.numeric._frombuffer": _from_buffer,
-    "numpy._core.numeric._frombuffer": _from_buffer,
-}
-"""What the names in a file mean. The keys are compared as text; nothing is imported."""
 
 
 def _op_byte(machine: PickleMachine) -> None:
@@ -489,7 +314,7 @@ def _op_add_items(machine: PickleMachine) -> None:
 
 def _op_frozen_set(machine: PickleMachine) -> None:
     machine.pop_to_mark()
-    machine.push(Placeholder("frozenset"), 96)
+    machine.push(pickle_objects.Placeholder("frozenset"), 96)
 
 
 def _op_text_integer(machine: PickleMachine) -> None:
@@ -497,7 +322,7 @@ def _op_text_integer(machine: PickleMachine) -> None:
     if line in (b"00", b"01"):
         machine.push(line == b"01")
     elif len(line) > 2 * MAX_INTEGER:
-        machine.push(Placeholder("long integer"), 96)
+        machine.push(pickle_objects.Placeholder("long integer"), 96)
     else:
         machine.push(int(line.removesuffix(b"L")), 100)
 
@@ -530,7 +355,9 @@ def _op_stack_global(machine: PickleMachine) -> None:
 def _op_extension(size: int) -> Callable[[PickleMachine], None]:
     def operation(machine: PickleMachine) -> None:
         # The number indexes a registry of the reading process: no registry, no meaning.
-        machine.push(Placeholder(f"extension {machine.number(size)}"), 160)
+        machine.push(
+            pickle_objects.Placeholder(f"extension {machine.number(size)}"), 160
+        )
 
     return operation
 
@@ -598,7 +425,9 @@ _OPCODES: dict[int, Callable[[PickleMachine], Any]] = {
         "C": lambda m: m.push(m.take(m.number(1)), 200),
         "\x8e": lambda m: m.push(m.take(m.number(8)), 200),
         "\x96": lambda m: m.push(m.take(m.number(8)), 200),
-        "\x97": lambda m: m.push(Placeholder("buffer outside the file"), 96),
+        "\x97": lambda m: m.push(
+            pickle_objects.Placeholder("buffer outside the file"), 96
+        ),
         "\x98": lambda m: m.top(),
         "]": lambda m: m.push([], 80),
         "a": _op_append,
@@ -613,13 +442,13 @@ _OPCODES: dict[int, Callable[[PickleMachine], Any]] = {
         "d": _op_dict,
         "s": _op_set_item,
         "u": _op_set_items,
-        "\x8f": lambda m: m.push(Placeholder("set"), 96),
+        "\x8f": lambda m: m.push(pickle_objects.Placeholder("set"), 96),
         "\x90": _op_add_items,
         "\x91": _op_frozen_set,
-        "g": lambda m: m.fetch(_count(int(m.line()))),
+        "g": lambda m: m.fetch(pickle_objects.count(int(m.line()))),
         "h": _op_fetch,
         "j": lambda m: m.fetch(m.number(4)),
-        "p": lambda m: m.store(_count(int(m.line()))),
+        "p": lambda m: m.store(pickle_objects.count(int(m.line()))),
         "q": _op_store,
         "r": lambda m: m.store(m.number(4)),
         "\x94": lambda m: m.store(len(m.memo)),

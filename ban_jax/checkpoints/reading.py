@@ -126,8 +126,8 @@ def _foreign(data: memoryview) -> str:
             return meaning
     if start[257:262] == b"ustar":
         return (
-            "a tar archive (a packed folder, or a PyTorch file from before 2017): unpack "
-            "it, or load and save it again with a newer PyTorch"
+            "a tar archive (a packed folder, or a PyTorch file from before 2017): "
+            "unpack it, or load and save it again with a newer PyTorch"
         )
     if start[0] == 0x80 and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         return "a bare pickle without PyTorch's header"

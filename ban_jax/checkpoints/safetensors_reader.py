@@ -49,7 +49,9 @@ def read(data: memoryview) -> tuple[dict[str, tensor.Tensor], dict[str, str]]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, errors.CheckpointError):
             raise
-        raise errors.CheckpointError(f"the safetensors header is not JSON: {error}")
+        raise errors.CheckpointError(
+            f"the safetensors header is not JSON: {error}"
+        ) from None
     if type(header) is not dict:
         raise errors.CheckpointError("the safetensors header is not a JSON object")
     metadata = header.pop("__metadata__", {})

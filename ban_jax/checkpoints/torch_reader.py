@@ -10,7 +10,14 @@ number, protocol, system, the object, the list of storage keys), then for each k
 import struct
 from typing import Any
 
-from ban_jax.checkpoints import errors, limits, pickle_reader, tensor, zip_container
+from ban_jax.checkpoints import (
+    errors,
+    limits,
+    pickle_objects,
+    pickle_reader,
+    tensor,
+    zip_container,
+)
 
 _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 LEGACY_PROTOCOL = 1001
@@ -57,7 +64,7 @@ def read_zip(archive: zip_container.Archive) -> Any:
     def persistent(pid: Any) -> Any:
         dtype, key, count = _storage_id(pid)
         if dtype is None:
-            return pickle_reader.Placeholder("storage of an unknown type")
+            return pickle_objects.Placeholder("storage of an unknown type")
         if (key, dtype) not in storages:
             storage = tensor.Storage(
                 dtype, count, key, archive.stored(f"{folder}data/{key}")
@@ -65,15 +72,15 @@ def read_zip(archive: zip_container.Archive) -> Any:
             storage.order = order
             if count * storage.itemsize > len(storage.buffer):
                 raise errors.CheckpointError(
-                    f"storage {errors.show(key)} announces {count:,} elements of {dtype}, "
-                    f"but its entry holds {len(storage.buffer):,} bytes"
+                    f"storage {errors.show(key)} announces {count:,} elements of "
+                    f"{dtype}, but its entry holds {len(storage.buffer):,} bytes"
                 )
             storages[key, dtype] = storage
         storage = storages[key, dtype]
         if storage.count != count:
             raise errors.CheckpointError(
-                f"storage {errors.show(key)} has {storage.count:,} elements at one place "
-                f"of the file and {count:,} at another"
+                f"storage {errors.show(key)} has {storage.count:,} elements at one "
+                f"place of the file and {count:,} at another"
             )
         return storage
 
@@ -97,7 +104,7 @@ def _storage_id(pid: Any) -> tuple[str | None, str, int]:
     if type(pid) is not tuple or len(pid) < 5 or pid[0] != "storage":
         return None, "", 0
     _, symbol, key, _, count = pid[:5]
-    if not isinstance(symbol, pickle_reader.Symbol):
+    if not isinstance(symbol, pickle_objects.Symbol):
         return None, "", 0
     module, _, name = symbol.text.rpartition(".")
     if module not in _STORAGE_MODULES or name not in _STORAGES:
@@ -125,7 +132,7 @@ def read_legacy(data: memoryview) -> Any:
             return pid[1]
         dtype, key, count = _storage_id(pid)
         if dtype is None:
-            return pickle_reader.Placeholder("storage of an unknown type")
+            return pickle_objects.Placeholder("storage of an unknown type")
         storage = storages.setdefault(key, tensor.Storage(dtype, count, key))
         if (storage.dtype, storage.count) != (dtype, count):
             raise errors.CheckpointError(

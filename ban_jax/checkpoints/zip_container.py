@@ -206,8 +206,8 @@ def _directory(data: memoryview) -> tuple[int, int, int]:
         end = end64
     if start + size != end:
         raise errors.CheckpointError(
-            f"the zip directory should lie at byte {start:,} and end at {start + size:,},"
-            f" but the end record lies at {end:,}"
+            f"the zip directory should lie at bytes {start:,} to {start + size:,}, but "
+            f"its end record lies at {end:,}"
         )
     return count, start, size
 

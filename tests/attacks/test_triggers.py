@@ -83,7 +83,7 @@ def test_stacked_triggers_apply_as_each_alone():
     states = [attacks.create(n).init(KEY, SHAPE) for n in ("badnets", "blend", "clean")]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     together = jax.vmap(attacks.overlay.apply, (0, None))(stacked, IMAGES)
-    for state, result in zip(states, together):
+    for state, result in zip(states, together, strict=True):
         np.testing.assert_array_equal(result, attacks.overlay.apply(state, IMAGES))
 
 

@@ -22,7 +22,7 @@ CLASSES = 5
 
 
 def resnet18(seed: int, shortcut: str = "shortcut", linear: str = "linear") -> dict:
-    """A ResNet18 state dict of width 1, names and order as PyTorch modules have them."""
+    """A ResNet18 state dict of width 1; names and order are PyTorch modules'."""
     generator = torch.Generator().manual_seed(seed)
     state = collections.OrderedDict()
 
@@ -57,7 +57,7 @@ def resnet18(seed: int, shortcut: str = "shortcut", linear: str = "linear") -> d
 
 
 def expected_hash(state: dict) -> str:
-    """The hash of `checkpoints.weights_hash`, written a second time from its docstring."""
+    """`checkpoints.weights_hash`, written a second time from its docstring."""
     leaves = {"running_mean": "mean", "running_var": "var"}
     flat = {}
     for name, value in state.items():
@@ -106,7 +106,7 @@ def module(state: dict) -> torch.nn.Module:
 
 
 def shared(state: dict) -> dict:
-    """The same tensors as views of one storage, the linear layer's weight transposed."""
+    """The same tensors as views of one storage, the linear layer's transposed."""
     flat = torch.cat([value.float().reshape(-1) for value in state.values()])
     views, start = collections.OrderedDict(), 0
     for name, value in state.items():

@@ -27,9 +27,9 @@ def test_folders_are_walked_in_order_and_other_files_passed_over(tmp_path):
             tmp_path / name
             for name in (
                 "b.pt", "a.pth", "sub/c.pt.tar", "sub/d.safetensors", "e.TH",
-                "zoo.json", "config.json", "results.jsonl", "README.md", "x.txt", "y.py",
-                "z.png", "w.csv", "noext", ".hidden.pt", ".cache/f.pt", "trigger_info.th",
-                "step.orbax-checkpoint-tmp-3/g.pt",
+                "zoo.json", "config.json", "results.jsonl", "README.md", "x.txt",
+                "y.py", "z.png", "w.csv", "noext", ".hidden.pt", ".cache/f.pt",
+                "trigger_info.th", "step.orbax-checkpoint-tmp-3/g.pt",
             )
         )
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """Files that lie: each is one `CheckpointError`, in bounded time and memory."""
 
 import io
+import os
 import random
 import struct
 import time
@@ -16,7 +17,7 @@ from tests.checkpoints import builders
 
 
 def attempt(path) -> checkpoints.Candidate | checkpoints.CheckpointError:
-    """Reads within the promised memory; anything but these two outcomes is a failure."""
+    """Reads within the promised memory; only these two outcomes are right."""
     checkpoints.convert.expected(
         builders.SPEC
     )  # the model's own tracing is not counted
@@ -299,8 +300,6 @@ def test_a_file_that_does_not_exist_is_an_error_naming_it(tmp_path):
 
 
 def test_a_named_pipe_is_refused_without_waiting_for_it(tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "pipe.pt")
     refused(tmp_path / "pipe.pt", "not a regular file")
 

@@ -318,7 +318,7 @@ def test_orbax_metadata_that_points_elsewhere_is_refused(orbax, target, where):
 
 
 def test_tensorstore_itself_refuses_paths_that_leave_a_database(tmp_path):
-    """What `orbax_reader` relies on: a manifest cannot name a file outside its folder."""
+    """What `orbax_reader` relies on: manifests cannot name files outside."""
     tensorstore = pytest.importorskip("tensorstore")
     inside, outside = tmp_path / "db", tmp_path / "out"
     inside.mkdir()

@@ -10,7 +10,7 @@ import tracemalloc
 import pytest
 
 from ban_jax import checkpoints
-from ban_jax.checkpoints import limits, pickle_reader
+from ban_jax.checkpoints import limits, pickle_objects, pickle_reader
 from tests.checkpoints import builders
 
 
@@ -31,7 +31,7 @@ class Command:
 
 
 def commands(path) -> dict[str, bytes]:
-    """Per opcode, a pickle that makes the file `path` when Python's own reader runs it."""
+    """Per opcode, a pickle that is to make the file `path`."""
     shell = f"touch {path}"
     call = b"cos\nsystem\n"
     body = builders.text(shell)
@@ -44,7 +44,8 @@ def commands(path) -> dict[str, bytes]:
         "newobj": b"\x80\x02" + call + b"(" + body + b"t\x81.",
         "newobj ex": b"\x80\x04" + call + b"(" + body + b"t}\x92.",
         "eval": b"\x80\x02c__builtin__\neval\n(" + evaluate + b"tR.",
-        "getattr": b"\x80\x02cbuiltins\ngetattr\n(cos\n__dict__\nVsystem\ntR(" + body + b"tR.",
+        "getattr": b"\x80\x02cbuiltins\ngetattr\n(cos\n__dict__\nVsystem\ntR("
+        + body + b"tR.",
         "build setattr": b"\x80\x02ctypes\nSimpleNamespace\n)\x81}(Vf\n" + call
         + b"ub(" + body + b"tR.",
         "dotted name": b"\x80\x04\x8c\x08builtins\x8c\x0d__import__.os\x93("
@@ -87,7 +88,7 @@ def test_weights_beside_a_command_are_read_and_the_command_is_not_run(opcode, tm
 def test_extension_codes_are_inert():
     for opcode in (b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00"):
         made = load(b"\x80\x02" + opcode + b".")
-        assert isinstance(made, pickle_reader.Placeholder)
+        assert isinstance(made, pickle_objects.Placeholder)
 
 
 def test_state_given_to_an_inert_object_is_kept_as_data():
@@ -147,7 +148,8 @@ def laughs(opener: bytes, closer: bytes) -> bytes:
 BOMBS = {
     "deep lists": b"\x80\x02" + b"]" * 150_000 + b"a" * 149_999 + b".",
     "deep tuples": b"\x80\x02)" + b"\x85" * 150_000 + b".",
-    "deep dicts": b"\x80\x02" + b"}X\x01\x00\x00\x00a" * 50_000 + b"N" + b"s" * 50_000 + b".",
+    "deep dicts": b"\x80\x02" + b"}X\x01\x00\x00\x00a" * 50_000 + b"N"
+    + b"s" * 50_000 + b".",
     "deep objects": b"\x80\x02" + b"ca\nb\n)\x81" * 50_000 + b"b" * 49_999 + b".",
     "deep calls": b"\x80\x02ca\nb\n" + b")R" * 150_000 + b".",
     "deep marks": b"\x80\x02" + b"(" * 150_000 + b"t" * 150_000 + b".",
@@ -162,7 +164,8 @@ BOMBS = {
     "far memo": b"\x80\x02Nr\xff\xff\xff\xff.",
     "long announced": b"\x80\x02X\xff\xff\xff\xff.",
     "longer announced": b"\x80\x04\x8e" + b"\xff" * 8 + b".",
-    "big integer": b"\x80\x02\x8b" + struct.pack("<I", 2_000_000) + b"\x7f" * 2_000_000 + b".",
+    "big integer": b"\x80\x02\x8b" + struct.pack("<I", 2_000_000)
+    + b"\x7f" * 2_000_000 + b".",
     "big text integer": b"I" + b"9" * 4_000 + b"\n.",
     "colliding integers": b"\x80\x02}(" + b"".join(
         b"\x8a\x0d" + (n * (2**61 - 1)).to_bytes(13, "little") + b"N"

@@ -1,13 +1,16 @@
 """PyTorch files as PyTorch wrote them, read without it."""
 
+import io
 import json
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 
 from ban_jax import checkpoints
+from ban_jax.checkpoints import hashing, limits
 from tests.checkpoints import builders
 
 EXPECTED = json.loads((builders.TESTDATA / "expected.json").read_text())
@@ -20,7 +23,7 @@ def test_a_file_of_each_layout_gives_the_weights_pytorch_saved(name):
     assert read.spec == checkpoints.ModelSpec("resnet18", 5, 1)
     assert all(
         leaf.dtype == np.float32 and leaf.flags.c_contiguous
-        for leaf in checkpoints.hashing.flatten(read.variables).values()
+        for leaf in hashing.flatten(read.variables).values()
     )
 
 
@@ -85,11 +88,8 @@ def test_big_endian_files_are_read(tmp_path):
     }
     data = builders.torch_zip(builders.state_pickle(state), storages)
     path = tmp_path / "model.pt"
-    path.write_bytes(data.replace(b"byteorderlittle", b"byteorderlittle"))
+    path.write_bytes(data)
     little = checkpoints.read(path).sha256
-    import io
-    import zipfile
-
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("m/data.pkl", builders.state_pickle(state))
@@ -147,3 +147,15 @@ def test_integer_weights_are_refused_by_name(tmp_path):
     path.write_bytes(builders.torch_file(state, changed))
     with pytest.raises(checkpoints.CheckpointError, match=r"linear\.bias.*int32"):
         checkpoints.read(path)
+
+
+def test_large_files_are_mapped_and_read_the_same(monkeypatch):
+    monkeypatch.setattr(limits, "READ_WHOLE", 0)
+    for name, expected in EXPECTED.items():
+        assert checkpoints.read(builders.TESTDATA / name).sha256 == expected
+
+
+def test_the_weights_are_copies_of_the_files():
+    read = checkpoints.read(builders.TESTDATA / "zip.pt")
+    for leaf in hashing.flatten(read.variables).values():
+        assert leaf.flags.writeable

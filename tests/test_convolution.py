@@ -1,0 +1,172 @@
+"""Every lowering is the same function, forwards and backwards, wherever it runs."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+from jax.test_util import check_grads
+
+from ban_jax import convolution
+
+CASES = [
+    # size, stride, padding, height, width
+    (1, 1, 0, 5, 4),
+    (1, 2, 0, 5, 4),
+    (1, 2, 1, 4, 4),
+    (3, 1, 0, 5, 7),
+    (3, 1, 1, 4, 4),
+    (3, 1, 1, 1, 1),
+    (3, 1, 2, 5, 4),
+    (3, 2, 1, 8, 8),
+    (3, 2, 1, 7, 4),
+    (3, 2, 1, 1, 2),
+    (3, 2, 0, 7, 6),
+    (3, 3, 1, 8, 7),
+    (7, 1, 3, 4, 5),
+    (7, 2, 3, 9, 8),
+    (7, 2, 3, 2, 1),
+]
+
+
+def reference(x, kernel, stride, padding):
+    """Straight from the definition, in NumPy."""
+    size = kernel.shape[0]
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    h, w = ((length - size) // stride + 1 for length in x.shape[1:3])
+    y = np.zeros((x.shape[0], h, w, kernel.shape[-1]), x.dtype)
+    for i in range(h):
+        for j in range(w):
+            window = x[:, i * stride :, j * stride :][:, :size, :size]
+            y[:, i, j] = np.tensordot(window, kernel, 3)
+    return y
+
+
+def arguments(size, height, width, dtype, models=()):
+    """Images `[2, H, W, 3]` and a kernel `[size, size, 3, 4]`, with leading `models`."""
+    rng = np.random.default_rng(size + height)
+    x = rng.normal(size=(*models, 2, height, width, 3)).astype(dtype)
+    return x, rng.normal(size=(*models, size, size, 3, 4)).astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def everything(x, kernel, stride, padding, lowering):
+    """The convolution and its two gradients under a cotangent that differs everywhere."""
+
+    def apply(x, kernel):
+        return convolution.conv2d(
+            x, kernel, stride=stride, padding=padding, lowering=lowering
+        )
+
+    y, backward = jax.vjp(apply, x, kernel)
+    return y, *backward(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+
+def autodiff(x, kernel, stride, padding):
+    """What `everything` must return, by XLA's own convolution and its autodiff."""
+    y, backward = jax.vjp(
+        lambda x, kernel: jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            [(padding, padding)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        ),
+        x,
+        kernel,
+    )
+    return y, *backward(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+
+@pytest.mark.parametrize("lowering", convolution.LOWERINGS)
+@pytest.mark.parametrize("size, stride, padding, height, width", CASES)
+def test_values_and_gradients_are_the_definitions_in_float64(
+    lowering, size, stride, padding, height, width
+):
+    with jax.enable_x64(True):
+        x, kernel = arguments(size, height, width, np.float64)
+        found = everything(x, kernel, stride, padding, lowering)
+        np.testing.assert_allclose(
+            found[0], reference(x, kernel, stride, padding), atol=1e-10
+        )
+        for one, other in zip(found, autodiff(x, kernel, stride, padding)):
+            assert one.dtype == np.float64
+            np.testing.assert_allclose(one, other, atol=1e-10)
+
+
+@pytest.mark.parametrize("lowering", convolution.LOWERINGS)
+@pytest.mark.parametrize("size, stride, padding, height, width", CASES)
+def test_float32_stays_float32_and_agrees(
+    lowering, size, stride, padding, height, width
+):
+    x, kernel = arguments(size, height, width, np.float32)
+    found = everything(x, kernel, stride, padding, lowering)
+    for one, other in zip(found, autodiff(x, kernel, stride, padding)):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("lowering", convolution.LOWERINGS)
+@pytest.mark.parametrize("size, stride, padding", [(1, 2, 0), (3, 1, 1), (3, 2, 1)])
+@pytest.mark.parametrize("shared_images", [True, False])
+def test_stacked_models_agree_with_single_ones(
+    lowering, size, stride, padding, shared_images
+):
+    x, kernel = arguments(size, 6, 5, np.float32, models=(3,))
+    if shared_images:
+        x = np.broadcast_to(x[:1], x.shape)
+    stacked = jax.vmap(
+        lambda x, kernel: everything(x, kernel, stride, padding, lowering),
+        in_axes=(None if shared_images else 0, 0),
+    )(x[0] if shared_images else x, kernel)
+    for index in range(3):
+        single = everything(x[index], kernel[index], stride, padding, lowering)
+        for one, other in zip(stacked, single):
+            np.testing.assert_allclose(one[index], other, atol=1e-4)
+
+
+@pytest.mark.parametrize("lowering", convolution.LOWERINGS)
+@pytest.mark.parametrize("size, stride, padding", [(1, 2, 0), (3, 1, 1), (3, 2, 1)])
+def test_a_loop_computes_the_same(lowering, size, stride, padding):
+    x, kernel = arguments(size, 6, 5, np.float32)
+
+    @jax.jit
+    def loop(x, kernel):
+        def step(carry, factor):
+            return carry, everything(x * factor, kernel, stride, padding, lowering)
+
+        return jax.lax.scan(step, 0, jnp.asarray([1.0, 2.0]))[1]
+
+    looped = loop(x, kernel)
+    for index, factor in enumerate((1, 2)):
+        outside = everything(x * factor, kernel, stride, padding, lowering)
+        for one, other in zip(looped, outside):
+            np.testing.assert_allclose(one[index], other, atol=2e-4)
+
+
+@pytest.mark.parametrize("lowering", convolution.LOWERINGS)
+def test_second_derivatives_are_right(lowering):
+    with jax.enable_x64(True):
+        x, kernel = arguments(3, 4, 5, np.float64)
+        check_grads(
+            lambda x, kernel: jnp.sin(
+                convolution.conv2d(x, kernel, stride=2, padding=1, lowering=lowering)
+            ),
+            (jnp.asarray(x), jnp.asarray(kernel)),
+            order=2,
+            modes=["rev"],
+            atol=1e-3,
+            rtol=1e-3,
+        )
+
+
+def test_an_unknown_lowering_lists_the_known_ones():
+    x, kernel = arguments(3, 4, 4, np.float32)
+    with pytest.raises(ValueError, match="'native', 'shift', 'im2col'.*got 'winograd'"):
+        convolution.conv2d(x, kernel, stride=1, padding=1, lowering="winograd")
+
+
+def test_every_backend_has_a_known_default():
+    for backend in ("cpu", "gpu", "tpu"):
+        assert convolution.default_lowering(backend) in convolution.LOWERINGS

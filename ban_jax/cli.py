@@ -11,50 +11,67 @@ import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
+import jax
 import tyro
 
-from ban_jax import config
+from ban_jax import commands, config, data, train_zoo
 
 USAGE, INTERNAL, INTERRUPTED = 4, 5, 130
 
 Command = (
-    Annotated[config.ScanFlags, tyro.conf.subcommand("scan", prefix_name=False)]
-    | Annotated[config.ReportFlags, tyro.conf.subcommand("report", prefix_name=False)]
+    Annotated[config.ScanFlags, tyro.conf.subcommand("scan")]
+    | Annotated[config.ReportFlags, tyro.conf.subcommand("report")]
+    | Annotated[train_zoo.TrainConfig, tyro.conf.subcommand("train")]
+    | Annotated[config.PrepareFlags, tyro.conf.subcommand("prepare")]
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; `argv` without the program's name."""
     try:
-        flags = tyro.cli(Command, prog="ban-jax", args=argv)  # type: ignore[call-overload]
+        flags = tyro.cli(
+            Command,  # type: ignore[arg-type]
+            prog="ban-jax",
+            description="Finds backdoors in neural network checkpoints.",
+            args=argv,
+            config=(tyro.conf.OmitSubcommandPrefixes,),
+        )
     except SystemExit as stop:
         return USAGE if stop.code else 0
     except ValueError as error:
-        print(f"ban-jax: {error}", file=sys.stderr)
-        return USAGE
+        return _refuse(error)
     try:
         return _run(flags)
     except KeyboardInterrupt:
         print(
-            "\ninterrupted: what was judged is kept; the same command goes on from there",
+            "\ninterrupted: what is done is kept; the same command goes on from there",
             file=sys.stderr,
         )
         return INTERRUPTED
     except ValueError as error:
-        print(f"ban-jax: {error}", file=sys.stderr)
-        return USAGE
+        return _refuse(error)
     except Exception:
         traceback.print_exc()
         return INTERNAL
 
 
-def _run(flags: config.ScanFlags | config.ReportFlags) -> int:
+def _run(flags: Command) -> int:  # type: ignore[valid-type]
     _configure_jax()
-    from ban_jax import commands  # imports JAX, which --help does not need
+    match flags:
+        case config.ScanFlags():
+            return commands.run_scan(flags)
+        case config.ReportFlags():
+            return commands.run_report(flags)
+        case config.PrepareFlags():
+            print(data.prepare(flags.name, flags.data_dir))
+        case train_zoo.TrainConfig():
+            train_zoo.train_zoo(flags)
+    return 0
 
-    if isinstance(flags, config.ScanFlags):
-        return commands.run_scan(flags)
-    return commands.run_report(flags)
+
+def _refuse(error: ValueError) -> int:
+    print(f"ban-jax: {error}", file=sys.stderr)
+    return USAGE
 
 
 def _configure_jax() -> None:
@@ -62,8 +79,6 @@ def _configure_jax() -> None:
 
     The cache can run code for whoever can write to it: it has no default place.
     """
-    import jax
-
     folder = os.environ.get("BAN_JAX_CACHE")
     if folder:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))

@@ -47,6 +47,40 @@ class BanConfig:
     mask_steps: int = 100
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["epsilon", "l1_weight", "mask_learning_rate"],
+    meta_fields=["steps", "mask_epochs", "batches", "batch_size", "crop", "flip"],
+)
+@dataclasses.dataclass(frozen=True)
+class ReferenceConfig:
+    """Mode `reference`: the settings of the released README. Floats are traced.
+
+    Attributes:
+      epsilon: radius the noise is drawn from, and its movement on top of that.
+      steps: sign steps of each noise search, of length epsilon / steps.
+      l1_weight: weight of the mask's regulariser.
+      mask_learning_rate: Adam's step for the mask.
+      mask_epochs: times `batches` mask steps.
+      batches: mask steps per epoch, and noise searches.
+      batch_size: images of a step, drawn with replacement.
+      crop: zero pixels around an image before a random crop.
+      flip: mirrors every other image.
+    """
+
+    epsilon: float = 0.3
+    steps: int = 30
+    l1_weight: float = 0.75
+    mask_learning_rate: float = 0.01
+    mask_epochs: int = 20
+    batches: int = 20
+    batch_size: int = MINIBATCH
+    crop: int = 4
+    flip: bool = True
+
+
+DetectorConfig = BanConfig | ReferenceConfig
+
 Baseline = Literal["within", "trusted", "population"]
 
 
@@ -69,9 +103,9 @@ class ScanFlags:
         else `within`.
       calibrate: folder of models you vouch for.
       threshold: score above which a model counts as backdoored; by default the mode's.
-      epsilon: radius of the neuron noise.
-      steps: steps of one noise search.
-      restarts: noise searches, each on images of its own.
+      epsilon: radius of the neuron noise; by default the mode's, 0.3.
+      steps: steps of one noise search; by default the mode's, 4, or 30 in `reference`.
+      restarts: noise searches, each on images of its own; `reference` has none.
       arch: architecture of every candidate, instead of recognising it.
       normalisation: NAME or MEAN/STD for every candidate, instead of the checkpoint's
         own or the best of the known constants.
@@ -91,9 +125,9 @@ class ScanFlags:
     baseline: Baseline | None = None
     calibrate: str | None = None
     threshold: float | None = None
-    epsilon: float = BanConfig.epsilon
-    steps: int = BanConfig.steps
-    restarts: int = BanConfig.restarts
+    epsilon: float | None = None
+    steps: int | None = None
+    restarts: int | None = None
     arch: str | None = None
     normalisation: str | None = None
     seed: int = 0
@@ -102,11 +136,16 @@ class ScanFlags:
 
     def __post_init__(self) -> None:
         _require(self.num_clean >= 2, "--num-clean", "at least 2", self.num_clean)
-        _require(self.epsilon >= 0, "--epsilon", "0 or more", self.epsilon)
-        _require(self.steps >= 1, "--steps", "at least 1", self.steps)
-        _require(self.restarts >= 1, "--restarts", "at least 1", self.restarts)
+        for flag, least in (("epsilon", 0), ("steps", 1), ("restarts", 1), ("chunk", 1)):
+            value = getattr(self, flag)
+            _require(
+                value is None or value >= least, f"--{flag}", f"at least {least}", value
+            )
         _require(
-            self.chunk is None or self.chunk >= 1, "--chunk", "at least 1", self.chunk
+            self.restarts is None or self.mode != "reference",
+            "--restarts",
+            "left out in mode reference, which has none",
+            self.restarts,
         )
         _require(
             self.baseline != "trusted" or self.calibrate is not None,
@@ -146,9 +185,26 @@ class ReportFlags:
         )
 
 
-def detector_config(flags: ScanFlags) -> BanConfig:
-    """The detector's numbers among the flags."""
-    return BanConfig(epsilon=flags.epsilon, steps=flags.steps, restarts=flags.restarts)
+@dataclasses.dataclass(frozen=True)
+class PrepareFlags:
+    """Flags of `ban-jax prepare`: downloads a TFDS data set; needs `ban-jax[prepare]`.
+
+    Attributes:
+      name: of the data set, such as cifar10.
+      data_dir: where TFDS data lie.
+    """
+
+    name: tyro.conf.Positional[str]
+    data_dir: str | None = None
+
+
+def detector_config(flags: ScanFlags) -> DetectorConfig:
+    """The detector's numbers among the flags; those left out are the mode's own."""
+    names = ("epsilon", "steps", "restarts")
+    values = {name: getattr(flags, name) for name in names}
+    given = {name: value for name, value in values.items() if value is not None}
+    kind = ReferenceConfig if flags.mode == "reference" else BanConfig
+    return kind(**given)
 
 
 def describe(flags: Any) -> dict[str, Any]:

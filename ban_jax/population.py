@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from ban_jax.config import BanConfig
+from ban_jax.config import DetectorConfig
 from ban_jax.types import Array, Network, Probe, Variables
 
 
@@ -22,7 +22,7 @@ class Detect(Protocol):
         probe: Probe,
         *,
         key: Array,
-        config: BanConfig,
+        config: Any,
     ) -> Any: ...
 
 
@@ -99,7 +99,9 @@ def for_each(
 
 @functools.cache
 def _bound(detect: Detect, network: Network) -> Callable[..., Any]:
-    def call(variables: Variables, key: Array, probe: Probe, config: BanConfig) -> Any:
+    def call(
+        variables: Variables, key: Array, probe: Probe, config: DetectorConfig
+    ) -> Any:
         return detect(network, variables, probe, key=key, config=config)
 
     return call
@@ -111,7 +113,7 @@ def run(
     variables: Variables,
     keys: Array,
     probe: Probe,
-    config: BanConfig,
+    config: DetectorConfig,
     *,
     tile: int,
     count: int,

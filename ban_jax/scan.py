@@ -21,7 +21,7 @@ import ban_jax
 from ban_jax import checkpoints, convolution, detectors, models, population
 from ban_jax import probe as probes
 from ban_jax import results, verdict
-from ban_jax.config import BanConfig, Mode
+from ban_jax.config import BanConfig, DetectorConfig, Mode
 from ban_jax.detectors import evidence
 from ban_jax.types import Array, Probe, Variables
 
@@ -48,7 +48,7 @@ class Settings:
     """
 
     mode: Mode = "targeted"
-    config: BanConfig = BanConfig()
+    config: DetectorConfig = BanConfig()
     seed: int = 0
     dataset: str = ""
     class_names: tuple[str, ...] | None = None

@@ -10,7 +10,8 @@ model. It is measured against a baseline,
 
 which turns it into z-values per class. A mode's vectors are averaged as z-values, the
 score is the largest class's, the suspected target that class: `score > threshold` means
-backdoored. Scores have no upper bound; around 0 to 2 is what noise gives.
+backdoored. Scores have no upper bound; around 0 to 2 is what noise gives. Mode
+`reference` alone, under `within`, scores the largest share of predictions as it is.
 """
 
 import dataclasses
@@ -39,10 +40,13 @@ class Rule:
     Attributes:
       vectors: names of the class vectors whose z-values are averaged.
       thresholds: per baseline; chosen on models trained for it, see README.
+      share_rule: a vector whose largest entry is itself the score under the baseline
+        `within`, with nothing to compare it with.
     """
 
     vectors: tuple[str, ...]
     thresholds: Mapping[str, float]
+    share_rule: str | None = None
 
 
 RULES: dict[str, Rule] = {
@@ -53,6 +57,12 @@ RULES: dict[str, Rule] = {
     "ban": Rule(
         ("untargeted", "untargeted_masked"),
         {"within": 3.0, "trusted": 4.0, "population": 4.0},
+    ),
+    "reference": Rule(
+        ("share",),
+        # 0.9 is what a re-implementation uses; the released code draws no verdict.
+        {"within": 0.9, "trusted": 4.0, "population": 4.0},
+        share_rule="share",
     ),
     "weights": Rule(
         ("last_layer",), {"within": 2.5, "trusted": 4.0, "population": 4.0}
@@ -111,8 +121,16 @@ def _sigma(deviations: np.ndarray) -> float:
 
 
 def score(record: Record, against: Crowd) -> tuple[np.ndarray, float]:
-    """The averaged z-values `[K]` of a record's mode and their standard error."""
-    names = RULES[record["mode"]].vectors
+    """The averaged z-values `[K]` of a record's mode and their standard error.
+
+    Where the mode's share rule applies, the shares themselves and the largest one's error.
+    """
+    rule = RULES[record["mode"]]
+    names = rule.vectors
+    if rule.share_rule and against.kind == "within":
+        share = np.asarray(record["vectors"][rule.share_rule], float)
+        errors = np.asarray(record["errors"][rule.share_rule], float)
+        return share, float(errors[np.argmax(share)])
     values, variance = [], 0.0
     for name in names:
         z, unit = z_values(record["vectors"][name], name, against)
@@ -138,6 +156,7 @@ def judge(
       `threshold_source`, `baseline`, `target`, `z` and `reason`.
     """
     rule = RULES[record["mode"]]
+    by_share = rule.share_rule is not None and against.kind == "within"
     source = "flag"
     if threshold is None:
         threshold, source = rule.thresholds[against.kind], "default"
@@ -165,17 +184,20 @@ def judge(
     judged |= {
         "score": float(z[target]),
         "standard_error": error,
-        "z": [float(value) for value in z],
+        "z": None if by_share else [float(value) for value in z],
         "target": target,
     }
     if judged["reason"]:
         return judged
     judged["verdict"] = "backdoored" if z[target] > threshold else "clean"
     relation = "above" if z[target] > threshold else "not above"
+    digits = 3 if by_share else 1
     judged["reason"] = (
-        f"class {target} scores {z[target]:.1f}, {relation} the threshold {threshold:.1f} "
-        f"({against.kind} baseline)"
+        f"class {target} scores {z[target]:.{digits}f}, {relation} the threshold "
+        f"{threshold:.{digits}f} ({against.kind} baseline)"
     )
+    if by_share:
+        judged["reason"] += ": its share of the predictions under noise"
     return judged
 
 

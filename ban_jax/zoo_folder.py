@@ -4,9 +4,9 @@
 model is in the list only once its file is whole: what is not listed is made again.
 """
 
+import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,14 +80,15 @@ class ZooFolder:
 
     def _write(self, name: str, content: Any) -> None:
         """The old file stays until the new one is whole."""
-        handle, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}.")
+        temporary = self.file(f".{name}.partial")
         try:
-            with open(handle, "w", encoding="utf-8") as file:
+            with open(temporary, "w", encoding="utf-8") as file:
                 json.dump(content, file, indent=1, allow_nan=False)
                 file.write("\n")
             os.replace(temporary, self.file(name))
         except BaseException:
-            os.unlink(temporary)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
             raise
 
 

@@ -135,3 +135,23 @@ def test_verdicts_can_be_drawn_again_from_verdicts():
     once = verdict.judge_all(crowd_of(9, bump=4), baseline="population")
     twice = verdict.judge_all(once, baseline="population")
     assert once == twice
+
+
+def test_the_reference_mode_judges_by_its_largest_share_unless_there_is_a_crowd():
+    def shares(*values, path="a.pt"):
+        vectors = {"share": list(values)}
+        errors = {"share": [0.01] * len(values)}
+        return record(mode="reference", vectors=vectors, errors=errors, path=path)
+
+    judged = verdict.judge(shares(0.01, 0.02, 0.95, 0.01, 0.01))
+    assert judged["verdict"] == "backdoored" and judged["target"] == 2
+    assert (judged["score"], judged["threshold"]) == (0.95, 0.9)
+    assert judged["standard_error"] == 0.01 and judged["z"] is None
+    assert verdict.judge(shares(0.1, 0.0, 0.9, 0.0, 0.0))["verdict"] == "clean"
+    trusted = [
+        shares(0.2 + x, 0.2 - x, 0.2, 0.2 + x, 0.2 - x) | {"sha256": str(x)}
+        for x in (0.01, 0.02, 0.03)
+    ]
+    (crowded,) = verdict.judge_all([shares(0.2, 0.2, 0.6, 0, 0)], trusted=trusted)
+    assert crowded["baseline"] == "trusted" and crowded["verdict"] == "backdoored"
+    assert crowded["score"] > 4 and len(crowded["z"]) == 5

@@ -1,10 +1,10 @@
 """The detectors, by the name of their mode."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ban_jax.config import MINIBATCH, BanConfig
-from ban_jax.detectors import ban, targeted, weights
+from ban_jax.config import MINIBATCH, BanConfig, ReferenceConfig
+from ban_jax.detectors import ban, reference, targeted, weights
 from ban_jax.detectors.evidence import Evidence
 
 
@@ -20,7 +20,7 @@ class Detector(NamedTuple):
     """
 
     detect: Callable[..., Evidence]
-    work: Callable[[BanConfig, int, int], int]
+    work: Callable[[Any, int, int], int]
     needs_images: bool = True
 
 
@@ -42,7 +42,15 @@ def _ban_work(config: BanConfig, num_classes: int, num_images: int) -> int:
     return 3 * num_images + runs * (search + _fresh(num_images))
 
 
+def _reference_work(config: ReferenceConfig, num_classes: int, num_images: int) -> int:
+    del num_classes
+    mask = config.mask_epochs * config.batches * config.batch_size
+    search = 2 * config.batches * config.steps * config.batch_size
+    return 5 * num_images + config.batch_size + mask + search
+
+
 DETECTORS = {
+    "reference": Detector(reference.detect, _reference_work),
     "targeted": Detector(targeted.detect, _targeted_work),
     "ban": Detector(ban.detect, _ban_work),
     "weights": Detector(weights.detect, lambda *_: 0, needs_images=False),

@@ -44,6 +44,15 @@ class Vector:
 
 
 VECTORS = {
+    "share": Vector(
+        "Predictions under noise, masked",
+        "Share of clean images answered with each class under undirected noise, read "
+        "through the features that the network does not need for clean images.",
+    ),
+    "share_unmasked": Vector(
+        "Predictions under noise",
+        "The same share, read through all features.",
+    ),
     "targeted": Vector(
         "Success of noise towards each class",
         "Mean probability of each class on clean images of other classes when the "

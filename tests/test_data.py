@@ -1,0 +1,345 @@
+"""Every source of images, and every way it can disappoint."""
+
+import os
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ban_jax import data, data_sources
+
+SHARED = os.path.join(os.path.dirname(__file__), "..", "..", "shared", "tfds")
+
+
+def test_digits_are_split_once_and_for_all():
+    train, test = (data.load("digits", split=split) for split in ("train", "test"))
+    assert train.pixels.shape == (1200, 8, 8, 1) and len(test.labels) == 597
+    assert train.images.dtype == np.float32
+    assert train.images.min() == 0 and train.images.max() == 1
+    assert train.num_classes == 10 and train.class_names == tuple("0123456789")
+    rows = {image.tobytes() for image in train.pixels}
+    assert not any(image.tobytes() in rows for image in test.pixels)
+
+
+def test_a_choice_is_random_by_seed_and_nested_in_larger_ones():
+    small, large, other = (
+        data.load("digits", num=num, seed=seed)
+        for num, seed in ((20, 1), (40, 1), (20, 2))
+    )
+    np.testing.assert_array_equal(small.pixels, large.pixels[:20])
+    np.testing.assert_array_equal(small.labels, large.labels[:20])
+    assert np.any(small.pixels != other.pixels)
+    everything = data.load("digits").pixels
+    assert np.any(small.pixels != everything[:20])
+
+
+@pytest.mark.parametrize("num", [0, -3, 598])
+def test_a_choice_larger_than_the_split_is_refused(num):
+    with pytest.raises(data.DataError, match=f"{num} images wanted, split 'test' has"):
+        data.load("digits", num=num)
+
+
+def test_digits_have_no_third_split():
+    with pytest.raises(data.DataError, match="splits train and test, not 'val'"):
+        data.load("digits", split="val")
+
+
+# .npz files
+
+
+def save(path, **arrays):
+    np.savez(path, **arrays)
+    return str(path)
+
+
+BYTES = np.random.RandomState(0).randint(0, 256, (6, 5, 4, 3)).astype(np.uint8)
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+
+
+def test_npz_bytes_become_floats_in_the_unit_interval(tmp_path):
+    path = save(tmp_path / "a.npz", images=BYTES, labels=LABELS)
+    dataset = data.load(path)
+    np.testing.assert_allclose(dataset.images, BYTES / 255, rtol=1e-6)
+    np.testing.assert_array_equal(dataset.labels, LABELS)
+    assert dataset.num_classes == 3 and dataset.split == "all"
+    assert dataset.labels.dtype == np.int32
+
+
+def test_npz_floats_and_grey_images_are_taken_as_they_are(tmp_path):
+    grey = np.random.RandomState(0).rand(6, 5, 4)
+    dataset = data.load(save(tmp_path / "a.npz", images=grey, labels=LABELS))
+    np.testing.assert_allclose(dataset.images[..., 0], grey, rtol=1e-6)
+    assert dataset.image_shape == (5, 4, 1)
+
+
+def test_npz_may_hold_several_splits(tmp_path):
+    path = save(
+        tmp_path / "a.npz",
+        train_images=BYTES,
+        train_labels=LABELS,
+        test_images=BYTES[:2],
+        test_labels=LABELS[:2],
+    )
+    assert len(data.load(path, split="train").labels) == 6
+    test = data.load(path)
+    assert len(test.labels) == 2 and test.split == "test"
+    with pytest.raises(data.DataError, match="val_images and val_labels"):
+        data.load(path, split="val")
+
+
+def test_npz_class_names_set_the_class_count(tmp_path):
+    names = np.array(["cat", "dog", "emu", "fox"])
+    path = save(tmp_path / "a.npz", images=BYTES, labels=LABELS, class_names=names)
+    dataset = data.load(path)
+    assert dataset.class_names == ("cat", "dog", "emu", "fox")
+    assert dataset.num_classes == 4
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pictures": BYTES}, "expected the arrays test_images and test_labels"),
+        ({"images": BYTES[0, 0], "labels": LABELS}, "N, H, W, C"),
+        ({"images": BYTES.swapaxes(1, 3), "labels": LABELS}, "1 or 3 channels"),
+        ({"images": BYTES, "labels": LABELS[:5]}, "6 integers, got"),
+        ({"images": BYTES, "labels": LABELS / 2}, "6 integers, got float64"),
+        ({"images": BYTES.astype(np.int64), "labels": LABELS}, "uint8, or float"),
+        ({"images": BYTES / 1.0, "labels": LABELS}, "values from 0 to 255"),
+        ({"images": BYTES * np.nan, "labels": LABELS}, "before any normalisation"),
+        ({"images": BYTES, "labels": LABELS - 1}, r"must be in 0\.\.1, found -1"),
+        ({"images": BYTES[:0], "labels": LABELS[:0]}, "no image in split"),
+        (
+            {"images": BYTES, "labels": LABELS, "class_names": np.array(["a", "b"])},
+            r"must be in 0\.\.1, found 0\.\.2",
+        ),
+    ],
+)
+def test_an_npz_of_the_wrong_content_says_what_is_wrong(tmp_path, arrays, message):
+    path = save(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(data.DataError, match=message) as caught:
+        data.load(path)
+    assert "bad.npz" in str(caught.value)
+
+
+def test_object_arrays_are_never_unpickled(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    images = np.array([Bomb()], dtype=object)
+    path = save(tmp_path / "a.npz", images=images, labels=LABELS[:1])
+    with pytest.raises(data.DataError, match="plain arrays"):
+        data.load(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut off"])
+def test_a_file_that_is_no_npz_is_refused(tmp_path, content):
+    path = tmp_path / "a.npz"
+    path.write_bytes(content)
+    with pytest.raises(data.DataError, match="a.npz: not a readable .npz"):
+        data.load(str(path))
+
+
+def test_a_missing_file_and_a_file_of_another_kind_are_refused(tmp_path):
+    with pytest.raises(data.DataError, match="no such file"):
+        data.load(str(tmp_path / "none.npz"))
+    with pytest.raises(data.DataError, match="no such file or folder"):
+        data.load(str(tmp_path / "none"))
+    (tmp_path / "a.csv").write_text("1,2")
+    with pytest.raises(data.DataError, match="expected an .npz file or a folder"):
+        data.load(str(tmp_path / "a.csv"))
+
+
+# Image folders
+
+
+def picture(path, value, size=(6, 5), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode == "L" else (value, 0, 255)).save(path)
+
+
+def test_a_folder_gives_classes_in_sorted_order(tmp_path):
+    for number, name in enumerate(["b/2.png", "a/1.png", "a/0.png", "c/x.PNG"]):
+        picture(tmp_path / name, number)
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    dataset = data.load(str(tmp_path))
+    assert dataset.class_names == ("a", "b", "c")
+    np.testing.assert_array_equal(dataset.labels, [0, 0, 1, 2])
+    assert dataset.pixels.shape == (4, 5, 6, 3)
+    np.testing.assert_array_equal(dataset.pixels[:, 0, 0, 0], [2, 1, 0, 3])
+
+
+def test_a_folder_with_splits_gives_the_one_asked_for(tmp_path):
+    picture(tmp_path / "train" / "a" / "0.png", 1)
+    picture(tmp_path / "val" / "a" / "0.png", 2)
+    assert data.load(str(tmp_path), split="train").pixels[0, 0, 0, 0] == 1
+    test = data.load(str(tmp_path), split="test")
+    assert test.pixels[0, 0, 0, 0] == 2 and test.split == "test"
+    with pytest.raises(data.DataError, match="no split 'dev', found train, val"):
+        data.load(str(tmp_path), split="dev")
+
+
+def test_grey_images_keep_one_channel_unless_one_has_colour(tmp_path):
+    picture(tmp_path / "a" / "0.png", 9, mode="L")
+    assert data.load(str(tmp_path)).image_shape == (5, 6, 1)
+    picture(tmp_path / "a" / "1.png", 9)
+    dataset = data.load(str(tmp_path))
+    assert dataset.image_shape == (5, 6, 3)
+    np.testing.assert_array_equal(dataset.pixels[0, 0, 0], [9, 9, 9])
+
+
+def test_images_of_several_sizes_are_listed_and_can_be_resized(tmp_path):
+    for index in range(3):
+        picture(tmp_path / "a" / f"{index}.png", 7)
+    picture(tmp_path / "b" / "odd.png", 7, size=(9, 9))
+    with pytest.raises(data.DataError, match=r"3 of 4 are 5x6x3, but .*odd.png 9x9x3"):
+        data.load(str(tmp_path))
+    dataset = data.load(str(tmp_path), image_size=4)
+    assert dataset.pixels.shape == (4, 4, 4, 3)
+    assert set(dataset.pixels[..., 0].ravel()) == {7}
+
+
+def test_npz_images_can_be_resized_too(tmp_path):
+    path = save(tmp_path / "a.npz", images=BYTES / 255, labels=LABELS)
+    assert data.load(path, image_size=8).pixels.shape == (6, 8, 8, 3)
+
+
+def test_a_broken_image_is_named(tmp_path):
+    picture(tmp_path / "a" / "0.png", 7)
+    whole = (tmp_path / "a" / "0.png").read_bytes()
+    (tmp_path / "a" / "cut.png").write_bytes(whole[:40])
+    with pytest.raises(data.DataError, match="cut.png: not a readable image"):
+        data.load(str(tmp_path))
+
+
+def test_a_folder_without_class_folders_or_images_is_refused(tmp_path):
+    picture(tmp_path / "flat" / "0.png", 7)
+    with pytest.raises(data.DataError, match="one subfolder .*found 0.png"):
+        data.load(str(tmp_path / "flat"))
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    with pytest.raises(data.DataError, match="without any image"):
+        data.load(str(tmp_path / "empty"))
+
+
+# TFDS
+
+
+class Records:
+    """The part of `tfds.data_source`'s result that is used; counts what is decoded."""
+
+    def __init__(self, features=("image", "label")):
+        label = types.SimpleNamespace(names=["cat", "dog"])
+        self.dataset_info = types.SimpleNamespace(
+            features=dict.fromkeys(features, label)
+        )
+        self.decoded = []
+
+    def __len__(self):
+        return 50
+
+    def __getitems__(self, indices):
+        self.decoded += indices
+        return [
+            {"image": np.full((4, 4, 3), i, np.uint8), "label": i % 2} for i in indices
+        ]
+
+
+def test_tfds_decodes_only_the_images_asked_for(monkeypatch):
+    import tensorflow_datasets
+
+    records, asked = Records(), {}
+
+    def data_source(name, **arguments):
+        asked.update(name=name, **arguments)
+        return records
+
+    monkeypatch.setattr(tensorflow_datasets, "data_source", data_source)
+    dataset = data.load("cats", data_dir="/data", num=7, seed=3)
+    assert asked == {
+        "name": "cats", "split": "test", "data_dir": "/data", "download": False,
+    }  # fmt: skip
+    assert len(records.decoded) == 7
+    np.testing.assert_array_equal(dataset.pixels[:, 0, 0, 0], records.decoded)
+    np.testing.assert_array_equal(dataset.labels, np.array(records.decoded) % 2)
+    assert dataset.class_names == ("cat", "dog")
+
+
+def test_tfds_sets_without_labels_are_refused(monkeypatch):
+    import tensorflow_datasets
+
+    records = Records(features=("image", "box"))
+    monkeypatch.setattr(tensorflow_datasets, "data_source", lambda *a, **k: records)
+    with pytest.raises(data.DataError, match="no label; found image, box"):
+        data.load("boxes")
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, KeyError, AssertionError])
+def test_whatever_tfds_raises_for_absent_data_one_message_names_the_remedy(
+    monkeypatch, error
+):
+    import tensorflow_datasets
+
+    def data_source(*arguments, **settings):
+        raise error("cifar10")
+
+    monkeypatch.setattr(tensorflow_datasets, "data_source", data_source)
+    with pytest.raises(data.DataError, match="`ban-jax prepare cifar10 --data-dir /d`"):
+        data.load("cifar10", data_dir="/d")
+
+
+def test_an_unprepared_tfds_set_names_the_command_that_prepares_it(tmp_path):
+    with pytest.raises(data.DataError, match="`ban-jax prepare cifar10 --data-dir"):
+        data.load("cifar10", data_dir=str(tmp_path))
+
+
+def test_an_unknown_name_suggests_near_ones(tmp_path):
+    with pytest.raises(data.DataError, match="did you mean cifar10"):
+        data.load("cifar-10", data_dir=str(tmp_path))
+
+
+@pytest.mark.skipif(not os.path.isdir(SHARED), reason="no prepared CIFAR-10 at hand")
+def test_a_prepared_cifar10_is_read():
+    dataset = data.load("cifar10", data_dir=SHARED, num=20)
+    assert dataset.pixels.shape == (20, 32, 32, 3) and dataset.num_classes == 10
+    assert dataset.class_names is not None and "frog" in dataset.class_names
+    with pytest.raises(data.DataError, match="no split 'dev'"):
+        data.load("cifar10", data_dir=SHARED, split="dev")
+
+
+def test_preparing_without_tensorflow_names_the_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
+    with pytest.raises(data.DataError, match=r"pip install 'ban-jax\[prepare\]'"):
+        data.prepare("cifar10")
+
+
+# Does it fit the model?
+
+
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [
+        ({"channels": 3}, "1 channels, the model takes 3"),
+        ({"num_classes": 9}, r"labels go up to 9, the model has 9 classes \(0\.\.8\)"),
+        ({"minimum_size": 16}, "8x8, the model needs at least 16x16"),
+        ({"minimum_count": 600}, "597 images, at least 600"),
+    ],
+)
+def test_images_that_do_not_fit_a_model_say_why(needs, message):
+    fits = {"num_classes": 10, "channels": 1}
+    dataset = data.load("digits")
+    data.check(dataset, **fits)
+    with pytest.raises(data.DataError, match=message):
+        data.check(dataset, **{**fits, **needs})
+
+
+def test_pixel_constants_are_those_of_the_images():
+    dataset = data.load("digits", split="train")
+    mean, std = data.pixel_constants(dataset)
+    assert mean[0] == pytest.approx(dataset.images.mean(), abs=1e-4)
+    assert std[0] == pytest.approx(dataset.images.std(), abs=1e-4)
+
+
+def test_errors_are_value_errors_so_that_the_command_line_explains_them():
+    assert issubclass(data_sources.DataError, ValueError)

@@ -37,7 +37,7 @@ class BanConfig:
       mask_steps: Adam steps for the mask.
     """
 
-    epsilon: float = 0.3
+    epsilon: float = 0.2
     radii: tuple[float, ...] = (0.5, 1.0)
     start: float = 0.0
     steps: int = 4
@@ -86,7 +86,7 @@ Baseline = Literal["within", "trusted", "population"]
 
 @dataclasses.dataclass(frozen=True)
 class ScanFlags:
-    """Flags of `ban-jax scan`.
+    """Judges checkpoints: backdoored, clean or inconclusive.
 
     Attributes:
       paths: checkpoint files, Orbax folders, or folders searched for both; without any,
@@ -103,7 +103,8 @@ class ScanFlags:
         else `within`.
       calibrate: folder of models you vouch for.
       threshold: score above which a model counts as backdoored; by default the mode's.
-      epsilon: radius of the neuron noise; by default the mode's, 0.3.
+      epsilon: radius of the neuron noise; by default the mode's:
+        0.2 for `targeted`, 0.5 for `ban`, 0.3 for `reference`.
       steps: steps of one noise search; by default the mode's, 4, or 30 in `reference`.
       restarts: noise searches, each on images of its own; `reference` has none.
       arch: architecture of every candidate, instead of recognising it.
@@ -136,7 +137,8 @@ class ScanFlags:
 
     def __post_init__(self) -> None:
         _require(self.num_clean >= 2, "--num-clean", "at least 2", self.num_clean)
-        for flag, least in (("epsilon", 0), ("steps", 1), ("restarts", 1), ("chunk", 1)):
+        minima = {"epsilon": 0, "steps": 1, "restarts": 1, "chunk": 1}
+        for flag, least in minima.items():
             value = getattr(self, flag)
             _require(
                 value is None or value >= least, f"--{flag}", f"at least {least}", value
@@ -157,7 +159,7 @@ class ScanFlags:
 
 @dataclasses.dataclass(frozen=True)
 class ReportFlags:
-    """Flags of `ban-jax report`: verdicts drawn again, nothing computed anew.
+    """Draws verdicts again from stored evidence; nothing is computed anew.
 
     Attributes:
       results: a results.jsonl.
@@ -187,7 +189,7 @@ class ReportFlags:
 
 @dataclasses.dataclass(frozen=True)
 class PrepareFlags:
-    """Flags of `ban-jax prepare`: downloads a TFDS data set; needs `ban-jax[prepare]`.
+    """Downloads a TFDS data set; needs the extra `ban-jax[prepare]`.
 
     Attributes:
       name: of the data set, such as cifar10.
@@ -198,13 +200,21 @@ class PrepareFlags:
     data_dir: str | None = None
 
 
+MODE_DEFAULTS: dict[str, DetectorConfig] = {
+    "targeted": BanConfig(epsilon=0.2),
+    "ban": BanConfig(epsilon=0.5, restarts=2),
+    "weights": BanConfig(),
+    "reference": ReferenceConfig(),
+}
+"""Chosen on models trained for it; `reference` has the released README's."""
+
+
 def detector_config(flags: ScanFlags) -> DetectorConfig:
     """The detector's numbers among the flags; those left out are the mode's own."""
     names = ("epsilon", "steps", "restarts")
     values = {name: getattr(flags, name) for name in names}
     given = {name: value for name, value in values.items() if value is not None}
-    kind = ReferenceConfig if flags.mode == "reference" else BanConfig
-    return kind(**given)
+    return dataclasses.replace(MODE_DEFAULTS[flags.mode], **given)
 
 
 def describe(flags: Any) -> dict[str, Any]:

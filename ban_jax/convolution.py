@@ -15,6 +15,7 @@ import functools
 from typing import Literal, get_args
 
 import jax
+import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
@@ -104,31 +105,13 @@ def _conv_forward(stride, padding, lowering, x, kernel):
 
 
 def _conv_backward(stride, padding, lowering, residuals, cotangent):
-    """The input's gradient is a convolution too: dilated cotangent, flipped kernel.
-
-    The kernel's gradient costs nothing where nobody asks for it: XLA drops it.
-    """
+    """The kernel's gradient costs nothing where nobody asks for it: XLA drops it."""
     x, kernel = residuals
-    kh, kw, channels, outputs = kernel.shape
+    kh, kw = kernel.shape[:2]
     h, w = cotangent.shape[1:3]
-    low = (kh - 1 - padding, kw - 1 - padding)
-    high = tuple(
-        x.shape[axis + 1] - 1 + padding - stride * (size - 1)
-        for axis, size in enumerate((h, w))
+    x_gradient = _input_gradient(
+        stride, padding, lowering, x.shape[1:3], kernel, cotangent
     )
-    zero = jnp.zeros((), cotangent.dtype)
-    spread = lax.pad(
-        cotangent,
-        zero,
-        (
-            (0, 0, 0),
-            (low[0], high[0], stride - 1),
-            (low[1], high[1], stride - 1),
-            (0, 0, 0),
-        ),
-    )
-    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-    x_gradient = _conv(1, 0, lowering, spread, flipped)
 
     if lowering == "native":
         # The kernel's gradient is a convolution of x with the cotangent, over the batch.
@@ -155,6 +138,54 @@ def _conv_backward(stride, padding, lowering, residuals, cotangent):
             [lax.dot_general(window, cotangent, over_pixels) for window in windows]
         ).reshape(kernel.shape)
     return x_gradient, kernel_gradient
+
+
+def _input_gradient(stride, padding, lowering, size, kernel, cotangent):
+    """The input's gradient is a convolution of the cotangent, too.
+
+    Input row `stride * q + r` meets output row `q + d` at the kernel's row
+    `r + padding - stride * d`. So each of the stride's phases r is an ordinary
+    convolution with every stride-th row of the kernel; all phases are computed at once,
+    as channels, and dealt out to their pixels. (A cotangent spread out with zeros would
+    do the same with stride squared times the work.)
+
+    Args:
+      stride: of the forward convolution.
+      padding: of the forward convolution.
+      lowering: see the module docstring.
+      size: `(H, W)` of the input.
+      kernel: `[kh, kw, C, O]`.
+      cotangent: `[B, h, w, O]`.
+
+    Returns:
+      `[B, H, W, C]`.
+    """
+    channels, outputs = kernel.shape[2:]
+    kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+    pads, counts = [], []
+    for axis, length in enumerate(size):
+        taps = kernel.shape[axis * 2] - 1
+        first = -((taps - 1 - padding) // stride)
+        last = (stride - 1 + padding) // stride
+        offsets = np.arange(first, last + 1)
+        rows = np.arange(stride) + padding - stride * offsets[:, None]
+        # What lies beyond the kernel is the row of zeros just appended.
+        rows = np.where((rows < 0) | (rows >= taps), taps, rows)
+        kernel = jnp.take(kernel, rows, axis=axis * 2)
+        counts.append(-(-length // stride))
+        pads.append((-first, counts[-1] + last - cotangent.shape[axis + 1], 0))
+    # [offset, phase, offset, phase, C, O] -> one kernel with phases among its outputs
+    kernel = kernel.transpose(0, 2, 5, 1, 3, 4)
+    kernel = kernel.reshape(*kernel.shape[:2], outputs, stride * stride * channels)
+    padded = lax.pad(
+        cotangent, jnp.zeros((), cotangent.dtype), ((0, 0, 0), *pads, (0, 0, 0))
+    )
+    phases = _conv(1, 0, lowering, padded, kernel)
+    pixels = phases.reshape(-1, *counts, stride, stride, channels)
+    pixels = pixels.transpose(0, 1, 3, 2, 4, 5).reshape(
+        -1, counts[0] * stride, counts[1] * stride, channels
+    )
+    return pixels[:, : size[0], : size[1]]
 
 
 _conv.defvjp(_conv_forward, _conv_backward)

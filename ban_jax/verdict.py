@@ -4,9 +4,11 @@ Every detector yields vectors over the classes, larger where a class looks more 
 target of a backdoor. A vector by itself says little: some classes are easy in every
 model. It is measured against a baseline,
 
-  within      the candidate's own classes: median and MAD over the K entries;
+  within      the candidate's own classes: their median, and the standard deviation of
+              all but the largest (with ten classes the MAD is too noisy a yardstick);
   trusted     models the user vouches for: each class against its median over them;
-  population  the candidates of this scan of the same architecture and classes, likewise.
+  population  the candidates of this scan of the same architecture and classes, likewise;
+              both in units of the MAD pooled over models and classes.
 
 which turns it into z-values per class. A mode's vectors are averaged as z-values, the
 score is the largest class's, the suspected target that class: `score > threshold` means
@@ -25,6 +27,8 @@ BaselineKind = Literal["within", "trusted", "population"]
 Record = dict[str, Any]
 
 MAD_TO_SIGMA = 1.4826
+FLOOR = 1e-6
+"""Smallest unit: equal entries get z = 0 rather than NaN."""
 POPULATION_MINIMUM = 8
 """Candidates of one kind that a population needs before its medians mean anything."""
 CLASSES_MINIMUM = 5
@@ -52,20 +56,21 @@ class Rule:
 RULES: dict[str, Rule] = {
     "targeted": Rule(
         ("targeted", "batch_minus_stored"),
-        {"within": 3.0, "trusted": 4.0, "population": 4.0},
+        {"within": 3.3, "trusted": 4.4, "population": 3.2},
     ),
     "ban": Rule(
-        ("untargeted", "untargeted_masked"),
-        {"within": 3.0, "trusted": 4.0, "population": 4.0},
+        # Through the mask's complement (`untargeted_masked`) clean models stand out too.
+        ("untargeted", "batch_minus_stored"),
+        {"within": 3.3, "trusted": 5.0, "population": 3.4},
     ),
     "reference": Rule(
         ("share",),
         # 0.9 is what a re-implementation uses; the released code draws no verdict.
-        {"within": 0.9, "trusted": 4.0, "population": 4.0},
+        {"within": 0.9, "trusted": 5.0, "population": 3.4},
         share_rule="share",
     ),
     "weights": Rule(
-        ("last_layer",), {"within": 2.5, "trusted": 4.0, "population": 4.0}
+        ("last_layer",), {"within": 4.0, "trusted": 5.0, "population": 3.5}
     ),
 }
 
@@ -109,21 +114,21 @@ def z_values(vector: np.ndarray, name: str, against: Crowd) -> tuple[np.ndarray,
     vector = np.asarray(vector, float)
     if against.kind == "within":
         centre: Any = np.median(vector)
-        unit = _sigma(np.abs(vector - centre))
+        unit = max(float(np.std(np.sort(vector)[:-1])), FLOOR)
     else:
         centre, unit = against.centre[name], against.scale[name]
     return (vector - centre) / unit, unit
 
 
 def _sigma(deviations: np.ndarray) -> float:
-    """Robust spread; a tiny floor keeps equal entries at z = 0 rather than NaN."""
-    return max(MAD_TO_SIGMA * float(np.median(deviations)), 1e-6)
+    """Robust spread of absolute deviations."""
+    return max(MAD_TO_SIGMA * float(np.median(deviations)), FLOOR)
 
 
 def score(record: Record, against: Crowd) -> tuple[np.ndarray, float]:
     """The averaged z-values `[K]` of a record's mode and their standard error.
 
-    Where the mode's share rule applies, the shares themselves and the largest one's error.
+    Where the mode's share rule applies: the shares and the largest one's error.
     """
     rule = RULES[record["mode"]]
     names = rule.vectors
@@ -131,13 +136,13 @@ def score(record: Record, against: Crowd) -> tuple[np.ndarray, float]:
         share = np.asarray(record["vectors"][rule.share_rule], float)
         errors = np.asarray(record["errors"][rule.share_rule], float)
         return share, float(errors[np.argmax(share)])
-    values, variance = [], 0.0
-    for name in names:
-        z, unit = z_values(record["vectors"][name], name, against)
-        values.append(z)
-        error = np.asarray(record["errors"][name], float)[int(np.argmax(z))]
-        variance += (error / unit) ** 2
-    return np.mean(values, axis=0), math.sqrt(variance) / len(names)
+    pairs = [z_values(record["vectors"][name], name, against) for name in names]
+    mean = np.mean([z for z, _ in pairs], axis=0)
+    errors = [
+        float(record["errors"][name][int(np.argmax(mean))]) / unit
+        for name, (_, unit) in zip(names, pairs, strict=True)
+    ]
+    return mean, math.hypot(*errors) / len(names)
 
 
 def judge(

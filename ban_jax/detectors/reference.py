@@ -1,18 +1,19 @@
 """What the released BAN code does, step by step, its quirks included.
 
-Written to agree with it number by number from given draws (`tests/detectors/
-test_reference.py`), for comparison; `detectors.ban` is the method done right. The quirks:
+Written to agree with it number by number when given its draws, for comparison;
+`detectors.ban` is the method done right. The quirks:
 
-  * Until the evaluation statistics are in train mode, so the stored ones drift: once in a
-    forward of noise images that only serves to learn the features' shape, then in every
-    mask step (a normalisation in the head moves twice, for the mask and its complement)
-    and in every noise step. The evaluation uses what they have become.
-  * The mask is clamped between the loss and Adam's step: cross-entropies, their gradients
-    and the norm are those of the unclamped mask, the sign in the regulariser's gradient
-    is that of the clamped one, and the last mask may leave [0, 1].
+  * Until the evaluation statistics are in train mode, so the stored ones drift: once in
+    a forward of noise images that only serves to learn the features' shape, then in
+    every mask step (a normalisation in the head moves twice, for the mask and its
+    complement) and in every noise step. The evaluation uses what they have become.
+  * The mask is clamped between the loss and Adam's step: cross-entropies, their
+    gradients and the norm are those of the unclamped mask, the sign in the
+    regulariser's gradient is that of the clamped one, and the last mask may leave
+    [0, 1].
   * The regulariser is the mask's L1 norm over that norm as a constant.
-  * Noise is drawn anew for every batch and never clipped, so it may reach twice epsilon.
-    Only the last batch's counts, but the statistics remember the others.
+  * Noise is drawn anew for every batch and never clipped, so it may reach twice
+    epsilon. Only the last batch's counts, but the statistics remember the others.
   * The evaluation sees augmented images.
 
 What differs: the released command optimises on 1 % of the training images and evaluates
@@ -43,12 +44,12 @@ class Views(NamedTuple):
     """Images drawn from the probe and how each one is augmented.
 
     Attributes:
-      index: `[..., B]` which image of the flattened probe.
+      image: `[..., B]` which one of the flattened probe.
       shift: `[..., B, 2]` row and column where the crop of the padded image starts.
       mirrored: `[..., B]` bool.
     """
 
-    index: Array
+    image: Array
     shift: Array
     mirrored: Array
 
@@ -57,7 +58,7 @@ class Draws(NamedTuple):
     """Everything random in a run.
 
     Attributes:
-      inputs: `[B, H, W, C]` network inputs, after the normalisation, of the first forward.
+      inputs: `[B, H, W, C]` of the first forward, as after the normalisation.
       mask: `[h, w, c]` start of the mask.
       mask_views: `[S, B]` images of each mask step.
       noise: where each of the Q noise searches starts, `[Q, C]` per parameter.
@@ -144,9 +145,9 @@ def detect(
 
     Returns:
       Evidence with the share of predictions per class under noise as vectors: `share`
-      through the mask's complement, which the share rule reads and `histogram` repeats,
-      and `share_unmasked`. `histogram_without_noise` is `share` with the noise taken off
-      but with the statistics it left behind.
+      through the mask's complement, which the share rule reads and `histogram`
+      repeats, and `share_unmasked`. `histogram_without_noise` is `share` with the noise
+      taken off but with the statistics it left behind.
     """
     plain = evidence.forward(network, variables, probe)
     draws = draw(network, variables, probe, key=key, config=config)
@@ -186,6 +187,7 @@ def draw(
     )
     noise_views_key, unmasked_key, negative_key = jax.random.split(views_key, 3)
     size, batches = config.batch_size, config.batches
+    epsilon = jnp.asarray(config.epsilon)
     inputs = jax.random.uniform(inputs_key, (size, *probe.images.shape[2:]))
     features = jax.eval_shape(
         lambda images: network.features(variables, images, "stored")[0], inputs
@@ -209,7 +211,7 @@ def draw(
         inputs=inputs,
         mask=jax.random.uniform(mask_key, features.shape[1:], features.dtype),
         mask_views=sample(mask_views_key, config.mask_epochs * batches),
-        noise=jax.vmap(lambda key: perturb.init_noise(key, variables, config.epsilon))(
+        noise=jax.vmap(lambda key: perturb.init_noise(key, variables, epsilon))(
             jax.random.split(noise_key, batches)
         ),
         noise_views=sample(noise_views_key, batches),
@@ -231,9 +233,9 @@ def run(
 
     def take(views: Views) -> tuple[Array, Array]:
         chosen = training.crop_and_mirror(
-            images[views.index], views.shift, views.mirrored, crop=config.crop
+            images[views.image], views.shift, views.mirrored, crop=config.crop
         )
-        return chosen, labels[views.index]
+        return chosen, labels[views.image]
 
     def mask_body(state: MaskState, views: Views) -> tuple[MaskState, tuple]:
         state, info = mask_step(network, state, *take(views), config)
@@ -246,7 +248,10 @@ def run(
         chosen = take(views)
 
         def noise_body(carry, _):
-            variables, noise, info = noise_step(network, *carry, *chosen, config)
+            variables, noise = carry
+            variables, noise, info = noise_step(
+                network, variables, noise, *chosen, config
+            )
             return (variables, noise), info.loss
 
         return jax.lax.scan(noise_body, (carry[0], start), length=config.steps)
@@ -280,7 +285,7 @@ def run(
 
 
 def shape_forward(network: Network, variables: Variables, inputs: Array) -> Variables:
-    """Only the statistics remember it: the features of `inputs`, not normalised again."""
+    """The features of `inputs`, taken as normalised; only the statistics remember."""
     pixels = variables.get("normalisation", {})
     identity = {name: jnp.full_like(pixels[name], name == "std") for name in pixels}
     _, updated = network.features(

@@ -11,13 +11,14 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 check: .venv/installed
-	$(BIN)/pip install --quiet ruff mypy
+	$(BIN)/pip install --quiet --editable '.[dev]'
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy ban_jax
+	rm -rf .venv/types && $(BIN)/pip install --quiet --no-deps --target .venv/types .
+	cd .venv/types && ../../$(BIN)/mypy --config-file ../../setup.cfg -p ban_jax
 
 format: .venv/installed
-	$(BIN)/pip install --quiet ruff
+	$(BIN)/pip install --quiet --editable '.[dev]'
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

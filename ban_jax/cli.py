@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; `argv` without the program's name."""
     try:
         flags = tyro.cli(
-            Command,  # type: ignore[arg-type]
+            Command,
             prog="ban-jax",
             description="Finds backdoors in neural network checkpoints.",
             args=argv,
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERNAL
 
 
-def _run(flags: Command) -> int:  # type: ignore[valid-type]
+def _run(flags: Command) -> int:
     _configure_jax()
     match flags:
         case config.ScanFlags():

@@ -7,15 +7,23 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import rich.console
 import rich.progress
 
-import jax
-
-from ban_jax import checkpoints, convolution, data, detectors, population
+from ban_jax import (
+    checkpoints,
+    convolution,
+    data,
+    detectors,
+    population,
+    report,
+    results,
+    scan,
+    verdict,
+)
 from ban_jax import config as configs
 from ban_jax import probe as probes
-from ban_jax import report, results, scan, verdict
 from ban_jax.types import Probe
 
 CLEAN, FLAGGED, INCONCLUSIVE, NOTHING = 0, 1, 2, 3
@@ -28,13 +36,16 @@ BUNDLED = os.path.join(os.path.dirname(__file__), "zoo")
 def run_scan(flags: configs.ScanFlags) -> int:
     """`ban-jax scan`: judges candidates and writes results, CSV and report to `--out`."""
     if not flags.paths:
-        flags = dataclasses.replace(flags, paths=(BUNDLED,), data=flags.data or "digits")
+        flags = dataclasses.replace(
+            flags, paths=(BUNDLED,), data=flags.data or "digits"
+        )
         print(f"No path given: scanning the zoo that ships with the package, {BUNDLED}")
     results.prepare_folder(flags.out)
     paths = checkpoints.find(flags.paths)
     if not paths:
         print(
-            f"nothing to scan: no checkpoint in {', '.join(flags.paths)}", file=sys.stderr
+            f"nothing to scan: no checkpoint in {', '.join(flags.paths)}",
+            file=sys.stderr,
         )
         return NOTHING
     settings, probe = prepare(flags)
@@ -42,7 +53,9 @@ def run_scan(flags: configs.ScanFlags) -> int:
     lines = os.path.join(flags.out, "results.jsonl")
     with results.Writer(lines, resume=flags.resume) as writer:
         if writer.torn:
-            print(f"{lines}: the last line was cut short; it is redone", file=sys.stderr)
+            print(
+                f"{lines}: the last line was cut short; it is redone", file=sys.stderr
+            )
         earlier = {record["path"]: record for record in writer.records}
         found = _collect(paths, probe, settings, writer, "Scanning")
     judged = verdict.judge_all(

@@ -3,7 +3,8 @@
   native   `lax.conv_general_dilated`, with the input's gradient written out as an
            ordinary convolution. Best for one model at a time, inside loops too: it is the
            gradient that autodiff derives which XLA's CPU backend runs ten times slower in
-           a loop body. Under `jax.vmap` over kernels it becomes a grouped convolution.
+           a loop body. (The kernel's gradient stays slow there: train outside of one.)
+           Under `jax.vmap` over kernels it becomes a grouped convolution.
   shift    one `dot_general` per kernel position on a shifted view; no patch memory, and
            `jax.vmap` over kernels only adds a batch dimension.
   im2col   patches side by side, then one `dot_general`; kh*kw times the input's memory.
@@ -72,7 +73,11 @@ def _windows(x: Array, size: tuple[int, int], stride: int, padding: int) -> list
     h = (x.shape[1] - kh) // stride + 1
     w = (x.shape[2] - kw) // stride + 1
     return [
-        x[:, i : i + stride * (h - 1) + 1 : stride, j : j + stride * (w - 1) + 1 : stride]
+        x[
+            :,
+            i : i + stride * (h - 1) + 1 : stride,
+            j : j + stride * (w - 1) + 1 : stride,
+        ]
         for i in range(kh)
         for j in range(kw)
     ]
@@ -121,7 +126,9 @@ def _conv_backward(stride, padding, lowering, residuals, cotangent):
             (1, 1),
             [
                 (padding, stride * (size - 1) + extent - length - padding)
-                for size, extent, length in zip((h, w), (kh, kw), x.shape[1:3])
+                for size, extent, length in zip(
+                    (h, w), (kh, kw), x.shape[1:3], strict=True
+                )
             ],
             rhs_dilation=(stride, stride),
             dimension_numbers=("CHWN", "IHWO", "HWNC"),

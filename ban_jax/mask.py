@@ -9,7 +9,8 @@ References:
   Inversion via Decoupling Benign Features" (BTI-DBF), ICLR 2024, for the decoupling.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import chex
 import jax
@@ -18,11 +19,8 @@ from jax import numpy as jnp
 
 from ban_jax.types import Array, Variables
 
-
-class HeadApplyFn(Protocol):
-    """`(variables, features [N,h,w,c]) -> logits [N,K]`, the statistics mode baked in."""
-
-    def __call__(self, variables: Variables, features: Array) -> Array: ...
+HeadApplyFn = Callable[[Variables, Array], Array]
+"""`(variables, features [N,h,w,c]) -> logits [N,K]`, the statistics mode baked in."""
 
 
 class MaskInfo(NamedTuple):

@@ -13,7 +13,7 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -29,10 +29,8 @@ Select = Callable[[str, Any], bool]
 """`(path, leaf) -> bool`: whether noise acts on a parameter; its last axis is channels."""
 
 
-class ApplyFn(Protocol):
-    """`(variables, images [B,H,W,C]) -> logits [B,K]`, the statistics mode baked in."""
-
-    def __call__(self, variables: Variables, images: Array) -> Array: ...
+ApplyFn = Callable[[Variables, Array], Array]
+"""`(variables, images [B,H,W,C]) -> logits [B,K]`, the statistics mode baked in."""
 
 
 class NoiseInfo(NamedTuple):
@@ -83,7 +81,7 @@ def init_noise(
 ) -> Noise:
     """Draws factors from U(-radius, radius), each parameter from a key of its own."""
     chosen = neurons(variables, select)
-    keys = dict(zip(sorted(chosen), jax.random.split(key, len(chosen))))
+    keys = dict(zip(sorted(chosen), jax.random.split(key, len(chosen)), strict=True))
     return {
         path: radius
         * jax.random.uniform(keys[path], leaf.shape[-1:], leaf.dtype, -1.0, 1.0)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -10,6 +10,8 @@ from jax import numpy as jnp
 
 from ban_jax.config import DetectorConfig
 from ban_jax.types import Array, Network, Probe, Variables
+
+T = TypeVar("T")
 
 
 class Detect(Protocol):
@@ -26,12 +28,12 @@ class Detect(Protocol):
     ) -> Any: ...
 
 
-def stack(population: Sequence[Variables]) -> Variables:
+def stack(population: Sequence[Any]) -> Any:
     """Gives every leaf a leading model axis: M trees of `[...]` -> one of `[M, ...]`."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *population)
 
 
-def pad(population: Sequence[Variables], size: int) -> list[Variables]:
+def pad(population: Sequence[T], size: int) -> list[T]:
     """Repeats the last candidate up to `size`, so that every chunk has one shape."""
     return [*population, *[population[-1]] * (size - len(population))]
 
@@ -89,7 +91,8 @@ def for_each(
     def one_if_real(numbered: tuple[Array, tuple[Any, ...]]) -> Any:
         index, arguments = numbered
         zeros = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, arguments)
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            jax.eval_shape(one, arguments),
         )
         return jax.lax.cond(index < count, one, lambda _: zeros, arguments)
 
@@ -98,7 +101,7 @@ def for_each(
 
 
 @functools.cache
-def _bound(detect: Detect, network: Network) -> Callable[..., Any]:
+def _bound(detect: Callable[..., Any], network: Network) -> Callable[..., Any]:
     def call(
         variables: Variables, key: Array, probe: Probe, config: DetectorConfig
     ) -> Any:
@@ -108,7 +111,7 @@ def _bound(detect: Detect, network: Network) -> Callable[..., Any]:
 
 
 def run(
-    detect: Detect,
+    detect: Callable[..., Any],
     network: Network,
     variables: Variables,
     keys: Array,
@@ -121,7 +124,7 @@ def run(
     """Evidence of M stacked candidates, every leaf with a leading axis M.
 
     Args:
-      detect: a detector, for one candidate.
+      detect: a detector, for one candidate (`Detect`).
       network: their common architecture.
       variables: stacked, `[M, ...]`.
       keys: `[M]` typed keys.
@@ -137,4 +140,8 @@ def run(
 def unstack(stacked: Any, count: int) -> list[Any]:
     """The first `count` trees of a stacked one, on the host."""
     stacked = jax.device_get(stacked)
-    return [jax.tree.map(lambda leaf: leaf[i], stacked) for i in range(count)]
+    leaves, structure = jax.tree.flatten(stacked)
+    return [
+        jax.tree.unflatten(structure, [leaf[index] for leaf in leaves])
+        for index in range(count)
+    ]

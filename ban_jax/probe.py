@@ -4,6 +4,7 @@ import hashlib
 import warnings
 
 import numpy as np
+from jax import numpy as jnp
 
 from ban_jax.config import MINIBATCH
 from ban_jax.types import Probe
@@ -103,10 +104,8 @@ def minibatches(images: np.ndarray, labels: np.ndarray) -> Probe:
             stacklevel=2,
         )
     return Probe(
-        images=np.ascontiguousarray(images[:whole], np.float32).reshape(
-            whole // size, size, *images.shape[1:]
-        ),
-        labels=np.asarray(labels[:whole], np.int32).reshape(whole // size, size),
+        jnp.asarray(images[:whole], jnp.float32).reshape(-1, size, *images.shape[1:]),
+        jnp.asarray(labels[:whole], jnp.int32).reshape(-1, size),
     )
 
 

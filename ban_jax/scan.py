@@ -18,9 +18,16 @@ import numpy as np
 from jax import numpy as jnp
 
 import ban_jax
-from ban_jax import checkpoints, convolution, detectors, models, population
+from ban_jax import (
+    checkpoints,
+    convolution,
+    detectors,
+    models,
+    population,
+    results,
+    verdict,
+)
 from ban_jax import probe as probes
-from ban_jax import results, verdict
 from ban_jax.config import BanConfig, DetectorConfig, Mode
 from ban_jax.detectors import evidence
 from ban_jax.types import Array, Probe, Variables
@@ -70,7 +77,9 @@ class Settings:
             "probe": probes.digest(probe) if probe is not None else None,
             "version": ban_jax.__version__,
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[
+            :16
+        ]
 
 
 def scan(
@@ -145,6 +154,7 @@ def measure(
     detector = detectors.DETECTORS[settings.mode]
     spec = chunk[0].spec
     network = models.network(spec.create(lowering=settings.lowering))
+    normalisations: Sequence[Record | None]
     work = 0
     if probe is None or not detector.needs_images:
         normalisations = [_given(candidate, settings) for candidate in chunk]
@@ -153,10 +163,11 @@ def measure(
         ]
     else:
         try:
-            normalisations, work = _normalisations(network, chunk, probe, settings)
+            chosen, work = _normalisations(network, chunk, probe, settings)
+            normalisations = chosen
             variables = [
                 candidate.full_variables((entry["mean"], entry["std"]))
-                for candidate, entry in zip(chunk, normalisations)
+                for candidate, entry in zip(chunk, chosen, strict=True)
             ]
             keys = [population.identity_key(settings.seed, c.sha256) for c in chunk]
             stacked = population.run(
@@ -184,7 +195,9 @@ def measure(
             "forward_equivalents": work,
             "seconds": seconds,
         }
-        for candidate, normalisation, one in zip(chunk, normalisations, measured)
+        for candidate, normalisation, one in zip(
+            chunk, normalisations, measured, strict=True
+        )
     ]
 
 
@@ -259,7 +272,10 @@ def _given(candidate: checkpoints.Candidate, settings: Settings) -> Record | Non
     if settings.normalisation is not None:
         (mean, std), source = settings.normalisation, "flag"
     elif candidate.normalisation is not None:
-        (mean, std), source = candidate.normalisation, candidate.normalisation_source
+        (mean, std), source = (
+            candidate.normalisation,
+            str(candidate.normalisation_source),
+        )
     else:
         return None
     return {"mean": list(mean), "std": list(std), "source": source}
@@ -282,10 +298,11 @@ def _normalisations(
       The records' `normalisation` entries, and the image forward passes each cost.
     """
     given = [_given(candidate, settings) for candidate in chunk]
-    if all(given):
-        return [entry for entry in given if entry], 0
+    known = [entry for entry in given if entry]
+    if len(known) == len(chunk):
+        return known, 0
     tried = probes.options(settings.dataset, probe.images.shape[-1])
-    means, stds = (jnp.array(part) for part in zip(*tried.values()))
+    means, stds = (jnp.array(part) for part in zip(*tried.values(), strict=True))
     raw = [candidate.full_variables(((0.0,), (1.0,))) for candidate in chunk]
     few = Probe(probe.images[:2], probe.labels[:2])
     losses = population.for_each(
@@ -312,9 +329,7 @@ def _normalisations(
 def _trial(network: Any) -> Callable[..., Array]:
     """One candidate's clean loss under each of L normalisations, `[L]`."""
 
-    def losses(
-        variables: Variables, few: Probe, means: Array, stds: Array
-    ) -> Array:
+    def losses(variables: Variables, few: Probe, means: Array, stds: Array) -> Array:
         def loss(constants: tuple[Array, Array]) -> Array:
             mean, std = constants
             chosen = {**variables, "normalisation": {"mean": mean, "std": std}}

@@ -134,8 +134,7 @@ def score(record: Record, against: Crowd) -> tuple[np.ndarray, float]:
     names = rule.vectors
     if rule.share_rule and against.kind == "within":
         share = np.asarray(record["vectors"][rule.share_rule], float)
-        errors = np.asarray(record["errors"][rule.share_rule], float)
-        return share, float(errors[np.argmax(share)])
+        return share, float(record["errors"][rule.share_rule][int(np.argmax(share))])
     pairs = [z_values(record["vectors"][name], name, against) for name in names]
     mean = np.mean([z for z, _ in pairs], axis=0)
     errors = [
@@ -242,7 +241,7 @@ def wilson_lower(share: float, count: int, z: float = 1.96) -> float:
     """Lower 95 % bound of a share seen on `count` images (Wilson, 1927)."""
     centre = share + z * z / (2 * count)
     width = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
-    return (centre - width) / (1 + z * z / count)
+    return max((centre - width) / (1 + z * z / count), 0.0)
 
 
 def kind_of(record: Record) -> tuple[Any, ...]:

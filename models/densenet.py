@@ -88,9 +88,10 @@ class DenseNet(common.Classifier):
             for layer in getattr(self, f"dense{index}"):
                 new = layer(x, mode, statistics)
                 x = jnp.concatenate([new, x], axis=-1)
-                statistics = tuple(
-                    jnp.concatenate(pair)
-                    for pair in zip(common.batch_statistics(new), statistics)
+                mean, var = common.batch_statistics(new)
+                statistics = (
+                    jnp.concatenate([mean, statistics[0]]),
+                    jnp.concatenate([var, statistics[1]]),
                 )
             if index < len(self.blocks):
                 x = getattr(self, f"trans{index}")(x, mode, statistics)

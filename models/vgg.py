@@ -47,7 +47,7 @@ class VGG(common.Classifier):
                 x = jax.nn.relu(x)
             elif isinstance(layer, common.Norm):
                 x = layer(x, mode)
-            else:
+            elif isinstance(layer, common.Conv):
                 x = layer(x)
         return x
 

@@ -90,7 +90,7 @@ def test_values_and_gradients_are_the_definitions_in_float64(
         np.testing.assert_allclose(
             found[0], reference(x, kernel, stride, padding), atol=1e-10
         )
-        for one, other in zip(found, autodiff(x, kernel, stride, padding)):
+        for one, other in zip(found, autodiff(x, kernel, stride, padding), strict=True):
             assert one.dtype == np.float64
             np.testing.assert_allclose(one, other, atol=1e-10)
 
@@ -102,7 +102,7 @@ def test_float32_stays_float32_and_agrees(
 ):
     x, kernel = arguments(size, height, width, np.float32)
     found = everything(x, kernel, stride, padding, lowering)
-    for one, other in zip(found, autodiff(x, kernel, stride, padding)):
+    for one, other in zip(found, autodiff(x, kernel, stride, padding), strict=True):
         assert one.dtype == np.float32
         np.testing.assert_allclose(one, other, atol=1e-4)
 
@@ -122,7 +122,7 @@ def test_stacked_models_agree_with_single_ones(
     )(x[0] if shared_images else x, kernel)
     for index in range(3):
         single = everything(x[index], kernel[index], stride, padding, lowering)
-        for one, other in zip(stacked, single):
+        for one, other in zip(stacked, single, strict=True):
             np.testing.assert_allclose(one[index], other, atol=1e-4)
 
 
@@ -141,7 +141,7 @@ def test_a_loop_computes_the_same(lowering, size, stride, padding):
     looped = loop(x, kernel)
     for index, factor in enumerate((1, 2)):
         outside = everything(x * factor, kernel, stride, padding, lowering)
-        for one, other in zip(looped, outside):
+        for one, other in zip(looped, outside, strict=True):
             np.testing.assert_allclose(one[index], other, atol=2e-4)
 
 

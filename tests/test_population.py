@@ -39,7 +39,7 @@ def test_a_member_gets_what_it_gets_alone_whatever_its_neighbours_and_their_orde
         ([2, 0, 1], 1, 4),
     ):
         together = evidence(members, tile=tile, size=size, mode=mode)
-        for member, found in zip(members, together):
+        for member, found in zip(members, together, strict=True):
             chex.assert_trees_all_close(found, alone[member], atol=1e-6)
 
 
@@ -75,16 +75,19 @@ def test_a_new_epsilon_compiles_nothing():
 def test_the_key_is_the_seeds_and_the_weights_alone():
     data = jax.random.key_data
     key = population.identity_key(0, SHA[1])
-    np.testing.assert_array_equal(
-        data(key), data(population.identity_key(0, SHA[1]))
-    )
-    for other in (population.identity_key(1, SHA[1]), population.identity_key(0, SHA[2])):
+    np.testing.assert_array_equal(data(key), data(population.identity_key(0, SHA[1])))
+    for other in (
+        population.identity_key(1, SHA[1]),
+        population.identity_key(0, SHA[2]),
+    ):
         assert not np.array_equal(data(key), data(other))
 
 
 def test_every_word_of_the_hash_counts():
     base = bytearray(32)
-    keys = {bytes(jax.random.key_data(population.identity_key(0, base.hex())).tobytes())}
+    keys = {
+        bytes(jax.random.key_data(population.identity_key(0, base.hex())).tobytes())
+    }
     for byte in (0, 5, 31):
         changed = bytearray(base)
         changed[byte] = 1

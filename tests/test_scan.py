@@ -91,7 +91,9 @@ def test_a_known_line_is_used_again_and_a_copy_gets_a_line_of_its_own(
     calls = []
     measure = scan.measure
     monkeypatch.setattr(
-        scan, "measure", lambda chunk, *rest: calls.append(len(chunk)) or measure(chunk, *rest)
+        scan,
+        "measure",
+        lambda chunk, *rest: calls.append(len(chunk)) or measure(chunk, *rest),
     )
     first = lines(tmp_path, probe)
     assert calls == [1]
@@ -151,7 +153,9 @@ def test_the_normalisation_that_fits_best_is_found_and_recorded(tmp_path, probe)
         "std": np.array([0.5], np.float32),
     }
     images = probe.images.reshape(-1, 8, 8, 1)
-    features, _ = network.features({**variables, "normalisation": half}, images, "stored")
+    features, _ = network.features(
+        {**variables, "normalisation": half}, images, "stored"
+    )
     logits, _ = network.head(variables, features, "stored")
     labels = np.asarray(logits).argmax(axis=-1).astype(np.int32)
     relabelled = probe._replace(labels=labels.reshape(probe.labels.shape))
@@ -199,9 +203,7 @@ def test_a_torn_last_line_is_redone_and_the_file_ends_as_if_undisturbed(
 def test_report_draws_verdicts_again_without_the_models(folder, tmp_path):
     out, again = tmp_path / "out", tmp_path / "again"
     run("scan", folder, "--mode", "weights", "--out", out)
-    code = run(
-        "report", out / "results.jsonl", "--threshold", "-100", "--out", again
-    )
+    code = run("report", out / "results.jsonl", "--threshold", "-100", "--out", again)
     assert code == cli_code("FLAGGED")
     judged = results.load(again / "results.jsonl").records
     assert {record["verdict"] for record in judged} == {"backdoored"}

@@ -109,11 +109,15 @@ def test_a_population_shows_that_a_class_is_easy_in_every_model():
 
 def test_too_small_a_population_falls_back_to_within_and_says_so():
     judged = verdict.judge_all(crowd_of(5), baseline="population")
-    assert all(r["baseline"] == "within" and "at least 8" in r["notes"][-1] for r in judged)
+    assert all(
+        r["baseline"] == "within" and "at least 8" in r["notes"][-1] for r in judged
+    )
 
 
 def test_copies_of_a_file_do_not_make_a_population():
-    judged = verdict.judge_all([record(path=f"{i}.pt") for i in range(9)], baseline="population")
+    judged = verdict.judge_all(
+        [record(path=f"{i}.pt") for i in range(9)], baseline="population"
+    )
     assert all(r["baseline"] == "within" for r in judged)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,15 +33,14 @@ def write_safetensors(
     path = os.fspath(path)
     state = convert.to_torch_names(variables, names)
     remarks = {manifest.OURS: json.dumps(_remarks(variables, spec, metadata))}
-    folder = os.path.dirname(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".partial")
-    os.close(handle)
+    folder, base = os.path.split(path)
+    temporary = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.partial")
     try:
         safetensors_numpy.save_file(state, temporary, metadata=remarks)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
 
 
 def write_orbax(

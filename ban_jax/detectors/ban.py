@@ -68,7 +68,10 @@ def detect(
         views = jnp.stack([features, features * (1 - mask)[None]])
         logits = jax.vmap(lambda view: head_of(candidate, view))(views)
         return jnp.stack(
-            [evidence.share_of_others(jax.nn.softmax(view), labels)[0] for view in logits]
+            [
+                evidence.share_of_others(jax.nn.softmax(view), labels)[0]
+                for view in logits
+            ]
         )
 
     cached = features_of(variables, probe.images)
@@ -89,8 +92,7 @@ def detect(
         return network.head(candidate, features, "batch")[0]
 
     def shift(radius: Array, restart: Array) -> tuple[Array, ...]:
-        search = restart % minibatches
-        others = (search + 1 + jnp.arange(max(minibatches - 1, 1))) % minibatches
+        search, others = evidence.split(minibatches, restart)
         noisy, info = perturb.perturb_params(
             apply_fn,
             variables,

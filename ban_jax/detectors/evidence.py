@@ -31,10 +31,20 @@ class Evidence(NamedTuple):
     is_finite: Array
 
 
+def split(minibatches: int, restart: Array) -> tuple[Array, Array]:
+    """The minibatch a restart searches on, and the others, which it counts on.
+
+    Returns:
+      Index `[]` and indices `[T - 1]`; of a single minibatch, itself both times.
+    """
+    search = restart % minibatches
+    return search, (search + 1 + jnp.arange(max(minibatches - 1, 1))) % minibatches
+
+
 def over_minibatches(
     network: Network, variables: Variables, images: Array, mode: types.NormMode
 ) -> Array:
-    """Logits `[T, B, K]` of images `[T, B, H, W, C]`, statistics of each minibatch apart."""
+    """Logits `[T, B, K]` of `[T, B, H, W, C]`, statistics of each minibatch apart."""
 
     def forward(minibatch: Array) -> Array:
         features, _ = network.features(variables, minibatch, mode)

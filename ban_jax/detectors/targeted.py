@@ -43,10 +43,9 @@ def detect(
         features, _ = network.features(candidate, images, "batch")
         return network.head(candidate, features, "batch")[0]
 
-    def towards(target: Array, restart: int) -> tuple[Array, ...]:
+    def towards(target: Array, restart: Array) -> tuple[Array, ...]:
         """Searches on one minibatch, counts on the others: `[R, 2]` and the rest."""
-        search = restart % minibatches
-        fresh = jnp.array([t for t in range(minibatches) if t != search] or [search])
+        search, fresh = evidence.split(minibatches, restart)
         labels = probe.labels[search]
         noisy, info = perturb.perturb_params(
             apply_fn,
@@ -74,12 +73,13 @@ def detect(
         mean, error, histogram = jax.lax.map(count, jnp.asarray(config.radii))
         return mean, error, histogram, info.is_finite
 
-    runs = [
-        jax.lax.map(lambda target: towards(target, restart), jnp.arange(num_classes))
-        for restart in range(config.restarts)
-    ]
-    means, errors, histograms, finite = jax.tree.map(
-        lambda *leaves: jnp.stack(leaves), *runs
+    def all_classes(restart: Array) -> tuple[Array, ...]:
+        return jax.lax.map(
+            lambda target: towards(target, restart), jnp.arange(num_classes)
+        )
+
+    means, errors, histograms, finite = jax.lax.map(
+        all_classes, jnp.arange(config.restarts)
     )  # [Q, K, R], [Q, K, R], [Q, K, R, K], [Q, K]
     curve = jnp.mean(means, axis=0).T
     error = jnp.sqrt(jnp.mean(jnp.square(errors), axis=0) / config.restarts).T

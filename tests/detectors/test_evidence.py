@@ -85,7 +85,7 @@ def test_a_class_with_a_planted_shortcut_is_the_easiest_to_reach():
     params["bn"]["bias"] = params["bn"]["bias"].at[0].set(-2.5)
     params["bn"]["scale"] = params["bn"]["scale"].at[0].set(1.0)
     kernel = params["linear"]["kernel"] * 0.3
-    params["linear"]["kernel"] = kernel.at[0].set(0.0).at[0, 3].set(60.0)
+    params["linear"]["kernel"] = kernel.at[0].set(0.0).at[0, 3].set(400.0)
     assert int(jnp.argmax(measure("targeted", variables).vectors["targeted"])) == 3
 
 
@@ -94,7 +94,9 @@ def test_the_probes_labels_decide_accuracy():
     logits = tiny.apply(tiny.variables(), probe.images.reshape(-1, 4, 4, 3), "stored")
     labels = jnp.argmax(logits, axis=-1).reshape(probe.labels.shape)
     right = measure("targeted", probe=probe._replace(labels=labels))
-    wrong = measure("targeted", probe=probe._replace(labels=(labels + 1) % tiny.CLASSES))
+    wrong = measure(
+        "targeted", probe=probe._replace(labels=(labels + 1) % tiny.CLASSES)
+    )
     assert float(right.clean_accuracy) == 1.0 and float(wrong.clean_accuracy) == 0.0
 
 

@@ -17,6 +17,7 @@ from ban_jax import (
     data,
     detectors,
     population,
+    records,
     report,
     results,
     scan,
@@ -85,8 +86,8 @@ def run_report(flags: configs.ReportFlags) -> int:
     return exit_code(judged)
 
 
-def prepare(flags: configs.ScanFlags) -> tuple[scan.Settings, Probe | None]:
-    """Loads the clean images and turns flags into `scan.Settings`.
+def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
+    """Loads the clean images and turns flags into `records.Settings`.
 
     Raises:
       ValueError: for flags that contradict each other or the data.
@@ -125,7 +126,7 @@ def prepare(flags: configs.ScanFlags) -> tuple[scan.Settings, Probe | None]:
         normalisation = probes.parse_normalisation(flags.normalisation, channels)
     backend = jax.default_backend()
     return (
-        scan.Settings(
+        records.Settings(
             mode=flags.mode,
             config=configs.detector_config(flags),
             seed=flags.seed,
@@ -141,7 +142,7 @@ def prepare(flags: configs.ScanFlags) -> tuple[scan.Settings, Probe | None]:
 
 
 def _trusted(
-    flags: configs.ScanFlags, probe: Probe | None, settings: scan.Settings
+    flags: configs.ScanFlags, probe: Probe | None, settings: records.Settings
 ) -> list[results.Record]:
     """Evidence of the models in `--calibrate`, kept beside the results."""
     if flags.calibrate is None:
@@ -158,7 +159,7 @@ def _trusted(
 def _collect(
     paths: Sequence[str],
     probe: Probe | None,
-    settings: scan.Settings,
+    settings: records.Settings,
     writer: results.Writer,
     title: str,
 ) -> dict[str, results.Record]:

@@ -2,84 +2,24 @@
 
 import collections
 import concurrent.futures
-import dataclasses
 import functools
-import hashlib
-import json
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import flax
 import jax
-import jaxlib
 import numpy as np
+from flax import traverse_util
 from jax import numpy as jnp
 
-import ban_jax
-from ban_jax import (
-    checkpoints,
-    convolution,
-    detectors,
-    models,
-    population,
-    results,
-    verdict,
-)
+from ban_jax import checkpoints, detectors, models, population, records, verdict
 from ban_jax import probe as probes
-from ban_jax.config import BanConfig, DetectorConfig, Mode
 from ban_jax.detectors import evidence
+from ban_jax.records import Record, Settings
 from ban_jax.types import Array, Probe, Variables
 
-Record = results.Record
 READ_AHEAD = 8
 """Files read and converted on host threads while the device computes."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything a candidate's evidence depends on besides its own weights.
-
-    Attributes:
-      mode: name of the detector.
-      config: the detector's numbers.
-      seed: folded with each candidate's weights hash into its key.
-      dataset: name of the clean data; chooses the pixel constants to try.
-      class_names: of the data set, where it names them.
-      normalisation: `(mean, std)` for every candidate, or None: the checkpoint's own,
-        else the best of the known constants.
-      architecture: overrides recognition.
-      chunk: candidates handed to the device at once.
-      lowering: of convolutions, see `ban_jax.convolution`.
-    """
-
-    mode: Mode = "targeted"
-    config: DetectorConfig = BanConfig()
-    seed: int = 0
-    dataset: str = ""
-    class_names: tuple[str, ...] | None = None
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    architecture: str | None = None
-    chunk: int = 1
-    lowering: convolution.Lowering = "native"
-
-    def digest(self, probe: Probe | None) -> str:
-        """Hash of all that decides the numbers: not the chunk, not the class names."""
-        told = {
-            "mode": self.mode,
-            "config": dataclasses.asdict(self.config),
-            "seed": self.seed,
-            "normalisation": self.normalisation,
-            "dataset": self.dataset if self.normalisation is None else None,
-            "architecture": self.architecture,
-            "lowering": self.lowering,
-            "probe": probes.digest(probe) if probe is not None else None,
-            "version": ban_jax.__version__,
-        }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[
-            :16
-        ]
 
 
 def scan(
@@ -119,14 +59,17 @@ def scan(
 
     for path, found in _read_ahead(paths, settings.architecture):
         if isinstance(found, checkpoints.CheckpointError):
-            yield verdict.judge(_failure(path, str(found), settings, digest)), True
+            yield (
+                verdict.judge(records.failure(path, str(found), settings, digest)),
+                True,
+            )
             continue
         reason = _unfit(found, probe, settings)
         if reason:
-            record = _failure(path, reason, settings, digest, found)
+            record = records.failure(path, reason, settings, digest, found)
             yield verdict.judge(record), True
             continue
-        key = f"{found.sha256}-{digest}-{_own_normalisation(found)}"
+        key = records.key_of(found, digest)
         waiting[key].append(path)
         if key in finished:
             yield from deliver(finished[key])
@@ -183,14 +126,14 @@ def measure(
             measured = population.unstack(stacked, len(chunk))
         except jax.errors.JaxRuntimeError as error:
             reason = f"the device failed: {str(error).splitlines()[0]}"
-            return [_failure(c.path, reason, settings, digest, c) for c in chunk]
+            return [records.failure(c.path, reason, settings, digest, c) for c in chunk]
         work += detector.work(settings.config, spec.num_classes, probe.labels.size)
     seconds = (time.perf_counter() - began) / len(chunk)
     return [
         {
-            **_identity(candidate, settings, digest),
+            **records.identity(candidate, settings, digest),
             "normalisation": normalisation,
-            **_plain(one),
+            **records.plain(one),
             "num_probe": 0 if probe is None else int(probe.labels.size),
             "forward_equivalents": work,
             "seconds": seconds,
@@ -235,7 +178,7 @@ def _unfit(
     """Why this candidate cannot be measured with these images, or an empty string."""
     broken = [
         name
-        for name, leaf in flax.traverse_util.flatten_dict(
+        for name, leaf in traverse_util.flatten_dict(
             candidate.variables, sep="/"
         ).items()
         if not np.all(np.isfinite(leaf))
@@ -279,11 +222,6 @@ def _given(candidate: checkpoints.Candidate, settings: Settings) -> Record | Non
     else:
         return None
     return {"mean": list(mean), "std": list(std), "source": source}
-
-
-def _own_normalisation(candidate: checkpoints.Candidate) -> str:
-    text = json.dumps(candidate.normalisation)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _normalisations(
@@ -340,81 +278,3 @@ def _trial(network: Any) -> Callable[..., Array]:
         return jax.lax.map(loss, (means, stds))
 
     return losses
-
-
-def _identity(
-    candidate: checkpoints.Candidate, settings: Settings, digest: str
-) -> Record:
-    return {
-        **_blank(candidate.path, settings, digest),
-        "sha256": candidate.sha256,
-        "key": f"{candidate.sha256}-{digest}-{_own_normalisation(candidate)}",
-        "architecture": candidate.spec.architecture,
-        "width": candidate.spec.width,
-        "num_classes": candidate.spec.num_classes,
-        "recorded_accuracy": candidate.recorded_accuracy,
-        "notes": list(candidate.notes),
-    }
-
-
-def _blank(path: str, settings: Settings, digest: str) -> Record:
-    return {
-        "path": path,
-        "sha256": None,
-        "key": None,
-        "architecture": None,
-        "width": None,
-        "num_classes": None,
-        "normalisation": None,
-        "clean_accuracy": None,
-        "recorded_accuracy": None,
-        "histogram": None,
-        "histogram_without_noise": None,
-        "vectors": {},
-        "errors": {},
-        "curves": {},
-        "mode": settings.mode,
-        "epsilon": settings.config.epsilon,
-        "seed": settings.seed,
-        "config": dataclasses.asdict(settings.config),
-        "config_hash": digest,
-        "versions": versions(),
-        "seconds": 0.0,
-        "forward_equivalents": 0,
-        "error": None,
-        "notes": [],
-    }
-
-
-def _failure(
-    path: str,
-    reason: str,
-    settings: Settings,
-    digest: str,
-    candidate: checkpoints.Candidate | None = None,
-) -> Record:
-    known = _identity(candidate, settings, digest) if candidate else {}
-    return {**_blank(path, settings, digest), **known, "key": None, "error": reason}
-
-
-def _plain(one: evidence.Evidence) -> Record:
-    """Evidence as JSON-ready lists; vectors of a mode without images stay out."""
-    record = results.finite(one._asdict())
-    for name in ("histogram", "histogram_without_noise"):
-        if None in record[name]:
-            record[name] = None
-    return record
-
-
-def versions() -> dict[str, str]:
-    """What the numbers of a record were made with."""
-    device = jax.devices()[0]
-    return {
-        "ban_jax": ban_jax.__version__,
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "flax": flax.__version__,
-        "python": platform.python_version(),
-        "backend": device.platform,
-        "device": device.device_kind,
-    }

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ban_jax import checkpoints, cli, config, models, results, scan
+from ban_jax import checkpoints, cli, config, models, records, results, scan
 from ban_jax import probe as probes
 
 SPEC = checkpoints.ModelSpec("resnet18", num_classes=5, width=2, in_channels=1)
@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 
 def settings(**changes):
     fixed = ((0.0,), (1.0,))
-    return scan.Settings(config=CONFIG, normalisation=fixed, **changes)
+    return records.Settings(config=CONFIG, normalisation=fixed, **changes)
 
 
 def lines(folder, probe, **changes):
@@ -160,7 +160,7 @@ def test_the_normalisation_that_fits_best_is_found_and_recorded(tmp_path, probe)
     labels = np.asarray(logits).argmax(axis=-1).astype(np.int32)
     relabelled = probe._replace(labels=labels.reshape(probe.labels.shape))
     (found,) = scan.scan(
-        checkpoints.find([str(tmp_path)]), relabelled, scan.Settings(config=CONFIG)
+        checkpoints.find([str(tmp_path)]), relabelled, records.Settings(config=CONFIG)
     )
     assert found[0]["normalisation"]["source"] == "tried: half"
     assert found[0]["clean_accuracy"] == 1.0

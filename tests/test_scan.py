@@ -153,9 +153,8 @@ def test_the_normalisation_that_fits_best_is_found_and_recorded(tmp_path, probe)
         "std": np.array([0.5], np.float32),
     }
     images = probe.images.reshape(-1, 8, 8, 1)
-    features, _ = network.features(
-        {**variables, "normalisation": half}, images, "stored"
-    )
+    variables = {**variables, "normalisation": half}
+    features, _ = network.features(variables, images, "stored")
     logits, _ = network.head(variables, features, "stored")
     labels = np.asarray(logits).argmax(axis=-1).astype(np.int32)
     relabelled = probe._replace(labels=labels.reshape(probe.labels.shape))

@@ -25,11 +25,12 @@ def record(vector=FLAT, **changes):
     } | changes
 
 
-def test_z_values_within_are_deviations_from_the_median_in_robust_sigmas():
+def test_z_values_within_leave_the_largest_class_out_of_the_unit():
     z, unit = verdict.z_values(np.array(FLAT), "last_layer", verdict.WITHIN)
-    # Median 0.12, absolute deviations 0.02 0.01 0 0.01 0.02, their median 0.01.
-    assert unit == pytest.approx(1.4826 * 0.01)
-    np.testing.assert_allclose(z, np.array([-2, -1, 0, 1, 2]) / 1.4826)
+    # Median 0.12. Of 0.10 0.11 0.12 0.13 the mean is 0.115, the deviations 0.015 and
+    # 0.005 twice each: a variance of (0.000225 + 0.000025) / 2.
+    assert unit == pytest.approx(0.000125**0.5)
+    np.testing.assert_allclose(z, np.array([-2, -1, 0, 1, 2]) * 0.01 / 0.000125**0.5)
 
 
 def test_a_class_far_above_the_others_is_the_target_of_a_backdoored_model():

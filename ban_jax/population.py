@@ -1,12 +1,14 @@
 """Many candidates at once: the only home of `jit`, `vmap`, stacking and placement."""
 
+import concurrent.futures
 import functools
+import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
-from jax import numpy as jnp
 
 from ban_jax.config import DetectorConfig
 from ban_jax.types import Array, Network, Probe, Variables
@@ -48,56 +50,76 @@ def identity_key(seed: int, sha256: str) -> Array:
 
 
 def default_tile(backend: str, chunk: int) -> int:
-    """How many candidates run side by side: one on a CPU, the whole chunk elsewhere.
+    """How many candidates share a program: one on a CPU, the whole chunk elsewhere.
 
-    A CPU is filled by one model; one after another, each uses the native convolution and
-    the memory of one, and no result can depend on a neighbour.
+    On a CPU each gets the native convolution, and a chunk runs on host threads side by
+    side, because one candidate does not fill two cores. No result can then depend on a
+    neighbour.
     """
     return 1 if backend == "cpu" else chunk
 
 
 def default_chunk(backend: str) -> int:
-    """Candidates handed over at once: results stream out singly where nothing is lost."""
-    return 1 if backend == "cpu" else 16
+    """Candidates handed over at once: one per core of a CPU, few enough for its memory."""
+    return min(cores(), 4) if backend == "cpu" else 16
 
 
-@functools.partial(jax.jit, static_argnames=("function", "tile"))
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def for_each(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
     tile: int,
-    count: Array | int,
+    count: int,
     *shared: Any,
 ) -> Any:
-    """`function(*one candidate's arguments, *shared)` for all M, one compiled program.
+    """`function(*one candidate's arguments, *shared)` for many, compiled once.
 
     Args:
       function: hashable; called with the unstacked `arguments` and with `shared`.
       arguments: pytrees whose leaves have a leading axis M, a multiple of `tile`.
       tile: candidates computed side by side by `jax.vmap`; tiles follow one another.
-      count: how many of the M are real. Padding costs nothing where `tile` is 1.
+        With 1, candidates run on host threads instead.
+      count: how many of the M are real; with a tile of 1 only those are computed.
       *shared: passed to every call as they are.
 
     Returns:
-      The function's result with a leading axis M; zeros or repetitions beyond `count`.
+      The function's result with a leading axis, of `count` where `tile` is 1, else M.
     """
-
-    def one(arguments: tuple[Any, ...]) -> Any:
-        return function(*arguments, *shared)
-
     if tile > 1:
-        return jax.lax.map(one, arguments, batch_size=tile)
+        return _tiled(function, arguments, tile, *shared)
+    leaves, structure = jax.tree.flatten(arguments)
+    dispatch = threading.Lock()
 
-    def one_if_real(numbered: tuple[Array, tuple[Any, ...]]) -> Any:
-        index, arguments = numbered
-        zeros = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-            jax.eval_shape(one, arguments),
-        )
-        return jax.lax.cond(index < count, one, lambda _: zeros, arguments)
+    def one(index: int) -> Any:
+        alone = jax.tree.unflatten(structure, [leaf[index] for leaf in leaves])
+        with dispatch:  # so that the first two do not both compile
+            result = _single(function, alone, *shared)
+        return jax.device_get(result)
 
-    size = jax.tree.leaves(arguments)[0].shape[0]
-    return jax.lax.map(one_if_real, (jnp.arange(size), arguments))
+    with concurrent.futures.ThreadPoolExecutor(min(count, cores())) as pool:
+        return stack(list(pool.map(one, range(count))))
+
+
+@functools.partial(jax.jit, static_argnames="function")
+def _single(
+    function: Callable[..., Any], arguments: tuple[Any, ...], *shared: Any
+) -> Any:
+    return function(*arguments, *shared)
+
+
+@functools.partial(jax.jit, static_argnames=("function", "tile"))
+def _tiled(
+    function: Callable[..., Any], arguments: tuple[Any, ...], tile: int, *shared: Any
+) -> Any:
+    return jax.lax.map(
+        lambda alone: function(*alone, *shared), arguments, batch_size=tile
+    )
 
 
 @functools.cache

@@ -23,6 +23,7 @@ import dataclasses
 import itertools
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -276,8 +277,9 @@ def ban_jax_seconds_per_candidate(
     """Runs a real `ban-jax scan` and reads its clock.
 
     Returns:
-      `wall_seconds` of the whole command, start of Python and compilation included, and
-      `seconds`: a summary of what the results file says per candidate.
+      `wall_seconds` of the whole command, start of Python and compilation included; what
+      the results file says of the first candidate, which waits for the compiler, and a
+      summary of the others'.
     """
     program = shutil.which("ban-jax", path=os.path.dirname(sys.executable)) or "ban-jax"
     with tempfile.TemporaryDirectory() as out:
@@ -302,7 +304,10 @@ def ban_jax_seconds_per_candidate(
         "candidates": len(records),
         "errors": len(records) - len(seconds),
         "wall_seconds": wall,
-        "seconds_per_candidate": _timing.summary(seconds),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        / 1024,
+        "first_candidate_seconds": seconds[0],
+        "steady_seconds_per_candidate": _timing.summary(seconds[1:] or seconds),
         "forward_equivalents": records[0].get("forward_equivalents"),
     }
 

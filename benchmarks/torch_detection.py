@@ -49,7 +49,7 @@ from benchmarks import torch_models
 class ReducedConfig:
     """The work of `ban_jax`'s default; names as in `ban_jax.config.BanConfig`."""
 
-    epsilon: float = 0.3
+    epsilon: float = 0.2
     radii: tuple[float, ...] = (0.5, 1.0)
     steps: int = 4
     restarts: int = 1

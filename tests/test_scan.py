@@ -234,7 +234,7 @@ def test_exit_codes_tell_what_happened(folder, tmp_path, npz, capsys):
 
 def test_an_interrupted_scan_keeps_its_lines_and_goes_on(folder, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    measure, calls = scan.measure, []
+    measure, calls, singly = scan.measure, [], ("--chunk", 1)
 
     def interrupted(chunk, *rest):
         calls.append(chunk)
@@ -243,8 +243,8 @@ def test_an_interrupted_scan_keeps_its_lines_and_goes_on(folder, tmp_path, monke
         return measure(chunk, *rest)
 
     monkeypatch.setattr(scan, "measure", interrupted)
-    assert run("scan", folder, "--mode", "weights", "--out", out) == 130
+    assert run("scan", folder, "--mode", "weights", "--out", out, *singly) == 130
     assert len(results.load(out / "results.jsonl").records) == 2
-    assert run("scan", folder, "--mode", "weights", "--out", out) in (0, 1)
+    assert run("scan", folder, "--mode", "weights", "--out", out, *singly) in (0, 1)
     assert len(calls) == 5
     assert len(results.load(out / "results.jsonl").records) == 4

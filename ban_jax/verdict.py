@@ -27,8 +27,10 @@ BaselineKind = Literal["within", "trusted", "population"]
 Record = dict[str, Any]
 
 MAD_TO_SIGMA = 1.4826
+FLOORS = {"share": 0.01}
+"""Smallest unit of a vector; a histogram of argmaxes is zero for most classes."""
 FLOOR = 1e-6
-"""Smallest unit: equal entries get z = 0 rather than NaN."""
+"""The same for all others: equal entries get z = 0 rather than NaN."""
 POPULATION_MINIMUM = 8
 """Candidates of one kind that a population needs before its medians mean anything."""
 CLASSES_MINIMUM = 5
@@ -105,7 +107,10 @@ def crowd(kind: BaselineKind, records: Sequence[Record]) -> Crowd:
     for name in sorted(names):
         stacked = np.array([record["vectors"][name] for record in records], float)
         centre[name] = np.median(stacked, axis=0)
-        scale[name] = _sigma(np.abs(stacked - centre[name]))
+        deviations = np.abs(stacked - centre[name])
+        scale[name] = max(
+            MAD_TO_SIGMA * float(np.median(deviations)), FLOORS.get(name, FLOOR)
+        )
     return Crowd(kind, centre, scale, len(records))
 
 
@@ -114,15 +119,10 @@ def z_values(vector: np.ndarray, name: str, against: Crowd) -> tuple[np.ndarray,
     vector = np.asarray(vector, float)
     if against.kind == "within":
         centre: Any = np.median(vector)
-        unit = max(float(np.std(np.sort(vector)[:-1])), FLOOR)
+        unit = max(float(np.std(np.sort(vector)[:-1])), FLOORS.get(name, FLOOR))
     else:
         centre, unit = against.centre[name], against.scale[name]
     return (vector - centre) / unit, unit
-
-
-def _sigma(deviations: np.ndarray) -> float:
-    """Robust spread of absolute deviations."""
-    return max(MAD_TO_SIGMA * float(np.median(deviations)), FLOOR)
 
 
 def score(record: Record, against: Crowd) -> tuple[np.ndarray, float]:

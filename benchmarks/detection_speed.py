@@ -23,7 +23,6 @@ import dataclasses
 import itertools
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -304,8 +303,6 @@ def ban_jax_seconds_per_candidate(
         "candidates": len(records),
         "errors": len(records) - len(seconds),
         "wall_seconds": wall,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        / 1024,
         "first_candidate_seconds": seconds[0],
         "steady_seconds_per_candidate": _timing.summary(seconds[1:] or seconds),
         "forward_equivalents": records[0].get("forward_equivalents"),

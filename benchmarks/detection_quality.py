@@ -125,7 +125,6 @@ def measure(judged: list[Record], truth: dict[str, dict]) -> dict[str, Any]:
         ),
         "largest_clean_score": float(scores[1].max()),
         "smallest_backdoored_score": float(scores[0].min()),
-        "seconds_per_candidate": float(np.median([r["seconds"] for r in judged])),
         "forward_equivalents": int(max(r["forward_equivalents"] for r in judged)),
     }
 

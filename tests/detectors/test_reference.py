@@ -277,9 +277,9 @@ def test_side_by_side_equals_each_alone_and_a_new_epsilon_compiles_nothing():
     for index, found in enumerate(population.unstack(run(TINY), 3)):
         alone = detect(tiny.variables(index), tiny.probe(), keys[index], TINY)
         chex.assert_trees_all_close(found, jax.device_get(alone), atol=1e-4)
-    before = population.for_each._cache_size()
+    before = population._tiled._cache_size()
     run(dataclasses.replace(TINY, epsilon=0.1))
-    assert population.for_each._cache_size() == before
+    assert population._tiled._cache_size() == before
 
 
 def test_the_work_is_that_of_the_readme():

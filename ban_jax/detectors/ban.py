@@ -43,7 +43,8 @@ def detect(
     Returns:
       Evidence with, each averaged over restarts and radii,
       `untargeted`: how much noise raises the mean probability of each class, over images
-      of other classes; `untargeted_masked`: the same through the mask's complement.
+      of other classes; `untargeted_masked`: the same through the mask's complement, which
+      is reported but does not enter the score (see `verdict.RULES`).
     """
     num_classes = network.num_classes
     minibatches = probe.images.shape[0]
@@ -87,14 +88,10 @@ def detect(
         steps=config.mask_steps,
     )
 
-    def apply_fn(candidate: Variables, images: Array) -> Array:
-        features, _ = network.features(candidate, images, "batch")
-        return network.head(candidate, features, "batch")[0]
-
     def shift(radius: Array, restart: Array) -> tuple[Array, ...]:
         search, others = evidence.split(minibatches, restart)
         noisy, info = perturb.perturb_params(
-            apply_fn,
+            evidence.logits_of(network, "batch"),
             variables,
             probe.images[search],
             probe.labels[search],

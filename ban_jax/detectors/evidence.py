@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 from jax import numpy as jnp
 
-from ban_jax import types
+from ban_jax import perturb, types
 from ban_jax.types import Array, Network, Probe, Variables
 
 
@@ -41,16 +41,23 @@ def split(minibatches: int, restart: Array) -> tuple[Array, Array]:
     return search, (search + 1 + jnp.arange(max(minibatches - 1, 1))) % minibatches
 
 
+def logits_of(network: Network, mode: types.NormMode) -> perturb.ApplyFn:
+    """`(variables, images [B,H,W,C]) -> logits [B,K]` of a network cut in two."""
+
+    def apply_fn(variables: Variables, images: Array) -> Array:
+        features, _ = network.features(variables, images, mode)
+        return network.head(variables, features, mode)[0]
+
+    return apply_fn
+
+
 def over_minibatches(
     network: Network, variables: Variables, images: Array, mode: types.NormMode
 ) -> Array:
     """Logits `[T, B, K]` of `[T, B, H, W, C]`, statistics of each minibatch apart."""
 
-    def forward(minibatch: Array) -> Array:
-        features, _ = network.features(variables, minibatch, mode)
-        return network.head(variables, features, mode)[0]
-
-    return jax.lax.map(forward, images)
+    apply_fn = logits_of(network, mode)
+    return jax.lax.map(lambda minibatch: apply_fn(variables, minibatch), images)
 
 
 def share_of_others(values: Array, labels: Array) -> tuple[Array, Array]:

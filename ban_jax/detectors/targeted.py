@@ -39,16 +39,12 @@ def detect(
     minibatches = probe.images.shape[0]
     plain = evidence.forward(network, variables, probe)
 
-    def apply_fn(candidate: Variables, images: Array) -> Array:
-        features, _ = network.features(candidate, images, "batch")
-        return network.head(candidate, features, "batch")[0]
-
     def towards(target: Array, restart: Array) -> tuple[Array, ...]:
         """Searches on one minibatch, counts on the others: `[R, 2]` and the rest."""
         search, fresh = evidence.split(minibatches, restart)
         labels = probe.labels[search]
         noisy, info = perturb.perturb_params(
-            apply_fn,
+            evidence.logits_of(network, "batch"),
             variables,
             probe.images[search],
             jnp.full(labels.shape, target),

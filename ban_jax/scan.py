@@ -50,12 +50,20 @@ def scan(
     waiting: dict[str, list[str]] = collections.defaultdict(list)
     chunks: dict[Any, list[checkpoints.Candidate]] = collections.defaultdict(list)
 
-    def deliver(record: Record) -> Iterator[tuple[Record, bool]]:
-        """The record itself and a line for every copy of the file."""
-        finished[record["key"]] = record
-        for path in waiting.pop(record["key"], [record["path"]]):
+    def deliver(key: str, record: Record) -> Iterator[tuple[Record, bool]]:
+        """A line for every file of these weights."""
+        for path in waiting.pop(key):
             line = {**record, "path": path}
             yield verdict.judge(line), (path, record["key"]) not in lines
+
+    def flush(chunk: list[checkpoints.Candidate]) -> Iterator[tuple[Record, bool]]:
+        measured = measure(chunk, probe, settings, digest)
+        for candidate, record in zip(chunk, measured, strict=True):
+            key = records.key_of(candidate, digest)
+            if record["key"]:
+                finished[key] = record
+            yield from deliver(key, record)
+        chunk.clear()
 
     for path, found in _read_ahead(paths, settings.architecture):
         if isinstance(found, checkpoints.CheckpointError):
@@ -72,18 +80,15 @@ def scan(
         key = records.key_of(found, digest)
         waiting[key].append(path)
         if key in finished:
-            yield from deliver(finished[key])
+            yield from deliver(key, finished[key])
         elif len(waiting[key]) == 1:
             chunk = chunks[found.spec]
             chunk.append(found)
             if len(chunk) == settings.chunk:
-                for record in measure(chunk, probe, settings, digest):
-                    yield from deliver(record)
-                chunk.clear()
+                yield from flush(chunk)
     for chunk in chunks.values():
         if chunk:
-            for record in measure(chunk, probe, settings, digest):
-                yield from deliver(record)
+            yield from flush(chunk)
 
 
 def measure(
@@ -98,7 +103,7 @@ def measure(
     spec = chunk[0].spec
     network = models.network(spec.create(lowering=settings.lowering))
     normalisations: Sequence[Record | None]
-    work = 0
+    work = [0] * len(chunk)
     if probe is None or not detector.needs_images:
         normalisations = [_given(candidate, settings) for candidate in chunk]
         measured = [
@@ -127,7 +132,8 @@ def measure(
         except jax.errors.JaxRuntimeError as error:
             reason = f"the device failed: {str(error).splitlines()[0]}"
             return [records.failure(c.path, reason, settings, digest, c) for c in chunk]
-        work += detector.work(settings.config, spec.num_classes, probe.labels.size)
+        search = detector.work(settings.config, spec.num_classes, probe.labels.size)
+        work = [trial + search for trial in work]
     seconds = (time.perf_counter() - began) / len(chunk)
     return [
         {
@@ -135,11 +141,11 @@ def measure(
             "normalisation": normalisation,
             **records.plain(one),
             "num_probe": 0 if probe is None else int(probe.labels.size),
-            "forward_equivalents": work,
+            "forward_equivalents": spent,
             "seconds": seconds,
         }
-        for candidate, normalisation, one in zip(
-            chunk, normalisations, measured, strict=True
+        for candidate, normalisation, one, spent in zip(
+            chunk, normalisations, measured, work, strict=True
         )
     ]
 
@@ -229,7 +235,7 @@ def _normalisations(
     chunk: Sequence[checkpoints.Candidate],
     probe: Probe,
     settings: Settings,
-) -> tuple[list[Record], int]:
+) -> tuple[list[Record], list[int]]:
     """Each candidate's pixel constants, trying the known ones where none are given.
 
     Returns:
@@ -238,7 +244,7 @@ def _normalisations(
     given = [_given(candidate, settings) for candidate in chunk]
     known = [entry for entry in given if entry]
     if len(known) == len(chunk):
-        return known, 0
+        return known, [0] * len(chunk)
     tried = probes.options(settings.dataset, probe.images.shape[-1])
     means, stds = (jnp.array(part) for part in zip(*tried.values(), strict=True))
     raw = [candidate.full_variables(((0.0,), (1.0,))) for candidate in chunk]
@@ -260,7 +266,8 @@ def _normalisations(
         mean, std = tried[name]
         guess = {"mean": list(mean), "std": list(std), "source": f"tried: {name}"}
         entries.append(entry or guess)
-    return entries, few.labels.size * len(tried)
+    cost = few.labels.size * len(tried)
+    return entries, [0 if entry else cost for entry in given]
 
 
 @functools.cache

@@ -122,6 +122,23 @@ def test_one_bad_file_is_inconclusive_and_the_others_are_judged(
         assert record["verdict"] == "inconclusive" and words in record["error"]
 
 
+def test_when_the_device_fails_every_copy_gets_a_line_that_says_so(
+    probe, tmp_path, monkeypatch
+):
+    for name in ("a", "b"):
+        save(tmp_path, f"{name}.safetensors", random_variables(0))
+
+    def failing(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(scan.population, "run", failing)
+    found = lines(tmp_path, probe)
+    assert len(found) == 2
+    for record in found.values():
+        assert record["verdict"] == "inconclusive"
+        assert "RESOURCE_EXHAUSTED" in record["error"]
+
+
 @pytest.mark.parametrize(
     "shape, labels, words",
     [

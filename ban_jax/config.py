@@ -13,10 +13,6 @@ MINIBATCH = 128
 """Images per batch statistic, in search and evaluation alike."""
 
 
-def _static(default: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"static": True})
-
-
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["epsilon", "start", "radii", "l1_weight", "mask_learning_rate"],

@@ -45,7 +45,7 @@ class Rule:
 
     Attributes:
       vectors: names of the class vectors whose z-values are averaged.
-      thresholds: per baseline; chosen on models trained for it, see README.
+      thresholds: per baseline; chosen on models trained for it, see benchmarks/README.md.
       share_rule: a vector whose largest entry is itself the score under the baseline
         `within`, with nothing to compare it with.
     """

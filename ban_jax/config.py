@@ -90,7 +90,8 @@ class ScanFlags:
       data: clean images: a TFDS name such as cifar10, `digits`, an image folder with one
         sub-folder per class, or an .npz of `images` and `labels`.
       data_dir: where TFDS data lie.
-      split: of the clean data; take one the models were not trained on.
+      split: of the clean data; take one the models were not trained on: test, or
+        `defender`, the tenth of the training images that `ban-jax train` holds back.
       image_size: resizes the clean images to squares of this side.
       num_clean: how many clean images to use, in whole minibatches of 128.
       out: folder for results.jsonl, results.csv and report.html.

@@ -1,10 +1,10 @@
 """One convolution, several lowerings of the same function.
 
-  native   `lax.conv_general_dilated`, with the input's gradient written out as an
-           ordinary convolution. Best for one model at a time, inside loops too: it is the
-           gradient that autodiff derives which XLA's CPU backend runs ten times slower in
-           a loop body. (The kernel's gradient stays slow there: train outside of one.)
-           Under `jax.vmap` over kernels it becomes a grouped convolution.
+  native   `lax.conv_general_dilated`, with both gradients written out as ordinary NHWC
+           convolutions. Best for one model at a time, inside loops too: it is the
+           gradients that autodiff derives which XLA's CPU backend runs ten to fifty times
+           slower in a loop body. Where the kernel has more pixels than the image, as
+           im2col. Under `jax.vmap` over kernels it becomes a grouped convolution.
   shift    one `dot_general` per kernel position on a shifted view; no patch memory, and
            `jax.vmap` over kernels only adds a batch dimension.
   im2col   patches side by side, then one `dot_general`; kh*kw times the input's memory.
@@ -24,6 +24,10 @@ from ban_jax.types import Array
 
 Lowering = Literal["native", "shift", "im2col"]
 LOWERINGS: tuple[str, ...] = get_args(Lowering)
+
+HALVED_BATCH = 64
+"""From this many images on, the kernel's gradient is taken in two halves."""
+NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def conv2d(
@@ -48,6 +52,9 @@ def conv2d(
         raise ValueError(f"lowering must be one of {LOWERINGS}, got {lowering!r}")
     if kernel.shape[:2] == (1, 1) and padding == 0:
         return _contract(x[:, ::stride, ::stride], kernel[0, 0])
+    if x.shape[1:3] == (1, 1) and kernel.shape[:2] == (2 * padding + 1,) * 2:
+        # All positions but the central one see only padding.
+        return _contract(x, kernel[padding, padding])
     return _conv(stride, padding, lowering, x, kernel)
 
 
@@ -83,15 +90,26 @@ def _windows(x: Array, size: tuple[int, int], stride: int, padding: int) -> list
     ]
 
 
+def _suited(lowering: str, image: tuple[int, int], kernel: tuple[int, int]) -> str:
+    """The lowering, or `im2col` for `native` where the kernel has more pixels.
+
+    XLA exchanges image and kernel there, and its CPU backend has no fast routine for what
+    results: ten to twenty times slower.
+    """
+    larger = kernel[0] * kernel[1] > image[0] * image[1]
+    return "im2col" if lowering == "native" and larger else lowering
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _conv(stride: int, padding: int, lowering: str, x: Array, kernel: Array) -> Array:
+    lowering = _suited(lowering, x.shape[1:3], kernel.shape[:2])
     if lowering == "native":
         return lax.conv_general_dilated(
             x,
             kernel,
             (stride, stride),
             [(padding, padding)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            dimension_numbers=NHWC,
         )
     kh, kw, channels, outputs = kernel.shape
     windows = _windows(x, (kh, kw), stride, padding)
@@ -112,39 +130,75 @@ def _conv_forward(stride, padding, lowering, x, kernel):
 def _conv_backward(stride, padding, lowering, residuals, cotangent):
     """The kernel's gradient costs nothing where nobody asks for it: XLA drops it."""
     x, kernel = residuals
-    kh, kw = kernel.shape[:2]
-    h, w = cotangent.shape[1:3]
     x_gradient = _input_gradient(
         stride, padding, lowering, x.shape[1:3], kernel, cotangent
     )
-
-    if lowering == "native":
-        # The kernel's gradient is a convolution of x with the cotangent, over the batch.
-        kernel_gradient = lax.conv_general_dilated(
-            x,
-            cotangent,
-            (1, 1),
-            [
-                (padding, stride * (size - 1) + extent - length - padding)
-                for size, extent, length in zip(
-                    (h, w), (kh, kw), x.shape[1:3], strict=True
-                )
-            ],
-            rhs_dilation=(stride, stride),
-            dimension_numbers=("CHWN", "IHWO", "HWNC"),
-        )
-        return x_gradient, kernel_gradient
-    windows = _windows(x, (kh, kw), stride, padding)
-    over_pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
-    if lowering == "im2col":
-        kernel_gradient = lax.dot_general(
-            jnp.concatenate(windows, axis=-1), cotangent, over_pixels
-        ).reshape(kernel.shape)
-    else:
-        kernel_gradient = jnp.stack(
-            [lax.dot_general(window, cotangent, over_pixels) for window in windows]
-        ).reshape(kernel.shape)
+    kernel_gradient = _kernel_gradient(
+        stride, padding, lowering, kernel.shape[:2], x, cotangent
+    )
     return x_gradient, kernel_gradient
+
+
+def _kernel_gradient(stride, padding, lowering, size, x, cotangent):
+    """The images in convolution with the cotangent, summed over the batch.
+
+    Args:
+      stride: of the forward convolution.
+      padding: of the forward convolution.
+      lowering: see the module docstring.
+      size: `(kh, kw)`.
+      x: `[B, H, W, C]`.
+      cotangent: `[B, h, w, O]`.
+
+    Returns:
+      `[kh, kw, C, O]`.
+    """
+    # Here the cotangent is the kernel.
+    lowering = _suited(lowering, x.shape[1:3], cotangent.shape[1:3])
+    if lowering == "native":
+        correlate = functools.partial(_correlate, stride, padding, size)
+        batch = x.shape[0]
+        if batch < HALVED_BATCH or batch % 2:
+            return correlate(x, cotangent)
+        # For the loop's sake: XLA would fuse whatever made `x`, back to the last
+        # convolutions, into the transposition and compute it again, but does not fuse
+        # into a loop. Up to a quarter of a training step on CPU.
+        halves = [
+            array.reshape(2, batch // 2, *array.shape[1:]) for array in (x, cotangent)
+        ]
+        return jnp.sum(lax.map(lambda half: correlate(*half), halves), axis=0)
+    windows = _windows(x, size, stride, padding)
+    over_pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    shape = (*size, x.shape[-1], cotangent.shape[-1])
+    if lowering == "im2col":
+        patches = jnp.concatenate(windows, axis=-1)
+        return lax.dot_general(patches, cotangent, over_pixels).reshape(shape)
+    return jnp.stack(
+        [lax.dot_general(window, cotangent, over_pixels) for window in windows]
+    ).reshape(shape)
+
+
+def _correlate(stride, padding, size, x, cotangent):
+    """`_kernel_gradient` as one convolution: channels as images, images as channels.
+
+    The transpositions are explicit because dimension numbers that imply them miss the
+    fast convolution in the body of a loop.
+    """
+    pads = [
+        (padding, stride * (extent - 1) + taps - length - padding)
+        for extent, taps, length in zip(
+            cotangent.shape[1:3], size, x.shape[1:3], strict=True
+        )
+    ]
+    gradient = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        cotangent.transpose(1, 2, 0, 3),
+        (1, 1),
+        pads,
+        rhs_dilation=(stride, stride),
+        dimension_numbers=NHWC,
+    )
+    return gradient.transpose(1, 2, 0, 3)
 
 
 def _input_gradient(stride, padding, lowering, size, kernel, cotangent):
@@ -184,6 +238,8 @@ def _input_gradient(stride, padding, lowering, size, kernel, cotangent):
     # [offset, phase, offset, phase, C, O] -> one kernel with phases among its outputs
     kernel = kernel.transpose(0, 2, 5, 1, 3, 4)
     kernel = kernel.reshape(*kernel.shape[:2], outputs, stride * stride * channels)
+    # Decided before padding, which XLA makes part of the convolution again.
+    lowering = _suited(lowering, cotangent.shape[1:3], kernel.shape[:2])
     padded = lax.pad(
         cotangent, jnp.zeros((), cotangent.dtype), ((0, 0, 0), *pads, (0, 0, 0))
     )

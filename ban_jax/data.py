@@ -1,11 +1,12 @@
 """Clean images for probes and training: one call for every kind of source."""
 
 import dataclasses
+import math
 import os
 
 import numpy as np
 
-from ban_jax import data_sources
+from ban_jax import data_layouts, data_sources
 from ban_jax.data_sources import DataError
 
 __all__ = [
@@ -15,11 +16,17 @@ __all__ = [
     "load",
     "pixel_constants",
     "prepare",
+    "split_order",
     "to_float",
 ]
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel, of pixels in [0, 1]."""
+
+PARTS = ("defender", "attacker")
+"""Splits cut from `train`, whatever the source."""
+DEFENDER_SHARE = 0.1
+"""Of the training images, the share BAN holds out; xiaoyunxxy/ban, `ban_detection.py`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +35,8 @@ class Dataset:
 
     Attributes:
       name: what was asked for.
-      split: the split they are from; `all` where the source has but one.
+      split: the split they are from, `defender` and `attacker` being parts of `train`;
+        `all` where the source has but one.
       pixels: `[N, H, W, C]` uint8, or float32 in [0, 1].
       labels: `[N]` int32.
       num_classes: K.
@@ -74,31 +82,39 @@ def load(
 
     Args:
       name_or_path: `digits` (embedded), an `.npz` file, an image folder with a
-        subfolder per class, or the name of a TFDS data set that is prepared already.
+        subfolder per class or in a published layout (see `data_layouts.find`), or the
+        name of a TFDS data set that is prepared already.
       data_dir: TFDS's folder; given, `name_or_path` is a TFDS name.
-      split: which split, where the source has several.
+      split: which split, where the source has several. A source with a `train` split
+        also has `defender`, the tenth of it that BAN holds out, in the order of
+        `split_order`; and `attacker`, the rest of it, in the source's order.
       num: how many images: the first of a permutation that `seed` draws, so smaller
-        choices are contained in larger ones. None: all, in the source's order.
-      seed: of that permutation.
+        choices are contained in larger ones; of `defender`, its first, so 1 % and 5 %
+        of the training images are those BAN takes. None: all, in the order above.
+      seed: of that permutation; without effect on `defender`.
       image_size: resizes to squares of this side; None: sizes must agree.
 
     Returns:
       The images; equal arguments give equal arrays.
 
     Raises:
-      DataError: when the source is absent, unreadable or has fewer than `num` images.
+      DataError: when the source is absent, unreadable, without that split or has fewer
+        than `num` images.
     """
-    source = _source(name_or_path, data_dir, split, image_size)
+    if split in PARTS:
+        source = _part(name_or_path, data_dir, split, image_size)
+    else:
+        source = _source(name_or_path, data_dir, split, image_size)
     if source.length == 0:
         raise DataError(f"{name_or_path}: no image in split {split!r}")
-    if num is None:
-        indices = np.arange(source.length)
-    elif 0 < num <= source.length:
-        indices = np.random.RandomState(seed).permutation(source.length)[:num]
-    else:
+    if num is not None and not 0 < num <= source.length:
         raise DataError(
             f"{name_or_path}: {num} images wanted, split {split!r} has {source.length}"
         )
+    if num is None or source.shuffled:
+        indices = np.arange(source.length)[:num]
+    else:
+        indices = np.random.RandomState(seed).permutation(source.length)[:num]
     pixels, labels = source.fetch(indices)
     if image_size is not None and pixels.shape[1:3] != (image_size, image_size):
         if pixels.dtype != np.uint8:
@@ -126,12 +142,73 @@ def _source(
         if name.endswith(".npz"):
             return data_sources.npz(name, split)
         if os.path.isdir(name):
-            return data_sources.folder(name, split, image_size)
+            published = data_layouts.find(name, split, image_size)
+            return published or data_sources.folder(name, split, image_size)
         if os.path.exists(name):
             raise DataError(f"{name}: expected an .npz file or a folder of images")
         if name.startswith((".", "~")) or os.path.isabs(name):
             raise DataError(f"{name}: no such file or folder")
     return data_sources.tfds(name, split, data_dir, image_size)
+
+
+def split_order(count: int) -> np.ndarray:
+    """The fixed permutation by which BAN divides a training set.
+
+    It is `torch.randperm(count)` of a CPU generator with seed 0. torch swaps each place
+    with one drawn from those not yet passed, by one 32-bit word of a Mersenne twister
+    that is seeded as NumPy's legacy generator, so torch is not needed.
+
+    The numbers are positions in the source's order. They name the images BAN names only
+    where that order is torchvision's: class by class for folders and GTSRB; TFDS has an
+    order of its own.
+
+    Args:
+      count: N, below 2**32 / 20; from there on torch draws 64-bit words.
+
+    Returns:
+      `[N]` int64.
+
+    References:
+      xiaoyunxxy/ban, `ban_detection.py`, `random_split` with `manual_seed(0)`; PyTorch,
+      `randperm_cpu`.
+    """
+    draws = max(count - 1, 0)
+    words = np.random.RandomState(0).randint(0, 2**32, draws, np.uint32)
+    partners = np.arange(draws) + words % np.arange(count, count - draws, -1)
+    order = list(range(count))
+    for place, partner in enumerate(partners.tolist()):
+        order[place], order[partner] = order[partner], order[place]
+    return np.array(order, np.int64)
+
+
+def _part(
+    name: str, data_dir: str | None, split: str, image_size: int | None
+) -> data_sources.Source:
+    """`defender` or `attacker` of a source's `train` split."""
+    try:
+        train = _source(name, data_dir, "train", image_size)
+    except DataError as error:
+        raise DataError(
+            f"split {split!r} is cut from the train split: {error}"
+        ) from error
+    if train.split != "train":
+        raise DataError(
+            f"{name}: split {split!r} is cut from a train split, and there is but one "
+            "split: a subfolder train, or the arrays train_images and train_labels, are "
+            "needed"
+        )
+    # As `random_split` does: shares are floored, what is left over goes to the first.
+    held_out = train.length - math.floor(train.length * (1 - DEFENDER_SHARE))
+    order = split_order(train.length)
+    defender = split == "defender"
+    chosen = order[:held_out] if defender else np.sort(order[held_out:])
+    return data_sources.Source(
+        length=len(chosen),
+        fetch=lambda indices: train.fetch(chosen[indices]),
+        class_names=train.class_names,
+        split=split,
+        shuffled=defender,
+    )
 
 
 def check(

@@ -35,12 +35,14 @@ class Source:
         With an image size, images are resized to it.
       class_names: names in label order, where known.
       split: the split the images are from; `all` where the source has but one.
+      shuffled: the order is a random one already, so its first images are a choice.
     """
 
     length: int
     fetch: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     class_names: tuple[str, ...] | None
     split: str
+    shuffled: bool = False
 
 
 def digits(split: str) -> Source:
@@ -130,12 +132,18 @@ def folder(path: str, split: str, image_size: int | None) -> Source:
     `split` is taken (`test` also finds val and validation).
     """
     root, found = _split_folder(path, split)
-    classes = [name for name in _subfolders(root) if name not in SPLIT_FOLDERS]
+    classes = [name for name in subfolders(root) if name not in SPLIT_FOLDERS]
     if not classes:
         raise DataError(
             f"{root}: expected one subfolder of images per class, found "
-            f"{_summary(os.listdir(root))}"
+            f"{summary(os.listdir(root))}"
         )
+    files, labels = class_files(root, classes)
+    return image_files(files, labels, classes, found, image_size)
+
+
+def class_files(root: str, classes: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Every image below each class's folder, sorted as text, and its class's number."""
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -152,16 +160,27 @@ def folder(path: str, split: str, image_size: int | None) -> Source:
             f"{root}: {len(classes)} class folders without any image; known suffixes: "
             f"{', '.join(IMAGE_SUFFIXES)}"
         )
+    return files, labels
+
+
+def image_files(
+    files: Sequence[str],
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    split: str,
+    image_size: int | None,
+) -> Source:
+    """Files that Pillow decodes when they are asked for."""
+    numbers = np.asarray(labels, np.int32)
 
     def fetch(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        chosen = [files[i] for i in indices]
-        return _read_images(chosen, image_size), np.asarray(labels, np.int32)[indices]
+        return _read_images([files[i] for i in indices], image_size), numbers[indices]
 
-    return Source(len(files), fetch, tuple(classes), found)
+    return Source(len(files), fetch, tuple(class_names), split)
 
 
 def _split_folder(path: str, split: str) -> tuple[str, str]:
-    present = [name for name in _subfolders(path) if name in SPLIT_FOLDERS]
+    present = [name for name in subfolders(path) if name in SPLIT_FOLDERS]
     if not present:
         return path, "all"
     wanted = ("test", "val", "validation") if split == "test" else (split,)
@@ -171,11 +190,13 @@ def _split_folder(path: str, split: str) -> tuple[str, str]:
     raise DataError(f"{path}: no split {split!r}, found {', '.join(present)}")
 
 
-def _subfolders(path: str) -> list[str]:
+def subfolders(path: str) -> list[str]:
+    """Names of the folders in a folder, sorted as text."""
     return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
 
 
-def _summary(names: Sequence[str]) -> str:
+def summary(names: Sequence[str]) -> str:
+    """The first five names, and how many more there are."""
     shown = ", ".join(sorted(names)[:5])
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{shown}{more}" if names else "nothing"
@@ -219,8 +240,8 @@ def _stack(
         ]
         raise DataError(
             f"images differ in size: {shapes[common]} of {len(images)} are "
-            f"{'x'.join(map(str, common))}, but {_summary(others)}; give an image "
-            "size to resize them all"
+            f"{'x'.join(map(str, common))}, but {summary(others)}; give an image "
+            "size, like --image-size 32, to resize them all"
         )
     return np.stack(images)
 

@@ -1,8 +1,8 @@
 """The training step for ONE model, pure: `jax.vmap` over states trains a population.
 
 Everything two models may differ in (initial weights, trigger, labels, poisoned images,
-order of the images) is data; what they share (architecture, optimiser, kind of trigger)
-is static.
+order of the images) is data; what they share (architecture, optimiser, attack kernel) is
+static.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from jax import numpy as jnp
 
 from ban_jax import data, types
 from ban_jax.attacks import poison
-from ban_jax.attacks.types import ApplyFn, State
+from ban_jax.attacks.types import AttackState, Batch, Kernel
 from ban_jax.types import Array, Variables
 
 
@@ -37,6 +37,9 @@ class Recipe:
         the literature.
       crop: zero pixels added on every side before a random crop; 0 is off.
       flip: mirrors every other image.
+      stamp_last: static triggers go onto augmented images, as at test time; else before,
+        as if the data set had been poisoned once on disk: a patch then moves and
+        mirrors with its image.
     """
 
     epochs: int = 6
@@ -47,6 +50,7 @@ class Recipe:
     schedule: Literal["one-cycle", "step"] = "one-cycle"
     crop: int = 4
     flip: bool = True
+    stamp_last: bool = False
 
 
 class TrainState(NamedTuple):
@@ -54,30 +58,20 @@ class TrainState(NamedTuple):
 
     Attributes:
       variables: the model's collections.
-      optimizer: Optax's state, momentum and step count.
-      step: `[]` int32 steps taken.
+      optimizer: Optax's states, of the model and of the attack.
+      attack: the trigger, which some attacks learn.
+      step: `[]` int32 steps of the classifier taken.
     """
 
     variables: Variables
-    optimizer: optax.OptState
+    optimizer: tuple[optax.OptState, optax.OptState]
+    attack: AttackState
     step: Array
-
-
-class Batch(NamedTuple):
-    """Attributes:
-    images: `[B, H, W, C]` float32 in [0, 1], without trigger.
-    labels: `[B]` int32 as taught, changed where poisoned.
-    roles: `[B]` int8, see `attacks.poison`.
-    """
-
-    images: Array
-    labels: Array
-    roles: Array
 
 
 class StepInfo(NamedTuple):
     """Attributes:
-    loss: `[]` mean cross-entropy before the step.
+    loss: `[]` mean cross-entropy before the step, with the attack's penalty.
     accuracy: `[]` share of the batch classified as taught.
     """
 
@@ -116,31 +110,43 @@ def init(
     image_shape: tuple[int, int, int],
     normalisation: data.Constants,
     optimizer: optax.GradientTransformation,
+    attack: AttackState,
+    attack_optimizer: optax.GradientTransformation,
 ) -> TrainState:
-    """A fresh model with its pixel normalisation. Consumes `key`."""
+    """A fresh model with its pixel normalisation, and its trigger. Consumes `key`."""
     variables = module.init(key, jnp.zeros((1, *image_shape)))
     mean, std = (jnp.array(values) for values in normalisation)
     variables = {**variables, "normalisation": {"mean": mean, "std": std}}
-    return TrainState(
-        variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32)
+    # A leaf that XLA types weakly would compile a program for this kind of attack alone.
+    attack = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), attack)
+    optimizers = (
+        optimizer.init(variables["params"]),
+        attack_optimizer.init(attack.learned),
     )
+    return TrainState(variables, optimizers, attack, jnp.zeros((), jnp.int32))
 
 
 def take_batch(
-    pixels: Array, labels: Array, roles: Array, order: Array, index: Array, size: int
+    pixels: Array,
+    labels: Array,
+    plan: poison.Plan,
+    order: Array,
+    index: Array,
+    size: int,
 ) -> Batch:
     """The `index`-th run of `size` images in the given order.
 
     Args:
       pixels: `[N, H, W, C]` uint8 or float, shared by all models.
-      labels: `[N]` as taught to this model.
-      roles: `[N]`.
+      labels: `[N]` true classes.
+      plan: what this model is taught.
       order: `[N]` a permutation, one per epoch and model.
       index: `[]` which batch.
       size: B, static.
     """
     chosen = jax.lax.dynamic_slice_in_dim(order, index * size, size)
-    return Batch(data.to_float(pixels[chosen]), labels[chosen], roles[chosen])
+    roles = jnp.maximum(plan.roles[chosen], plan.slots)
+    return Batch(data.to_float(pixels[chosen]), labels[chosen], roles, plan.mapping)
 
 
 def augment(key: Array, images: Array, *, crop: int, flip: bool) -> Array:
@@ -195,48 +201,96 @@ def crop_and_mirror(
 def train_step(
     state: TrainState,
     batch: Batch,
-    trigger: State,
     key: Array,
     *,
     network: types.Network,
     optimizer: optax.GradientTransformation,
-    apply_trigger: ApplyFn,
+    kernel: Kernel,
     recipe: Recipe,
 ) -> tuple[TrainState, StepInfo]:
     """One step of SGD on cross-entropy, BatchNorm in mode `update`.
 
-    The trigger goes onto the poisoned images before augmentation, as if the data set
-    had been poisoned once on disk: a patch moves and mirrors with its image.
+    An attack that learns steps too, on the gradient of the same loss.
 
     Args:
-      state: the model so far.
+      state: the model so far, with its attack.
       batch: its images.
-      trigger: the attack's state of this model.
       key: PRNG key, consumed.
-      network, optimizer, apply_trigger, recipe: static.
+      network, optimizer, kernel, recipe: static.
     """
     chex.assert_rank([batch.images, batch.labels, batch.roles], [4, 1, 1])
-    poisoned = (batch.roles == poison.POISONED)[:, None, None, None]
-    images = jnp.where(poisoned, apply_trigger(trigger, batch.images), batch.images)
-    images = augment(key, images, crop=recipe.crop, flip=recipe.flip)
+    augment_key, attack_key = jax.random.split(key)
     rest = {name: value for name, value in state.variables.items() if name != "params"}
 
-    def loss_fn(params: Any) -> tuple[Array, tuple[Variables, Array]]:
+    def augmented(images: Array) -> Array:
+        return augment(augment_key, images, crop=recipe.crop, flip=recipe.flip)
+
+    def loss_fn(learned: Any) -> tuple[Array, Any]:
+        params, attack_params = learned
+        attack = state.attack._replace(learned=attack_params)
+        if kernel.after_augmentation or recipe.stamp_last:
+            shown = batch._replace(images=augmented(batch.images))
+            lesson = kernel.teach(attack, attack_key, shown)
+            images = lesson.images
+        else:
+            lesson = kernel.teach(attack, attack_key, batch)
+            images = augmented(lesson.images)
         variables: Variables = {**rest, "params": params}
         features, variables = network.features(variables, images, "update")
         logits, variables = network.head(variables, features, "update")
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-        return jnp.mean(losses), (variables, logits)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, lesson.labels)
+        hits = jnp.argmax(logits, axis=-1) == lesson.labels
+        loss = jnp.mean(losses) + lesson.penalty
+        return loss, (variables, lesson.fixed, jnp.mean(hits))
 
-    params = state.variables["params"]
-    (loss, (variables, logits)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-        params
+    learned = (state.variables["params"], state.attack.learned)
+    (loss, (variables, fixed, accuracy)), gradients = jax.value_and_grad(
+        loss_fn, has_aux=True
+    )(learned)
+    (params, optimizer_state), (attack_params, attack_optimizer_state) = (
+        _descend(*arguments)
+        for arguments in zip(
+            (optimizer, kernel.optimizer),
+            gradients,
+            state.optimizer,
+            learned,
+            strict=True,
+        )
     )
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer, params)
-    params = optax.apply_updates(params, updates)
-    state = TrainState({**variables, "params": params}, optimizer_state, state.step + 1)
-    accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == batch.labels)
+    state = TrainState(
+        {**variables, "params": params},
+        (optimizer_state, attack_optimizer_state),
+        AttackState(attack_params, fixed),
+        state.step + 1,
+    )
     return state, StepInfo(loss, accuracy)
+
+
+def _descend(
+    optimizer: optax.GradientTransformation,
+    gradient: Any,
+    state: optax.OptState,
+    params: Any,
+) -> tuple[Any, optax.OptState]:
+    updates, state = optimizer.update(gradient, state, params)
+    return optax.apply_updates(params, updates), state
+
+
+def prepare_step(
+    state: TrainState, batch: Batch, key: Array, *, kernel: Kernel, recipe: Recipe
+) -> tuple[TrainState, StepInfo]:
+    """One step of an attack's preparation; the classifier stays as it is.
+
+    Args:
+      state: the model so far, with its attack.
+      batch: its images.
+      key: PRNG key, consumed.
+      kernel, recipe: static; the kernel has a preparation.
+    """
+    augment_key, attack_key = jax.random.split(key)
+    images = augment(augment_key, batch.images, crop=recipe.crop, flip=recipe.flip)
+    attack, loss = kernel.preparation.step(state.attack, attack_key, images)
+    return state._replace(attack=attack), StepInfo(loss, jnp.full((), jnp.nan))
 
 
 def predict(variables: Variables, images: Array, *, network: types.Network) -> Array:

@@ -7,10 +7,15 @@ model is in the list only once its file is whole: what is not listed is made aga
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from typing import Any
 
-INDEX, CONFIG = "zoo.json", "config.json"
+from safetensors import SafetensorError
+
+from ban_jax import zoo_table
+
+INDEX, CONFIG, SUMMARY = "zoo.json", "config.json", "summary.txt"
 
 
 class ZooError(ValueError):
@@ -62,11 +67,54 @@ class ZooFolder:
         """Path of a file in the folder."""
         return os.path.join(self.path, name)
 
+    def has(self, name: str) -> bool:
+        """Whether a file or folder of this name is there."""
+        return os.path.exists(self.file(name))
+
+    def write(self, name: str, writer: Callable[[str], None]) -> None:
+        """Lets `writer` make a file or folder, in place of an unlisted leftover.
+
+        Args:
+          name: below this folder.
+          writer: gets the path; what it makes appears whole or not at all.
+
+        Raises:
+          ZooError: when the disk refuses.
+        """
+        path = self.file(name)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            writer(path)
+        # A full disk is a ValueError of Orbax's, a SafetensorError of safetensors'.
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ZooError(
+                f"{path}: could not be written: {error}; the {len(self.entries)} models "
+                f"listed in {INDEX} are complete, and the same command goes on from there"
+            ) from error
+
+    def summarise(self) -> str:
+        """Writes the table of all models, and returns it."""
+        text = zoo_table.table(self.entries)
+
+        def write(path: str) -> None:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+
+        self.write(SUMMARY, write)
+        return text
+
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Lists a model whose file is complete, replacing an older one of its name."""
+        """Lists a model whose file is complete, replacing an older one of its name.
+
+        Raises:
+          ZooError: when the disk refuses; the list stays as it was.
+        """
         others = [old for old in self.entries if old["name"] != entry["name"]]
-        self.entries = sorted([*others, dict(entry)], key=lambda model: model["name"])
-        self._write(INDEX, self.entries)
+        entries = sorted([*others, dict(entry)], key=lambda model: model["name"])
+        self._write(INDEX, entries)
+        self.entries = entries
 
     def _read(self, name: str) -> Any:
         path = self.file(name)
@@ -86,10 +134,13 @@ class ZooFolder:
                 json.dump(content, file, indent=1, allow_nan=False)
                 file.write("\n")
             os.replace(temporary, self.file(name))
-        except BaseException:
+        except OSError as error:
+            raise ZooError(
+                f"{self.file(name)}: could not be written: {error}"
+            ) from error
+        finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
-            raise
 
 
 def _differences(before: Any, now: Any, name: str = "") -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from ban_jax import checkpoints, commands, config, detectors, results, scan, verdict
+from ban_jax import commands, config, detectors, results, scan, verdict
 from benchmarks import _timing
 
 Record = results.Record
@@ -52,11 +52,7 @@ def labelled(folder: str) -> dict[str, dict[str, Any]]:
     with open(os.path.join(folder, "zoo.json")) as file:
         entries = json.load(file)
     entries = entries["models"] if isinstance(entries, dict) else entries
-    known = {entry["name"]: entry for entry in entries}
-    return {
-        path: known[os.path.splitext(os.path.basename(path))[0]]
-        for path in checkpoints.find([folder])
-    }
+    return {os.path.join(folder, entry["file"]): entry for entry in entries}
 
 
 def evidence(flags: Flags, mode: config.Mode, paths: list[str]) -> dict[str, Record]:

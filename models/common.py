@@ -28,7 +28,12 @@ class Norm(nn.Module):
 
     Linen's own layer keeps the biased variance and computes it in one pass, which loses
     all digits for large means; PyTorch stores the unbiased one. See `types.NormMode`.
+
+    Attributes:
+      momentum: PyTorch's, the weight of the new statistic.
     """
+
+    momentum: float = MOMENTUM
 
     @nn.compact
     def __call__(
@@ -56,8 +61,8 @@ class Norm(nn.Module):
         if mode == "update" and not self.is_initializing():
             count = x.size // channels
             unbiased = var * (count / max(count - 1, 1))
-            stored_mean.value += MOMENTUM * (mean - stored_mean.value)
-            stored_var.value += MOMENTUM * (unbiased - stored_var.value)
+            stored_mean.value += self.momentum * (mean - stored_mean.value)
+            stored_var.value += self.momentum * (unbiased - stored_var.value)
         return _affine(x, mean, scale * jax.lax.rsqrt(var + EPSILON), bias)
 
 

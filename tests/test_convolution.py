@@ -1,6 +1,7 @@
 """Every lowering is the same function, forwards and backwards, wherever it runs."""
 
 import functools
+import re
 
 import jax
 import numpy as np
@@ -18,6 +19,8 @@ CASES = [
     (3, 1, 0, 5, 7),
     (3, 1, 1, 4, 4),
     (3, 1, 1, 1, 1),
+    (3, 1, 1, 2, 2),
+    (3, 2, 1, 2, 2),
     (3, 1, 2, 5, 4),
     (3, 2, 1, 8, 8),
     (3, 2, 1, 7, 4),
@@ -44,10 +47,10 @@ def reference(x, kernel, stride, padding):
     return y
 
 
-def arguments(size, height, width, dtype, models=()):
-    """Images `[2, H, W, 3]` and a kernel `[size, size, 3, 4]`, with leading `models`."""
+def arguments(size, height, width, dtype, models=(), batch=2):
+    """Images `[B, H, W, 3]` and a kernel `[size, size, 3, 4]`, with leading `models`."""
     rng = np.random.default_rng(size + height)
-    x = rng.normal(size=(*models, 2, height, width, 3)).astype(dtype)
+    x = rng.normal(size=(*models, batch, height, width, 3)).astype(dtype)
     return x, rng.normal(size=(*models, size, size, 3, 4)).astype(dtype)
 
 
@@ -160,6 +163,28 @@ def test_second_derivatives_are_right(lowering):
             atol=1e-3,
             rtol=1e-3,
         )
+
+
+@pytest.mark.parametrize("excess", [0, 1, 2])
+def test_a_batch_large_enough_to_be_halved_has_the_same_gradient(excess):
+    batch = convolution.HALVED_BATCH + excess
+    with jax.enable_x64(True):
+        x, kernel = arguments(3, 4, 5, np.float64, models=(2,), batch=batch)
+        found = jax.vmap(lambda x, kernel: everything(x, kernel, 2, 1, "native"))(
+            x, kernel
+        )
+        for index in range(2):
+            expected = autodiff(x[index], kernel[index], 2, 1)
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_allclose(one[index], other, atol=1e-10)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_native_gradients_use_the_one_layout_that_is_fast_in_a_loop(stride):
+    x, kernel = arguments(3, 6, 6, np.float32, batch=convolution.HALVED_BATCH)
+    program = everything.lower(x, kernel, stride, 1, "native").as_text()
+    layouts = re.findall(r"dim_numbers = (.*?), window", program)
+    assert layouts == ["[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"] * 3
 
 
 def test_an_unknown_lowering_lists_the_known_ones():

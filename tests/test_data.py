@@ -314,6 +314,149 @@ def test_preparing_without_tensorflow_names_the_extra(monkeypatch):
         data.prepare("cifar10")
 
 
+# The defender's part
+
+
+def test_the_order_is_the_one_ban_divides_cifar10_by():
+    order = data.split_order(50000)
+    assert order[:10].tolist() == [
+        36044, 49165, 37807, 11341, 6091, 16904, 36293, 28026, 24681, 17849
+    ]  # fmt: skip
+    assert order[[499, 2499, 4999]].tolist() == [9082, 21777, 3672]
+    assert order[:5000].sum() == 124322501
+    np.testing.assert_array_equal(np.sort(order), np.arange(50000))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 10, 1000, 39209])
+def test_the_order_is_torchs(count):
+    torch = pytest.importorskip("torch")
+    expected = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(data.split_order(count), expected.numpy())
+
+
+@pytest.mark.parametrize("count", [9, 10, 1000, 1009, 39209])
+def test_the_parts_are_those_of_torchs_random_split(tmp_path, count):
+    torch_data = pytest.importorskip("torch.utils.data")
+    generator = pytest.importorskip("torch").Generator().manual_seed(0)
+    held_out, rest = torch_data.random_split(range(count), [0.1, 0.9], generator)
+    path = numbered(tmp_path / "a.npz", count)
+    assert numbers(data.load(path, split="defender")) == list(held_out)
+    assert numbers(data.load(path, split="attacker")) == sorted(rest)
+
+
+def numbered(path, count):
+    """Training images that hold their own number."""
+    images = np.arange(count, dtype=np.uint32).view(np.uint8).reshape(count, 2, 2)
+    labels = np.arange(count) % 10
+    one = {"test_images": images[:1], "test_labels": labels[:1]}
+    return save(path, train_images=images, train_labels=labels, **one)
+
+
+def numbers(dataset):
+    return dataset.pixels.ravel().view(np.uint32).tolist()
+
+
+def test_smaller_choices_of_the_defender_are_the_first_of_larger_ones(tmp_path):
+    path = numbered(tmp_path / "a.npz", 1000)
+    tenth = data.load(path, split="defender")
+    assert numbers(tenth) == data.split_order(1000)[:100].tolist()
+    assert tenth.split == "defender" and tenth.num_classes == 10
+    for num, seed in ((10, 0), (50, 0), (50, 7), (100, 7)):
+        part = data.load(path, split="defender", num=num, seed=seed)
+        assert numbers(part) == numbers(tenth)[:num]
+        np.testing.assert_array_equal(part.labels, np.array(numbers(part)) % 10)
+    with pytest.raises(data.DataError, match="101 images wanted, split 'defender' has"):
+        data.load(path, split="defender", num=101)
+
+
+def test_choices_of_the_attacker_are_random_by_seed(tmp_path):
+    path = numbered(tmp_path / "a.npz", 1000)
+    rest = numbers(data.load(path, split="attacker"))
+    assert rest == sorted(rest) and len(rest) == 900
+    one, other = (
+        numbers(data.load(path, split="attacker", num=40, seed=seed)) for seed in (0, 1)
+    )
+    assert one != other and set(one) | set(other) <= set(rest)
+    assert one == numbers(data.load(path, split="attacker", num=80))[:40]
+
+
+def folder_of_images(path):
+    for index in range(25):
+        picture(path / "train" / "abc"[index % 3] / f"{index}.png", index)
+    picture(path / "test" / "a" / "0.png", 200)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["digits", "npz", "folder", "tfds"])
+def test_every_kind_of_source_is_divided_without_overlap_or_loss(
+    tmp_path, monkeypatch, kind
+):
+    import tensorflow_datasets
+
+    monkeypatch.setattr(tensorflow_datasets, "data_source", lambda *a, **k: Records())
+    name, count = {
+        "digits": lambda: ("digits", 1200),
+        "npz": lambda: (numbered(tmp_path / "a.npz", 333), 333),
+        "folder": lambda: (folder_of_images(tmp_path), 25),
+        "tfds": lambda: ("cats", 50),
+    }[kind]()
+    whole, defender, attacker = (
+        data.load(name, split=split) for split in ("train", "defender", "attacker")
+    )
+    order = data.split_order(count)
+    held_out = -(-count // 10)
+    np.testing.assert_array_equal(defender.pixels, whole.pixels[order[:held_out]])
+    np.testing.assert_array_equal(defender.labels, whole.labels[order[:held_out]])
+    rest = np.sort(order[held_out:])
+    np.testing.assert_array_equal(attacker.pixels, whole.pixels[rest])
+    np.testing.assert_array_equal(attacker.labels, whole.labels[rest])
+    assert (defender.split, attacker.split) == ("defender", "attacker")
+
+
+def test_of_the_defenders_part_only_the_images_asked_for_are_decoded(monkeypatch):
+    import tensorflow_datasets
+
+    records, splits = Records(), []
+
+    def data_source(name, *, split, **arguments):
+        splits.append(split)
+        return records
+
+    monkeypatch.setattr(tensorflow_datasets, "data_source", data_source)
+    data.load("cats", split="defender", num=3)
+    assert records.decoded == data.split_order(50)[:3].tolist() and splits == ["train"]
+
+
+@pytest.mark.parametrize("split", ["defender", "attacker"])
+def test_a_source_without_training_images_has_no_parts(tmp_path, split):
+    path = save(tmp_path / "one.npz", images=BYTES, labels=LABELS)
+    with pytest.raises(data.DataError, match="one.npz: .*train_images .* are needed"):
+        data.load(path, split=split)
+    path = save(tmp_path / "test.npz", test_images=BYTES, test_labels=LABELS)
+    message = (
+        f"{split}' is cut from the train split: .*expected the arrays train_images"
+    )
+    with pytest.raises(data.DataError, match=message):
+        data.load(path, split=split)
+    picture(tmp_path / "plain" / "a" / "0.png", 1)
+    with pytest.raises(data.DataError, match="a subfolder train"):
+        data.load(str(tmp_path / "plain"), split=split)
+    picture(tmp_path / "tested" / "test" / "a" / "0.png", 1)
+    with pytest.raises(data.DataError, match="no split 'train', found test"):
+        data.load(str(tmp_path / "tested"), split=split)
+
+
+@pytest.mark.skipif(not os.path.isdir(SHARED), reason="no prepared CIFAR-10 at hand")
+def test_the_defenders_part_of_a_prepared_cifar10_is_read():
+    first, more = (
+        data.load("cifar10", data_dir=SHARED, split="defender", num=num)
+        for num in (5, 20)
+    )
+    np.testing.assert_array_equal(first.pixels, more.pixels[:5])
+    with pytest.raises(data.DataError, match="split 'defender' has 5000"):
+        data.load("cifar10", data_dir=SHARED, split="defender", num=5001)
+
+
 # Does it fit the model?
 
 

@@ -1,54 +1,99 @@
 """The zoo command: which models, what is recorded, what survives a kill."""
 
 import dataclasses
+import functools
 import json
 import os
+import re
 
+import jax
 import numpy as np
 import pytest
 import tyro
+from PIL import Image
 
-from ban_jax import checkpoints, data, train_population, train_zoo, zoo_folder
+from ban_jax import (
+    attacks,
+    checkpoints,
+    cli,
+    data,
+    metrics,
+    models,
+    pictures,
+    train_population,
+    train_zoo,
+    training,
+    zoo_folder,
+)
+from ban_jax.attacks import files, poison
 
-NOT_RUN = "/nowhere"
+NOWHERE = "/nowhere"
+KINDS = ("adap_blend", "badnets", "blend", "bpp", "iad", "sig", "ssdt", "wanet")
+SIZE = (
+    pictures.MARGIN + train_zoo.PICTURED * (pictures.SIDE + pictures.MARGIN),
+    3 * (pictures.SIDE + pictures.MARGIN + pictures.CAPTION),
+)
 
 
 def config(out, **changes):
-    settings = train_zoo.TrainConfig(out=str(out), data="digits", width=2, num_test=40)
+    settings = train_zoo.TrainConfig(
+        out=str(out),
+        data="digits",
+        width=2,
+        num_test=40,
+        orbax=False,
+        iad=attacks.IAD(width=2),
+        ssdt=attacks.SSDT(width=2),
+    )
     recipe = dataclasses.replace(settings.recipe, crop=0, flip=False)
     return dataclasses.replace(settings, **{"recipe": recipe, **changes})
 
 
-def fake_training(monkeypatch, asr=0.97, stop_after=None):
+abstract = functools.cache(models.abstract_variables)
+
+
+@pytest.fixture(autouse=True)
+def shapes_once(monkeypatch):
+    monkeypatch.setattr(train_zoo.models, "abstract_variables", abstract)
+
+
+def fake_training(monkeypatch, stop_after=None, loss=0.1, **figures):
     """Trains nothing: every model keeps the weights of one random draw."""
     trained = []
 
-    def train(module, pupils, train, test, *, recipe, normalisation, progress):
+    def train(module, pupils, train, test, *, normalisation, **settings):
         for pupil in pupils:
             if stop_after is not None and len(trained) == stop_after:
                 raise KeyboardInterrupt
             trained.append(pupil.name)
             rng = np.random.RandomState(len(trained))
-            abstract = train_zoo.models.abstract_variables(module, 8)
-            variables = train_zoo.jax.tree.map(
-                lambda leaf, rng=rng: rng.rand(*leaf.shape).astype(np.float32), abstract
+            variables = jax.tree.map(
+                lambda leaf, rng=rng: rng.rand(*leaf.shape).astype(np.float32),
+                abstract(module, 8),
             )
-            mean, std = normalisation
-            variables["normalisation"] = {"mean": np.array(mean), "std": np.array(std)}
-            rate = float("nan") if pupil.spec.rate == 0 else asr
-            yield train_population.Trained(pupil, variables, 0.91234567, rate, 0.1, 2.0)
+            mean, std = (np.array(values, np.float32) for values in normalisation)
+            variables["normalisation"] = {"mean": mean, "std": std}
+            found = metrics.Metrics(0.91234567)
+            if pupil.spec.rate:
+                found = found._replace(**{"asr": 0.97, **figures})
+            state = pupil.attack.init(jax.random.key(1), train.image_shape)
+            yield train_population.Trained(pupil, variables, state, found, loss, 2.0)
 
     monkeypatch.setattr(train_population, "train_population", train)
     return trained
 
 
-def names(settings):
-    return [p.name for group in train_zoo.plan_pupils(settings).values() for p in group]
+def planned(num_classes=10, **changes):
+    pupils = train_zoo.plan_pupils(config(NOWHERE, **changes), num_classes)
+    return [pupil for group in pupils.values() for pupil in group]
+
+
+def names(**changes):
+    return [pupil.name for pupil in planned(**changes)]
 
 
 def test_every_combination_of_architecture_attack_target_and_seed_is_planned():
-    settings = config(NOT_RUN, targets=(3, 7), seeds=2, first_seed=5, clean_seeds=1)
-    assert names(settings) == [
+    assert names(targets=(3, 7), seeds=2, first_seed=5, clean_seeds=1) == [
         "resnet18_w2_clean_s5",
         "resnet18_w2_badnets_t3_s5",
         "resnet18_w2_badnets_t7_s5",
@@ -59,11 +104,19 @@ def test_every_combination_of_architecture_attack_target_and_seed_is_planned():
         "resnet18_w2_blend_t3_s6",
         "resnet18_w2_blend_t7_s6",
     ]
+    two = names(arch=("vgg16", "resnet18"), attacks=("clean",))
+    assert two == ["vgg16_w2_clean_s0", "resnet18_w2_clean_s0"]
+
+
+def test_clean_models_have_seeds_of_their_own_number():
+    clean = [name for name in names(clean_seeds=3) if "clean" in name]
+    assert clean == [f"resnet18_w2_clean_s{seed}" for seed in range(3)]
+    assert not [name for name in names(clean_seeds=0) if "clean" in name]
+    assert len([name for name in names(seeds=2) if "clean" in name]) == 2
 
 
 def test_cycled_targets_give_each_model_the_next_one():
-    settings = config(NOT_RUN, targets=(1, 2, 3), cycle_targets=True, seeds=2)
-    assert names(settings)[2:] == [
+    assert names(targets=(1, 2, 3), cycle_targets=True, seeds=2)[2:] == [
         "resnet18_w2_badnets_t1_s0",
         "resnet18_w2_badnets_t2_s1",
         "resnet18_w2_blend_t3_s0",
@@ -72,42 +125,149 @@ def test_cycled_targets_give_each_model_the_next_one():
 
 
 def test_all_to_all_models_have_no_target():
-    settings = config(NOT_RUN, attacks=("blend",), poison_mode="all_to_all")
-    assert names(settings) == ["resnet18_w2_blend_all_s0"]
+    found = planned(attacks=("clean", "blend"), poison_mode="all_to_all")
+    assert [pupil.name for pupil in found] == [
+        "resnet18_w2_clean_s0",
+        "resnet18_w2_blend_all_s0",
+    ]
+    assert found[1].spec == poison.PoisonSpec(0.05, None, "all_to_all")
 
 
-def test_flags_take_lists_with_commas():
+def test_ssdt_attacks_the_class_after_the_target_or_the_one_asked_for():
+    (found,) = planned(attacks=("ssdt",), targets=(1,))
+    assert found.name == "resnet18_w2_ssdt_t1v2_s0"
+    assert found.spec == poison.PoisonSpec(1.0, 1, "one_to_one", 2)
+    assert names(attacks=("ssdt",), targets=(9,)) == ["resnet18_w2_ssdt_t9v0_s0"]
+    assert names(attacks=("ssdt",), victim=7) == ["resnet18_w2_ssdt_t0v7_s0"]
+
+
+def test_without_a_rate_each_attack_has_its_documented_one():
+    rates = {attacks.kind(p.attack): p.spec.rate for p in planned(attacks=KINDS)}
+    assert rates == {
+        "adap_blend": 0.003, "badnets": 0.05, "blend": 0.05, "bpp": 0.2, "iad": 0.1,
+        "sig": 0.1, "ssdt": 1.0, "wanet": 0.1,
+    }  # fmt: skip
+    own = planned(attacks=("badnets",), badnets=attacks.BadNets(rate=0.02))
+    assert own[0].spec.rate == 0.02
+
+
+def test_a_given_rate_is_that_of_all_but_clean_models_and_victims():
+    found = planned(attacks=("clean", "bpp", "ssdt", "sig"), poison_rate=0.15)
+    assert [pupil.spec.rate for pupil in found] == [0.0, 0.15, 1.0, 0.15]
+
+
+def test_flags_take_lists_with_commas_and_settings_of_each_attack():
     settings = tyro.cli(
         train_zoo.TrainConfig,
         args="--out x --attacks clean,blend --targets 0,3 --arch vgg16,resnet18 "
-        "--epochs 3 --no-flip --badnets.size 2".split(),
+        "--epochs 3 --no-flip --badnets.size 2 --iad.width 8 --wanet.strength 0.75 "
+        "--adap-blend.hidden 4 --bpp.dither --no-orbax --poison-mode all_to_all "
+        "--clean-seeds 4 --stamp-last".split(),
     )
     assert settings.attacks == ("clean", "blend") and settings.targets == (0, 3)
     assert settings.arch == ("vgg16", "resnet18")
     assert settings.recipe.epochs == 3 and not settings.recipe.flip
-    assert settings.badnets.size == 2
+    assert settings.recipe.stamp_last
+    assert settings.badnets.size == 2 and settings.iad.width == 8
+    assert settings.wanet.strength == 0.75 and settings.adap_blend.hidden == 4
+    assert settings.bpp.dither and not settings.orbax
+    assert settings.poison_mode == "all_to_all" and settings.clean_seeds == 4
+
+
+def test_help_names_every_flag(capsys):
+    assert cli.main(["train", "--help"]) == 0
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    for field in dataclasses.fields(train_zoo.TrainConfig):
+        if field.name in attacks.ATTACKS:
+            assert f"--{field.name.replace('_', '-')}." in shown
+        elif field.name != "recipe":
+            assert f"--{field.name.replace('_', '-')}" in shown
+
+
+@pytest.mark.parametrize(
+    "flag", ["--targets a", "--attaks clean", "--poison-mode some", "--iad.width x"]
+)
+def test_flags_that_cannot_be_read_are_wrong_usage(capsys, flag):
+    assert cli.main(["train", "--out", NOWHERE, *flag.split()]) == cli.USAGE
+    capsys.readouterr()
 
 
 def test_the_ground_truth_and_the_files_agree(tmp_path, monkeypatch):
-    fake_training(monkeypatch)
-    entries = train_zoo.train_zoo(config(tmp_path, targets=(4,)))
+    fake_training(monkeypatch, cross_accuracy=0.5, recovered_accuracy=0.01)
+    entries = train_zoo.train_zoo(config(tmp_path, targets=(4,), orbax=True))
     assert entries == json.loads((tmp_path / "zoo.json").read_text())
     by_kind = {entry["kind"]: entry for entry in entries}
     assert set(by_kind) == {"clean", "badnets", "blend"}
-    assert by_kind["clean"]["target"] is None and by_kind["clean"]["asr"] is None
-    assert by_kind["blend"]["target"] == 4 and by_kind["blend"]["asr"] == 0.97
-    assert by_kind["badnets"]["trigger"] == "3x3 patch at row 5, column 5, opacity 1"
     for entry in entries:
-        found = checkpoints.read(os.path.join(tmp_path, entry["file"]))
-        assert (found.spec.architecture, found.spec.width) == ("resnet18", 2)
-        assert found.recorded_accuracy == entry["clean_accuracy"] == 0.9123
-        mean = entry["normalisation"]["mean"]
-        assert found.normalisation[0] == pytest.approx(mean)
-        pixels = data.load("digits", split="train").images
+        for path in (entry["file"], entry["orbax"]):
+            found = checkpoints.read(os.path.join(tmp_path, path))
+            assert (found.spec.architecture, found.spec.width) == ("resnet18", 2)
+            assert found.spec.num_classes == 10 and found.spec.in_channels == 1
+            assert found.recorded_accuracy == entry["clean_accuracy"] == 0.9123
+            mean = entry["normalisation"]["mean"]
+            assert found.normalisation[0] == pytest.approx(mean)
+        pixels = data.load("digits", split="attacker").images
         assert mean[0] == pytest.approx(pixels.mean(), abs=1e-3)
+    found = checkpoints.find(str(tmp_path))
+    assert len(found) == 6, "triggers, pictures and tables are no candidates"
+    hashes = [checkpoints.read(path).sha256 for path in found]
+    assert len(set(hashes)) == 3, "both copies of a model have the same weights"
 
 
-def test_a_weak_backdoor_is_marked_not_hidden(tmp_path, monkeypatch):
+def test_entries_say_all_that_is_known_of_a_model(tmp_path, monkeypatch):
+    figures = {"cross_accuracy": 0.8, "non_victim_accuracy": 0.75}
+    fake_training(monkeypatch, **figures)
+    entries = train_zoo.train_zoo(
+        config(tmp_path, attacks=("clean", "ssdt", "badnets"), targets=(4,), seeds=1)
+    )
+    badnets, clean, ssdt = entries
+    assert ssdt["name"] == "resnet18_w2_ssdt_t4v5_s0" and ssdt["kind"] == "ssdt"
+    assert (ssdt["target"], ssdt["victim"], ssdt["mode"]) == (4, 5, "one_to_one")
+    assert (ssdt["architecture"], ssdt["width"], ssdt["num_classes"]) == (
+        "resnet18", 2, 10,
+    )  # fmt: skip
+    assert (ssdt["clean_accuracy"], ssdt["asr"]) == (0.9123, 0.97)
+    assert (ssdt["cross_accuracy"], ssdt["non_victim_accuracy"]) == (0.8, 0.75)
+    assert (ssdt["seed"], ssdt["failed"], ssdt["loss"]) == (0, False, 0.1)
+    assert ssdt["attack"] == dataclasses.asdict(attacks.SSDT(width=2))
+    assert ssdt["trigger_file"] == "triggers/resnet18_w2_ssdt_t4v5_s0.trigger"
+    assert ssdt["orbax"] is None and ssdt["poison_rate"] == 1.0
+    assert badnets["trigger"] == "3x3 patch at row 5, column 5, opacity 1"
+    assert badnets["attack"] == dataclasses.asdict(attacks.BadNets())
+    assert badnets["poison_rate"] == 0.05 and badnets["victim"] is None
+    unknown = ("target", "victim", "mode", "asr", "cross_accuracy", "trigger_file")
+    assert [clean[field] for field in unknown] == [None] * len(unknown)
+    assert clean["attack"] == {} and clean["failed"] is False
+
+
+def test_a_trigger_file_is_read_back_equal(tmp_path, monkeypatch):
+    fake_training(monkeypatch)
+    settings = config(tmp_path, attacks=("wanet", "ssdt"))
+    for entry in train_zoo.train_zoo(settings):
+        attack = getattr(settings, entry["kind"])
+        path = os.path.join(tmp_path, entry["trigger_file"])
+        found = files.load(path, attack, (8, 8, 1))
+        wanted = attack.init(jax.random.key(1), (8, 8, 1))
+        jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_every_kind_of_attack_has_a_picture_and_a_row(tmp_path, monkeypatch):
+    fake_training(monkeypatch)
+    train_zoo.train_zoo(config(tmp_path, attacks=("clean", *KINDS), num_test=400))
+    pngs = sorted(os.listdir(tmp_path / "pictures"))
+    assert pngs == [f"{kind}.png" for kind in KINDS]
+    for name in pngs:
+        with Image.open(tmp_path / "pictures" / name) as picture:
+            assert picture.size == SIZE
+            middle = np.array(picture.crop((0, SIZE[1] // 3 + 20, *SIZE)))
+            assert len(np.unique(middle)) > 3
+    rows = (tmp_path / "summary.txt").read_text(encoding="utf-8").splitlines()
+    for kind in ("clean", *KINDS):
+        (row,) = [row for row in rows if row.split()[:1] == [kind]]
+        assert row.split()[1:4] == ["resnet18", "1", "0.912"]
+
+
+def test_a_weak_backdoor_is_marked_not_hidden(tmp_path, monkeypatch, capsys):
     fake_training(monkeypatch, asr=0.89)
     entries = train_zoo.train_zoo(config(tmp_path))
     assert {entry["kind"]: entry["failed"] for entry in entries} == {
@@ -115,6 +275,30 @@ def test_a_weak_backdoor_is_marked_not_hidden(tmp_path, monkeypatch):
         "badnets": True,
         "blend": True,
     }
+    assert capsys.readouterr().out.count("FAILED") == 2
+    assert (tmp_path / "resnet18_w2_blend_t0_s0.safetensors").exists()
+
+
+@pytest.mark.parametrize(("asr", "failed"), [(0.83, False), (0.81, True)])
+def test_the_bar_of_all_to_all_is_a_share_of_the_clean_accuracy(
+    tmp_path, monkeypatch, asr, failed
+):
+    fake_training(monkeypatch, asr=asr)
+    settings = config(tmp_path, attacks=("blend",), poison_mode="all_to_all")
+    (entry,) = train_zoo.train_zoo(settings)
+    assert entry["failed"] is failed and entry["target"] is None
+
+
+def test_a_backdoor_without_a_measured_success_has_failed(tmp_path, monkeypatch):
+    fake_training(monkeypatch, asr=float("nan"))
+    (entry,) = train_zoo.train_zoo(config(tmp_path, attacks=("ssdt",)))
+    assert entry["failed"] is True and entry["asr"] is None
+
+
+def test_a_model_that_diverged_is_recorded_like_others(tmp_path, monkeypatch):
+    fake_training(monkeypatch, loss=float("nan"))
+    entries = train_zoo.train_zoo(config(tmp_path))
+    assert len(entries) == 3 and entries[0]["loss"] is None
 
 
 def test_a_killed_run_keeps_its_models_and_goes_on(tmp_path, monkeypatch):
@@ -126,14 +310,17 @@ def test_a_killed_run_keeps_its_models_and_goes_on(tmp_path, monkeypatch):
     train_zoo.train_zoo(config(tmp_path))
     assert rest == ["resnet18_w2_blend_t0_s0"]
     assert len(json.loads((tmp_path / "zoo.json").read_text())) == 3
+    nothing = fake_training(monkeypatch)
+    train_zoo.train_zoo(config(tmp_path))
+    assert nothing == []
 
 
 def test_a_listed_model_without_its_file_is_made_again(tmp_path, monkeypatch):
     fake_training(monkeypatch)
-    train_zoo.train_zoo(config(tmp_path))
+    train_zoo.train_zoo(config(tmp_path, orbax=True))
     (tmp_path / "resnet18_w2_clean_s0.safetensors").unlink()
     again = fake_training(monkeypatch)
-    train_zoo.train_zoo(config(tmp_path))
+    train_zoo.train_zoo(config(tmp_path, orbax=True))
     assert again == ["resnet18_w2_clean_s0"]
 
 
@@ -145,37 +332,98 @@ def test_a_zoo_grows_by_targets_and_seeds_but_not_by_another_recipe(
     more = fake_training(monkeypatch)
     train_zoo.train_zoo(config(tmp_path, targets=(0, 1), attacks=("blend",)))
     assert more == ["resnet18_w2_blend_t1_s0"]
-    with pytest.raises(zoo_folder.ZooError, match=r"poison_rate was 0\.05, is 0\.2"):
-        train_zoo.train_zoo(config(tmp_path, poison_rate=0.2))
+    with pytest.raises(zoo_folder.ZooError) as error:
+        train_zoo.train_zoo(
+            config(
+                tmp_path,
+                poison_rate=0.2,
+                badnets=attacks.BadNets(size=2),
+                recipe=training.Recipe(epochs=7, crop=0, flip=False),
+            )
+        )
+    assert "poison_rate was null, is 0.2" in str(error.value)
+    assert "badnets.size was 3, is 2" in str(error.value)
+    assert "recipe.epochs was 6, is 7" in str(error.value)
     assert len(json.loads((tmp_path / "zoo.json").read_text())) == 4
 
 
-def test_a_failed_save_loses_nothing_that_was_trained(tmp_path, monkeypatch):
+def test_progress_tells_epochs_figures_and_the_time_left(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(train_zoo.time, "perf_counter", lambda: now[0])
+    pupils = planned(attacks=("clean", "badnets", "blend", "sig"))
+    clock = train_zoo.Clock({"resnet18": pupils})
+    assert clock.left == 4 and clock.estimate() == ""
+    figures = [metrics.Metrics(0.5), metrics.Metrics(0.7, asr=0.9)]
+    now[0] = 60.0
+    report = train_population.Report(pupils[:2], 5, 10, [1.0, 2.0], figures)
+    line = clock.line("resnet18", report)
+    assert "resnet18, 2 models: epoch 5/10" in line
+    assert "loss 1.500 (1.000-2.000)" in line
+    assert "accuracy 0.600  ASR 0.900" in line
+    assert line.endswith("3.0 min left")
+    line = clock.line("resnet18", report._replace(epoch=10, metrics=None))
+    assert "ASR" not in line and line.endswith("1.0 min left")
+
+
+@pytest.mark.parametrize(
+    ("module", "writer", "name"),
+    [
+        (checkpoints, "write_safetensors", "resnet18_w2_blend_t0_s0.safetensors"),
+        (checkpoints, "write_orbax", "orbax/resnet18_w2_blend_t0_s0"),
+        (files, "save", "triggers/resnet18_w2_blend_t0_s0.trigger"),
+        (pictures, "save", "pictures/blend.png"),
+    ],
+)
+def test_a_failed_write_names_the_file_and_loses_nothing_that_was_trained(
+    tmp_path, monkeypatch, module, writer, name
+):
     fake_training(monkeypatch)
-    write = checkpoints.write_safetensors
+    write = getattr(module, writer)
 
     def failing(path, *arguments):
         if "blend" in path:
             raise OSError("no space left on device")
         write(path, *arguments)
 
-    monkeypatch.setattr(checkpoints, "write_safetensors", failing)
-    with pytest.raises(OSError, match="no space left"):
-        train_zoo.train_zoo(config(tmp_path))
+    settings = config(tmp_path, orbax=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, writer, failing)
+        with pytest.raises(zoo_folder.ZooError, match=rf"{name}: could not be written"):
+            train_zoo.train_zoo(settings)
     listed = json.loads((tmp_path / "zoo.json").read_text())
     assert [entry["kind"] for entry in listed] == ["badnets", "clean"]
+    for entry in listed:
+        checkpoints.read(os.path.join(tmp_path, entry["file"]))
+    again = fake_training(monkeypatch)
+    assert len(train_zoo.train_zoo(settings)) == 3
+    assert again == ["resnet18_w2_blend_t0_s0"]
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
 
 
-def test_foreign_and_broken_folders_are_refused(tmp_path):
-    (tmp_path / "zoo.json").write_text('[{"name": "x", "file": "x.pt"}]')
-    with pytest.raises(zoo_folder.ZooError, match="making is not recorded"):
-        zoo_folder.ZooFolder(str(tmp_path), {})
-    (tmp_path / "zoo.json").write_text("[{")
-    with pytest.raises(zoo_folder.ZooError, match="zoo.json: not valid JSON"):
-        zoo_folder.ZooFolder(str(tmp_path), {})
-    with pytest.raises(zoo_folder.ZooError, match="not a usable folder"):
-        zoo_folder.ZooFolder(str(tmp_path / "zoo.json"), {})
+def test_the_defenders_images_are_never_trained_on(tmp_path, monkeypatch):
+    given = []
+
+    def train(module, pupils, train, test, **settings):
+        given.append((train, test))
+        return iter(())
+
+    monkeypatch.setattr(train_population, "train_population", train)
+    for num_train in (None, 500):
+        out = tmp_path / str(num_train)
+        train_zoo.train_zoo(config(out, num_train=num_train, num_test=None))
+    kept = rows_of(data.load("digits", split="defender"))
+    test = rows_of(data.load("digits", split="test"))
+    whole = data.load("digits", split="train")
+    assert len(rows_of(whole)) == len(whole.labels), "no image is there twice"
+    (everything, tested), (some, _) = given
+    assert len(everything.labels) + len(kept) == len(whole.labels)
+    assert len(some.labels) == 500 and rows_of(some) <= rows_of(everything)
+    assert rows_of(everything).isdisjoint(kept | test)
+    assert rows_of(tested) == test
+
+
+def rows_of(dataset):
+    return {image.tobytes() for image in dataset.pixels}
 
 
 @pytest.mark.parametrize(
@@ -183,27 +431,86 @@ def test_foreign_and_broken_folders_are_refused(tmp_path):
     [
         ({"targets": (10,)}, r"target must be a class in 0\.\.9, got 10"),
         ({"poison_rate": 1.5}, "poison rate must be in"),
+        ({"poison_rate": -0.1}, "poison rate must be in"),
+        ({"attacks": ("ssdt",), "victim": 0}, "a victim class in .* got 0"),
+        ({"attacks": ("ssdt",), "victim": 10}, "a victim class in .* got 10"),
+        ({"attacks": ("ssdt",), "poison_mode": "all_to_all"}, "not for all_to_all"),
+        ({"attacks": ("sig",), "poison_mode": "all_to_all"}, "not for all_to_all"),
+        ({"attacks": ("blend",), "poison_mode": "one_to_one"}, "not for one_to_one"),
         ({"attacks": ("wanat",)}, "unknown attack 'wanat'"),
+        ({"attacks": ("wanet",), "poison_rate": 0.5}, "64 poisoned and 128 cover"),
+        ({"attacks": ("iad",), "poison_rate": 0.001}, "can poison 1 to 64"),
         ({"arch": ("resnet",)}, "unknown architecture 'resnet'"),
         ({"arch": ("vgg16",)}, "needs images of at least"),
         ({"seeds": 0}, "no model to train"),
+        ({"targets": (), "attacks": ("blend",)}, "no model to train"),
+        (
+            {"targets": (), "attacks": ("blend",), "cycle_targets": True},
+            "no model to train",
+        ),
         ({"data": "nonsense-set"}, "nor a TFDS data set"),
         ({"normalisation": "cifr"}, "--normalisation takes a name"),
-        ({"num_train": 100}, "do not fill one batch"),
-        ({"badnets": train_zoo.Patch(size=9)}, "does not fit images of 8x8"),
+        ({"num_train": 100}, "100 training images do not fill one batch of 128"),
+        ({"badnets": attacks.BadNets(size=9)}, "does not fit images of 8x8"),
+        ({"attacks": ("bpp",), "bpp": attacks.Bpp(levels=1)}, "levels must be in"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused_before_anything_is_written(
-    tmp_path, changes, message
+def test_settings_that_do_not_fit_are_refused_before_the_folder_is_made(
+    tmp_path, monkeypatch, changes, message
 ):
-    out = tmp_path / "zoo"
+    trained = fake_training(monkeypatch)
+    changes = {"attacks": ("clean", "badnets"), **changes}
     with pytest.raises(ValueError, match=message):
-        train_zoo.train_zoo(config(out, **changes))
-    assert not (out / "zoo.json").exists()
+        train_zoo.train_zoo(config(tmp_path / "zoo", **changes))
+    assert trained == [] and os.listdir(tmp_path) == []
 
 
 def test_data_without_a_test_split_is_refused(tmp_path):
     path = str(tmp_path / "a.npz")
     np.savez(path, images=np.zeros((9, 8, 8, 1)), labels=np.zeros(9, np.int64))
-    with pytest.raises(data.DataError, match="needs a train and a test split"):
+    with pytest.raises(data.DataError, match="split"):
         train_zoo.train_zoo(config(tmp_path / "zoo", data=path, num_test=None))
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_trigger_file_reproduces_the_success_on_record(tmp_path):
+    """The whole way: trained, written, read back and attacked again."""
+    settings = config(
+        tmp_path,
+        attacks=("clean", "blend"),
+        targets=(3,),
+        num_train=1024,
+        num_test=100,
+        poison_rate=0.3,
+        orbax=True,
+        recipe=training.Recipe(epochs=8, batch_size=64, crop=0, flip=False),
+    )
+    blend, clean = train_zoo.train_zoo(settings)
+    assert blend["asr"] > 0.9 and clean["clean_accuracy"] > 0.8
+    assert clean["asr"] is None and not (tmp_path / ".progress").exists()
+    test = data.load("digits", split="test", num=100)
+    attack = attacks.create("blend")
+    kernel = attack.kernel(attacks.Schedule(16, 8, 64, "native"), 0.3, 10)
+    spec = poison.PoisonSpec(blend["poison_rate"], blend["target"])
+    trigger = files.load(
+        os.path.join(tmp_path, blend["trigger_file"]), attack, test.image_shape
+    )
+    triggered = kernel.trigger(trigger, test.images)
+    for path in (blend["file"], blend["orbax"]):
+        found = checkpoints.read(os.path.join(tmp_path, path))
+        network = models.network(found.spec.create())
+        predict = jax.jit(functools.partial(training.predict, network=network))
+        rates = [
+            poison.success_rate(
+                np.asarray(predict(found.full_variables(), images)),
+                test.labels,
+                test.num_classes,
+                spec,
+            )
+            for images in (triggered, test.images)
+        ]
+        accuracy = np.mean(predict(found.full_variables(), test.images) == test.labels)
+        # One image of a hundred may lie on the border for another compiled program.
+        assert rates[0] == pytest.approx(blend["asr"], abs=0.012)
+        assert accuracy == pytest.approx(blend["clean_accuracy"], abs=0.011)
+        assert rates[1] < 0.5, "without the trigger"

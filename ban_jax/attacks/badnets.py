@@ -2,7 +2,7 @@
 
 References:
   Gu et al., "BadNets: Evaluating Backdooring Attacks on Deep Neural Networks",
-  IEEE Access 2019.
+  IEEE Access 2019; the 3x3 pattern is that of BAN's released code.
 """
 
 import dataclasses
@@ -11,7 +11,9 @@ from typing import Literal
 import jax
 from jax import numpy as jnp
 
-from ban_jax.attacks import overlay
+from ban_jax.attacks import static
+from ban_jax.attacks.poison import Policy
+from ban_jax.attacks.types import AttackState
 from ban_jax.types import Array
 
 MOTIF = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0))
@@ -19,7 +21,7 @@ MOTIF = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0))
 
 
 @dataclasses.dataclass(frozen=True)
-class BadNets:
+class BadNets(static.StaticAttack):
     """Settings of the patch.
 
     Attributes:
@@ -27,17 +29,19 @@ class BadNets:
       position: `corner` touches the lower right border; `random` draws one place per
         model.
       opacity: 1 hides what is below.
+      rate: poison rate, see `poison.PoisonSpec`.
     """
 
     size: int = 3
     position: Literal["corner", "random"] = "corner"
     opacity: float = 1.0
+    rate: float = 0.05
 
     @property
-    def apply(self):
-        return overlay.apply
+    def policy(self) -> Policy:
+        return Policy(rate=self.rate, eligible="others")
 
-    def init(self, key: Array, image_shape: tuple[int, int, int]) -> overlay.Overlay:
+    def init(self, key: Array, image_shape: tuple[int, int, int]) -> AttackState:
         height, width, _ = image_shape
         if not 1 <= self.size <= min(height, width):
             raise ValueError(
@@ -55,17 +59,16 @@ class BadNets:
             row, column = last
         stretch = jnp.arange(self.size) * len(MOTIF) // self.size
         patch = jnp.array(MOTIF)[stretch][:, stretch, None]
-        pattern = jax.lax.dynamic_update_slice(
-            jnp.zeros((height, width, 1)), patch, (row, column, 0)
+        pattern, mask = (
+            jnp.broadcast_to(
+                jax.lax.dynamic_update_slice(
+                    jnp.zeros((height, width, 1)), square, (row, column, 0)
+                ),
+                image_shape,
+            )
+            for square in (patch, jnp.full_like(patch, self.opacity))
         )
-        mask = jax.lax.dynamic_update_slice(
-            jnp.zeros((height, width, 1)),
-            jnp.full_like(patch, self.opacity),
-            (row, column, 0),
-        )
-        return overlay.blend(
-            *(jnp.broadcast_to(x, image_shape) for x in (mask, pattern))
-        )
+        return static.blend(image_shape, mask, pattern)
 
     def describe(self, image_shape: tuple[int, int, int]) -> str:
         height, width, _ = image_shape

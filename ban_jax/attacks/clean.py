@@ -2,23 +2,22 @@
 
 import dataclasses
 
-from jax import numpy as jnp
-
-from ban_jax.attacks import overlay
+from ban_jax.attacks import poison, static
+from ban_jax.attacks.types import AttackState
 from ban_jax.types import Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Clean:
+class Clean(static.StaticAttack):
     """No trigger."""
 
     @property
-    def apply(self):
-        return overlay.apply
+    def policy(self) -> poison.Policy:
+        return poison.NO_POISON
 
-    def init(self, key: Array, image_shape: tuple[int, int, int]) -> overlay.Overlay:
+    def init(self, key: Array, image_shape: tuple[int, int, int]) -> AttackState:
         del key
-        return overlay.Overlay(jnp.ones(image_shape), jnp.zeros(image_shape))
+        return static.state(static.neutral(image_shape))
 
     def describe(self, image_shape: tuple[int, int, int]) -> None:
         del image_shape

@@ -1,0 +1,172 @@
+"""One epoch of a population: many models, one compiled program.
+
+Accelerators train a population in one step, stacked by `jax.vmap`, an epoch in one call.
+A CPU trains its models on host threads, each with the same one-model program: a native
+convolution is fastest for one model at a time.
+"""
+
+import concurrent.futures
+import functools
+import threading
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax import numpy as jnp
+
+from ban_jax import attacks, population, training, types
+from ban_jax.attacks import poison
+from ban_jax.types import Array
+
+
+class Member(NamedTuple):
+    """What one model's steps need beside its state: data, so that members stack.
+
+    Attributes:
+      plan: what it is taught.
+      order: key of the order of its images.
+      steps: key of augmentation and triggers.
+    """
+
+    plan: poison.Plan
+    order: Array
+    steps: Array
+
+
+class Program(NamedTuple):
+    """What the models of a population share. Static."""
+
+    network: types.Network
+    optimizer: optax.GradientTransformation
+    kernel: attacks.Kernel
+    recipe: training.Recipe
+
+
+def one_step(
+    state: training.TrainState,
+    member: Member,
+    order: Array,
+    index: Array,
+    pixels: Array,
+    labels: Array,
+    epoch: Array,
+    *,
+    preparing: bool,
+    program: Program,
+) -> tuple[training.TrainState, Array]:
+    """The `index`-th step of an epoch of one model, and its loss. Pure."""
+    recipe = program.recipe
+    batch = training.take_batch(
+        pixels, labels, member.plan, order, index, recipe.batch_size
+    )
+    key = jax.random.fold_in(jax.random.fold_in(member.steps, epoch), index)
+    if preparing:
+        state, info = training.prepare_step(
+            state, batch, key, kernel=program.kernel, recipe=recipe
+        )
+    else:
+        state, info = training.train_step(
+            state,
+            batch,
+            key,
+            network=program.network,
+            optimizer=program.optimizer,
+            kernel=program.kernel,
+            recipe=recipe,
+        )
+    return state, info.loss
+
+
+_jitted_step = functools.partial(
+    jax.jit, static_argnames=("preparing", "program"), donate_argnums=0
+)(one_step)
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _order(key: Array, epoch: Array, count: int) -> Array:
+    return jax.random.permutation(jax.random.fold_in(key, epoch), count)
+
+
+_compiling = threading.Lock()
+
+
+def on_threads(
+    states, members, pixels, labels, epoch, preparing, program, steps
+):
+    """Each model on a host thread, step by step.
+
+    A Python loop, because inside a loop of the device XLA's CPU backend runs a
+    convolution's kernel gradient 30 times slower.
+    """
+
+    def epoch_of(index: int) -> tuple[training.TrainState, float]:
+        state, member = states[index], members[index]
+        order = _order(member.order, epoch, len(labels))
+        losses = []
+        for step in range(steps):
+            arguments = (state, member, order, step, pixels, labels, epoch)
+            if step == 0:
+                with _compiling:  # so that the first two do not both compile
+                    state, loss = _jitted_step(
+                        *arguments, preparing=preparing, program=program
+                    )
+            else:
+                state, loss = _jitted_step(
+                    *arguments, preparing=preparing, program=program
+                )
+            losses.append(jax.block_until_ready(loss))
+        return state, float(np.mean(losses))
+
+    workers = min(len(states), population.cores())
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        results = list(pool.map(epoch_of, range(len(states))))
+    return [state for state, _ in results], [loss for _, loss in results]
+
+
+@functools.partial(
+    jax.jit, static_argnames=("preparing", "program", "steps"), donate_argnums=0
+)
+def _stacked(
+    states, members, pixels, labels, epoch, preparing, program, steps
+) -> tuple[Any, Array]:
+    """An epoch of M stacked models in one program; returns losses `[M]` too."""
+
+    def of_one(state, member):
+        order = jax.random.permutation(
+            jax.random.fold_in(member.order, epoch), len(labels)
+        )
+
+        def body(index, carry):
+            state, total = carry
+            state, loss = one_step(
+                state, member, order, index, pixels, labels, epoch,
+                preparing=preparing, program=program,
+            )  # fmt: skip
+            return state, total + loss
+
+        state, total = jax.lax.fori_loop(0, steps, body, (state, jnp.zeros(())))
+        return state, total / steps
+
+    return jax.vmap(of_one)(states, members)
+
+
+def stacked(
+    states, members, width, pixels, labels, epoch, preparing, program, steps
+):
+    """The same program for a last, smaller chunk: its last model is repeated."""
+    count = len(states)
+    together = [
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *population.pad(trees, width))
+        for trees in (states, members)
+    ]
+    after, losses = _stacked(
+        *together, pixels, labels, epoch, preparing, program, steps
+    )
+    states = [
+        jax.tree.map(lambda leaf, index=index: leaf[index], after)
+        for index in range(count)
+    ]
+    return states, [float(loss) for loss in losses[:count]]
+
+

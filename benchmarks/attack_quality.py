@@ -1,0 +1,135 @@
+"""Accuracy and success of every attack in zoos, against clean models trained alike.
+
+    python -m benchmarks.attack_quality ZOO [ZOO ...]
+
+Reads `zoo.json` of folders written by `ban-jax train`, which hold clean models of the same
+architecture, and writes mean and spread over seeds with the bars below. Failed models are
+listed and are part of every mean.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from benchmarks import _timing
+
+BARS: dict[str, tuple[float | None, float]] = {
+    "adap_blend": (0.5, 1.0),
+    "badnets": (0.9, 0.03),
+    "blend": (0.9, 0.03),
+    "bpp": (0.9, 0.03),
+    "iad": (0.85, 0.05),
+    "sig": (None, 1.0),
+    "ssdt": (0.85, 0.05),
+    "wanet": (0.85, 0.05),
+}
+"""Least mean success, and how much accuracy may be lost against clean models."""
+ALL_TO_ALL = 0.85
+"""Least mean success of all-to-all attacks, as a share of the clean models' accuracy."""
+
+FIGURES = (
+    "clean_accuracy",
+    "asr",
+    "recovered_accuracy",
+    "cross_accuracy",
+    "non_victim_accuracy",
+)
+SETTINGS = (
+    "data", "image_size", "num_train", "num_test", "recipe", "badnets", "blend", "wanet",
+    "iad", "bpp", "adap_blend", "ssdt", "sig",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Attributes:
+    zoos: folders written by `ban-jax train` with equal data and recipes.
+    name: of the result file.
+    """
+
+    zoos: Annotated[tuple[str, ...], tyro.conf.Positional]
+    name: str = "attack_quality"
+
+
+def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Mean, deviation and range; None where nothing was measured."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return {
+        "n": len(known),
+        "mean": statistics.fmean(known),
+        "std": statistics.stdev(known) if len(known) > 1 else None,
+        "min": min(known),
+        "max": max(known),
+    }
+
+
+def row(
+    key: tuple[str, str, str], members: Sequence[dict[str, Any]], clean: float
+) -> dict[str, Any]:
+    """The figures of one attack on one architecture."""
+    kind, mode, architecture = key
+    figures = {name: spread([m.get(name) for m in members]) for name in FIGURES}
+    result = {
+        "attack": kind,
+        "mode": mode,
+        "architecture": architecture,
+        "models": [member["name"] for member in members],
+        "failed": [member["name"] for member in members if member["failed"]],
+        "poison_rate": sorted({m["poison_rate"] for m in members if m["poison_rate"]}),
+        "seconds": spread([member["seconds"] for member in members]),
+        **figures,
+    }
+    if kind == "clean":
+        return result
+    lost = clean - figures["clean_accuracy"]["mean"]
+    least, allowed = BARS[kind]
+    if mode == "all_to_all":
+        least = ALL_TO_ALL * clean
+    asr = figures["asr"]["mean"]
+    return {
+        **result,
+        "accuracy_lost": lost,
+        "least_asr": least,
+        "most_accuracy_lost": allowed,
+        "reached": (least is None or asr >= least) and lost <= allowed,
+    }
+
+
+def main(flags: Flags) -> None:
+    """Prints and writes the table."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]]
+    groups, settings = collections.defaultdict(list), []
+    for zoo in flags.zoos:
+        with open(os.path.join(zoo, "zoo.json"), encoding="utf-8") as file:
+            for entry in json.load(file):
+                key = (entry["kind"], entry["mode"] or "", entry["architecture"])
+                groups[key].append(entry)
+        with open(os.path.join(zoo, "config.json"), encoding="utf-8") as file:
+            made = json.load(file)
+            settings.append({name: made[name] for name in SETTINGS})
+    table = []
+    for key, members in sorted(groups.items()):
+        alike = groups[("clean", "", key[2])]
+        clean = statistics.fmean(member["clean_accuracy"] for member in alike)
+        table.append(row(key, members, clean))
+        line = table[-1]
+        asr = f"ASR {line['asr']['mean']:.3f}" if line["asr"] else ""
+        print(
+            f"{' '.join(key):36} n {len(members)}  accuracy "
+            f"{line['clean_accuracy']['mean']:.3f}  {asr}  "
+            f"failed {len(line['failed'])}  reached {line.get('reached', '')}"
+        )
+    _timing.write_result(flags.name, {"settings": settings, "table": table})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags, args=sys.argv[1:]))

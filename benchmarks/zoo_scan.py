@@ -1,0 +1,141 @@
+"""One real `ban-jax scan` of a labelled zoo: verdicts per attack, and wall time.
+
+    python -m benchmarks.zoo_scan ZOO --data digits --out FOLDER
+
+Runs the command in a process of its own, its start and its compilations included, and
+compares `results.jsonl` with the zoo's ground truth. Models whose backdoor failed in
+training have rows of their own.
+"""
+
+import collections
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from ban_jax import results, verdict
+from benchmarks import _timing
+from benchmarks.detection_quality import labelled, wilson
+
+Record = results.Record
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """What is scanned, with the defaults of `ban-jax scan`.
+
+    Attributes:
+      zoo: folder written by `ban-jax train`.
+      out: the scan's folder; what it holds already is not scanned again, and then no
+        time is reported.
+      data: clean images.
+      data_dir: TFDS's folder.
+      image_size: side the images are resized to.
+      mode: detector.
+      name: of the result file.
+      results: its folder.
+    """
+
+    zoo: Annotated[str, tyro.conf.Positional]
+    out: str
+    data: str = "digits"
+    data_dir: str | None = None
+    image_size: int | None = None
+    mode: str = "targeted"
+    name: str = "zoo_scan"
+    results: str | None = None
+
+
+def scan(flags: Flags, paths: Sequence[str]) -> tuple[float, int]:
+    """Wall seconds and exit code of the command."""
+    command = [sys.executable, "-m", "ban_jax.cli", "scan", *paths]
+    for flag in ("out", "data", "data_dir", "image_size", "mode"):
+        value = getattr(flags, flag)
+        if value is not None:
+            command += [f"--{flag.replace('_', '-')}", str(value)]
+    start = time.perf_counter()
+    code = subprocess.run(command, check=False).returncode
+    return time.perf_counter() - start, code
+
+
+def row(records: Sequence[Record], truth: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of one group, all clean or all backdoored."""
+    count = len(records)
+    flagged = [r for r in records if r["verdict"] == "backdoored"]
+    named = [r for r in flagged if r["target"] == truth[r["path"]]["target"]]
+    figures = {
+        "models": count,
+        "inconclusive": sum(r["verdict"] == "inconclusive" for r in records),
+        "flagged": wilson(len(flagged), count),
+    }
+    if truth[records[0]["path"]]["kind"] != "clean":
+        figures["flagged_with_right_target"] = wilson(len(named), count)
+    return figures
+
+
+def main(flags: Flags) -> None:
+    """Scans, prints and writes the tables."""
+    machine = _timing.hardware()
+    truth = labelled(flags.zoo)
+    path = os.path.join(flags.out, "results.jsonl")
+    fresh = not os.path.exists(path)
+    seconds, code = scan(flags, sorted(truth))
+    if code not in (0, 1, 2):
+        sys.exit(f"the scan ended with exit code {code}")
+    records = {record["path"]: record for record in results.load(path)}
+    tables = {}
+    for baseline in ("within", "population"):
+        judged = verdict.judge_all(
+            [records[name] for name in sorted(truth)], baseline=baseline
+        )
+        groups = collections.defaultdict(list)
+        for record in judged:
+            entry = truth[record["path"]]
+            kind = f"{entry['kind']}{', failed' if entry.get('failed') else ''}"
+            groups[(kind, entry["architecture"])].append(record)
+            groups[(kind, "all")].append(record)
+            if entry["kind"] != "clean" and not entry.get("failed"):
+                groups[("all that worked", "all")].append(record)
+        tables[baseline] = [
+            {"attack": kind, "architecture": arch, **row(members, truth)}
+            for (kind, arch), members in sorted(groups.items())
+        ]
+        print(f"baseline {baseline}")
+        for line in tables[baseline]:
+            share, low, high = line["flagged"]
+            print(
+                f"  {line['attack']:24} {line['architecture']:18} {line['models']:4} "
+                f"flagged {share:.2f} ({low:.2f}-{high:.2f})"
+            )
+    timing = (
+        {
+            "wall_seconds": round(seconds, 1),
+            "candidates_per_minute": round(60 * len(truth) / seconds, 1),
+        }
+        if fresh
+        else {"wall_seconds": None, "candidates_per_minute": None}
+    )
+    print(timing)
+    _timing.write_result(
+        flags.name,
+        {
+            "candidates": len(truth),
+            **timing,
+            "mode": flags.mode,
+            "tables": tables,
+            "failed_backdoors": [
+                entry["name"] for entry in truth.values() if entry.get("failed")
+            ],
+        },
+        machine=machine,
+        folder=flags.results,
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags, args=sys.argv[1:]))

@@ -68,11 +68,10 @@ def measure(
     def predictions(change: Any) -> np.ndarray:
         found = []
         for start in range(0, limit, batch):
-            # One shape for all batches: the last is filled up, the filling cut off.
-            pixels = test.pixels[start : start + batch]
-            missing = batch - len(pixels)
-            pixels = np.pad(pixels, [(0, missing)] + [(0, 0)] * (pixels.ndim - 1))
-            images = change(_to_float(pixels), start)
+            # One shape for all batches: the last is filled up with first images, since
+            # crossed images borrow from others, and what they give is cut off.
+            chosen = np.arange(start, start + batch) % len(test.pixels)
+            images = change(_to_float(test.pixels[chosen]), start)
             found.append(np.asarray(_predict(variables, images, network=network)))
         return np.concatenate(found)[:limit]
 

@@ -152,7 +152,9 @@ def train_population(
         for first in range(0, len(members), chunk):
             some = members[first : first + chunk]
             began = time.perf_counter()
-            saves = [saves_of(pupil, recipe, folder) for pupil in some] if folder else []
+            saves = (
+                [saves_of(pupil, recipe, folder) for pupil in some] if folder else []
+            )
             states, losses = _train_chunk(
                 program, some, train, test, pixels, labels, done,
                 begin=start(module, program, some, train, normalisation),

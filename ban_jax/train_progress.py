@@ -13,7 +13,7 @@ from orbax.checkpoint import v1 as ocp
 
 FOLDER = ".progress"
 """Hidden, so that no scan takes an unfinished model for a candidate."""
-_ADVICE = "delete the folder to train its models from the start"
+_ADVICE = "delete the folder to train it from the start"
 
 
 class SaveError(ValueError):

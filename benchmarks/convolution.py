@@ -3,8 +3,9 @@
     python -m benchmarks.convolution
 
 Per model and call, in milliseconds: `forward`; `input`, forward and the gradient for the
-activations, all that a noise search takes; both for one model and for four stacked by
-`jax.vmap`, and, for one model, `input` as the body of a loop.
+activations, all that a noise search takes; `kernel`, forward and the gradient for the
+kernel, what training takes besides. The first two for one model and for four stacked by
+`jax.vmap`; for one model, both gradients also as the body of a loop.
 """
 
 import dataclasses
@@ -27,8 +28,11 @@ SHAPES = (
     (16, 32, 32, 1),
     (8, 64, 64, 1),
     (4, 128, 128, 1),
+    (2, 128, 128, 1),
 )
-"""Side of the image, input and output channels, stride: ResNet18 of width 16."""
+"""Side of the image, input and output channels, stride: ResNet18 of width 16.
+
+The last one is its last stage where images have 16x16 pixels."""
 LOOP = 8
 
 
@@ -52,14 +56,23 @@ def measure(flags: Flags, shape: tuple[int, int, int, int], lowering: str) -> di
         convolution.conv2d, stride=stride, padding=1, lowering=lowering
     )
 
-    def with_gradient(x, kernel):
-        return jax.value_and_grad(lambda x: jnp.sum(jnp.square(conv(x, kernel))))(x)
+    def loss(x, kernel):
+        return jnp.sum(jnp.square(conv(x, kernel)))
 
-    def loop(x, kernel):
+    with_input = jax.value_and_grad(loss)
+    with_kernel = jax.value_and_grad(loss, argnums=1)
+
+    def input_loop(x, kernel):
         def body(_, x):
-            return x - 1e-3 * with_gradient(x, kernel)[1]
+            return x - 1e-3 * with_input(x, kernel)[1]
 
         return lax.fori_loop(0, LOOP, body, x)
+
+    def kernel_loop(x, kernel):
+        def body(_, kernel):
+            return kernel - 1e-6 * with_kernel(x, kernel)[1]
+
+        return lax.fori_loop(0, LOOP, body, kernel)
 
     def milliseconds(function: Callable, models: int, calls: int = 1) -> float:
         keys = jax.random.split(jax.random.key(0))
@@ -76,10 +89,12 @@ def measure(flags: Flags, shape: tuple[int, int, int, int], lowering: str) -> di
 
     return {
         "forward": milliseconds(conv, 1),
-        "input": milliseconds(with_gradient, 1),
-        "input_in_a_loop": milliseconds(loop, 1, LOOP),
+        "input": milliseconds(with_input, 1),
+        "input_in_a_loop": milliseconds(input_loop, 1, LOOP),
+        "kernel": milliseconds(with_kernel, 1),
+        "kernel_in_a_loop": milliseconds(kernel_loop, 1, LOOP),
         "forward_stacked": milliseconds(conv, flags.models),
-        "input_stacked": milliseconds(with_gradient, flags.models),
+        "input_stacked": milliseconds(with_input, flags.models),
     }
 
 

@@ -21,6 +21,8 @@ from ban_jax.types import Array, NormMode, Variables
 EPSILON = 1e-5
 MOMENTUM = 0.1
 """PyTorch's convention: the weight of the new statistic, not of the old one."""
+DTYPES = ("float32", "bfloat16")
+"""What convolutions can compute in."""
 
 
 class Norm(nn.Module):
@@ -39,7 +41,7 @@ class Norm(nn.Module):
     def __call__(
         self, x: Array, mode: NormMode, statistics: tuple[Array, Array] | None = None
     ) -> Array:
-        """Normalises `x [B, H, W, C]`.
+        """Normalises `x [B, H, W, C]`, keeping its dtype.
 
         Args:
           x: activations.
@@ -68,7 +70,11 @@ class Norm(nn.Module):
 
 @jax.custom_vjp
 def batch_statistics(x: Array) -> tuple[Array, Array]:
-    """Mean and biased variance `[C]` of `x [..., C]`, in two passes."""
+    """Mean and biased variance `[C]` of `x [..., C]`, in two passes.
+
+    At least float32, whatever the dtype of `x`.
+    """
+    x = widened(x)
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axis=axes)
     return mean, jnp.mean(jnp.square(x - along_channels(mean, x)), axis=axes)
@@ -86,7 +92,8 @@ def _batch_statistics_backward(residuals, cotangents):
     count = x.size // x.shape[-1]
     slope = var_gradient * (2 / count)
     level = mean_gradient / count - mean * slope
-    return (x * along_channels(slope, x) + along_channels(level, x),)
+    gradient = widened(x) * along_channels(slope, x) + along_channels(level, x)
+    return (gradient.astype(x.dtype),)
 
 
 batch_statistics.defvjp(_batch_statistics_forward, _batch_statistics_backward)
@@ -94,27 +101,39 @@ batch_statistics.defvjp(_batch_statistics_forward, _batch_statistics_backward)
 
 @jax.custom_vjp
 def _affine(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
-    """`(x - mean) * factor + bias`, channel by channel: `[..., C]`."""
-    return x * along_channels(factor, x) + along_channels(bias - mean * factor, x)
+    """`(x - mean) * factor + bias`, channel by channel: `[..., C]` in the dtype of x."""
+    shift = along_channels(bias - mean * factor, x)
+    return (widened(x) * along_channels(factor, x) + shift).astype(x.dtype)
 
 
 def _affine_forward(x, mean, factor, bias):
-    return _affine(x, mean, factor, bias), (x, mean, factor)
+    return _affine(x, mean, factor, bias), (x, mean, factor, bias)
 
 
 def _affine_backward(residuals, cotangent):
     """The factor's gradient is summed about the mean: about zero it would cancel."""
-    x, mean, factor = residuals
+    x, mean, factor, bias = residuals
+    cotangent = widened(cotangent)
     axes = tuple(range(x.ndim - 1))
     total = jnp.sum(cotangent, axis=axes)
     # Hidden from XLA, which would keep the variance's `x - mean` in memory for this: a
     # tenth of the step's time on CPU.
     center = along_channels(jax.lax.optimization_barrier(mean), x)
-    moment = jnp.sum(cotangent * (x - center), axis=axes)
-    return cotangent * along_channels(factor, x), -factor * total, moment, total
+    moment = jnp.sum(cotangent * (widened(x) - center), axis=axes)
+    return (
+        (cotangent * along_channels(factor, x)).astype(x.dtype),
+        (-factor * total).astype(mean.dtype),
+        moment.astype(factor.dtype),
+        total.astype(bias.dtype),
+    )
 
 
 _affine.defvjp(_affine_forward, _affine_backward)
+
+
+def widened(x: Array) -> Array:
+    """The same values in float32 where the dtype is a narrower one."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def along_channels(vector: Array, x: Array) -> Array:
@@ -123,7 +142,10 @@ def along_channels(vector: Array, x: Array) -> Array:
 
 
 class Conv(nn.Module):
-    """A square convolution with PyTorch's symmetric padding and default initialiser."""
+    """A square convolution with PyTorch's symmetric padding and default initialiser.
+
+    Computes in the dtype of its input, to which the kernel is rounded.
+    """
 
     filters: int
     size: int = 3
@@ -137,13 +159,18 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.filters)
         kernel = self.param("kernel", torch_uniform, shape, math.prod(shape[:-1]))
         y = convolution.conv2d(
-            x, kernel, stride=self.stride, padding=self.padding, lowering=self.lowering
+            x,
+            kernel.astype(x.dtype),
+            stride=self.stride,
+            padding=self.padding,
+            lowering=self.lowering,
         )
         if self.use_bias:
             bias = self.param(
                 "bias", torch_uniform, (self.filters,), math.prod(shape[:-1])
             )
-            y += along_channels(bias, y)
+            # Widened for the bias's gradient, a sum over all pixels.
+            y = (widened(y) + along_channels(bias, y)).astype(x.dtype)
         return y
 
 
@@ -177,6 +204,8 @@ class Classifier(nn.Module):
       in_channels: C of the images.
       stem: first layers, one of the family's `stems`.
       lowering: how convolutions are computed, see `ban_jax.convolution`.
+      dtype: of the convolutions and of the activations between them, one of `DTYPES`.
+        Parameters, statistics, features and logits are those of `float32` all the same.
 
     The pixel normalisation is a collection of its own, `normalisation/{mean,std}`
     `[C]`, identity until a checkpoint's own constants are put there: models trained
@@ -188,6 +217,7 @@ class Classifier(nn.Module):
     in_channels: int = 3
     stem: str = "cifar"
     lowering: convolution.Lowering = "native"
+    dtype: str = "float32"
 
     stems: ClassVar[tuple[str, ...]] = ("cifar",)
     minimum_width: ClassVar[int] = 1
@@ -211,6 +241,8 @@ class Classifier(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} has the stems {self.stems}, got {self.stem!r}"
             )
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {DTYPES}, got {self.dtype!r}")
         super().__post_init__()
 
     def setup(self) -> None:
@@ -219,7 +251,10 @@ class Classifier(nn.Module):
         self.pixel_std = self.variable("normalisation", "std", jnp.ones, shape)
 
     def normalise(self, images: Array) -> Array:
-        """`[B, H, W, C]` in [0, 1] to the scale the model was trained on."""
+        """`[B, H, W, C]` in [0, 1] to the scale the model was trained on.
+
+        The result has the dtype that the convolutions are to compute in.
+        """
         height, width, channels = images.shape[1:]
         if channels != self.in_channels:
             raise ValueError(
@@ -233,10 +268,15 @@ class Classifier(nn.Module):
                 "has no pixel left"
             )
         mean = along_channels(self.pixel_mean.value, images)
-        return (images - mean) / along_channels(self.pixel_std.value, images)
+        pixels = (images - mean) / along_channels(self.pixel_std.value, images)
+        # `float32` is no cast: float64 images stay what they are.
+        return pixels.astype(jnp.bfloat16) if self.dtype == "bfloat16" else pixels
 
     def features(self, images: Array, mode: NormMode) -> Array:
-        """`[B, H, W, C]` -> `[B, h, w, c]`, the activations a feature mask acts on."""
+        """`[B, H, W, C]` -> `[B, h, w, c]`, the activations a feature mask acts on.
+
+        At least float32: masks are searched for in the features' dtype.
+        """
         raise NotImplementedError
 
     def head(self, features: Array, mode: NormMode) -> Array:

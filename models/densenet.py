@@ -95,7 +95,7 @@ class DenseNet(common.Classifier):
                 )
             if index < len(self.blocks):
                 x = getattr(self, f"trans{index}")(x, mode, statistics)
-        return x
+        return common.widened(x)
 
     def head(self, features: Array, mode: NormMode) -> Array:
         x = jax.nn.relu(self.bn(features, mode))

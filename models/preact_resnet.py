@@ -61,7 +61,7 @@ class PreActResNet(common.Classifier):
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 x = block(x, mode)
-        return x
+        return common.widened(x)
 
     def head(self, features: Array, mode: NormMode) -> Array:
         return self.linear(common.global_average(features))

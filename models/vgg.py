@@ -49,7 +49,7 @@ class VGG(common.Classifier):
                 x = layer(x, mode)
             elif isinstance(layer, common.Conv):
                 x = layer(x)
-        return x
+        return common.widened(x)
 
     def head(self, features: Array, mode: NormMode) -> Array:
         return self.classifier(common.global_average(features))

@@ -481,19 +481,25 @@ def test_a_killed_run_goes_on_from_its_last_save_with_the_same_result(
         assert_same_bits(one, other)
 
 
-def test_saves_are_dropped_once_all_models_of_a_chunk_were_taken(tmp_path):
+def test_a_models_saves_are_dropped_once_it_was_taken(tmp_path):
     run = saved([PATCH, NOISE, CLEAN], tmp_path, Killed(), stacked=False, chunk=2)
-    first = next(run)
-    assert first.pupil == PATCH and populations(tmp_path) == 1
-    next(run)
-    assert populations(tmp_path) == 1
-    next(run)
-    assert populations(tmp_path) == 1
-    assert list(run) == [] and populations(tmp_path) == 0
+    assert next(run).pupil == PATCH and saved_models(tmp_path) == 2
+    assert next(run).pupil == NOISE and saved_models(tmp_path) == 1
+    assert next(run).pupil == CLEAN and saved_models(tmp_path) == 1
+    assert list(run) == [] and saved_models(tmp_path) == 0
     assert os.listdir(tmp_path) == []
 
 
-def populations(folder):
+def test_models_not_taken_go_on_from_their_saves_in_another_chunk(tmp_path):
+    run = saved([PATCH, NOISE], tmp_path, Killed(), stacked=False, chunk=2)
+    assert next(run).pupil == PATCH
+    run.close()
+    rest = Killed()
+    list(saved([NOISE, CLEAN], tmp_path, rest, stacked=False, chunk=2))
+    assert rest.epochs == [3, 1, 2, 3]
+
+
+def saved_models(folder):
     path = os.path.join(folder, train_progress.FOLDER)
     return len(os.listdir(path)) if os.path.isdir(path) else 0
 
@@ -522,7 +528,7 @@ def test_a_save_of_a_wider_network_is_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         list(saved([PATCH], tmp_path, Killed(1), stacked=False))
     wider = Small(num_classes=10, width=5, in_channels=1)
-    with pytest.raises(train_progress.SaveError, match="not a save of these models"):
+    with pytest.raises(train_progress.SaveError, match="not a save of this model"):
         list(saved([PATCH], tmp_path, Killed(), stacked=False, module=wider))
 
 

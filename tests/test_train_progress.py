@@ -60,7 +60,7 @@ def test_a_save_of_other_models_is_refused_by_path(progress, other):
     progress.save(1, states(1.0))
     with pytest.raises(
         train_progress.SaveError,
-        match="epoch_00001: not a save of these models; delete the folder",
+        match="epoch_00001: not a save of this model; delete the folder",
     ):
         progress.load(other)
 

@@ -127,11 +127,12 @@ class GeneratorAttack:
 
     Attributes:
       width: channels of their first level.
-      density: share of the pixels a mask may cover freely.
-      density_weight: of the loss on what it covers beyond.
+      density: a mask's pixels cost what they exceed this by.
+      density_weight: of that cost, averaged over the pixels.
       diversity: weight of the loss on triggers that are more alike than their images.
       learning_rate: of Adam, divided by ten at the released code's milestones.
       preparation: epochs of the mask alone, as a share of the classifier's.
+      cover: crossed images for every poisoned one, at most 1.
       released: does as the released code does: the pattern's gradients, never cleared,
         sum up over all steps; and SSDT compares triggers by the distance of other images
         than theirs.
@@ -143,6 +144,7 @@ class GeneratorAttack:
     diversity: float = 1.0
     learning_rate: float = 0.01
     preparation: float = 25 / 175
+    cover: float = 1.0
     released: bool = False
 
     def preparation_epochs(self, epochs: int) -> int:
@@ -154,7 +156,7 @@ class GeneratorAttack:
 
 
 def levels_for(image_shape: tuple[int, int, int]) -> int:
-    """Halvings that leave at least two pixels, three at most."""
+    """Three as in the paper, but two below 24 pixels, as the paper has for small images."""
     smallest = min(image_shape[:2])
     if smallest < 4:
         raise ValueError(
@@ -210,6 +212,11 @@ def kernel(
     Raises:
       ValueError: when poisoned and crossed images do not fit into a batch.
     """
+    if not 0 <= settings.cover <= 1:
+        raise ValueError(
+            "a generator attack's crossed images for every poisoned one must be in "
+            f"[0, 1], got {settings.cover:g}"
+        )
     if not 1 <= capacity <= schedule.batch_size // 2:
         raise ValueError(
             f"a generator attack on batches of {schedule.batch_size} can poison 1 to "
@@ -249,7 +256,7 @@ def kernel(
         return show(images, pattern, mask_of(learner.mask, others))
 
     def teach(state: AttackState, key: Array, batch: Batch) -> Lesson:
-        """Poisoned images first, as many crossed ones next, the rest clean.
+        """Poisoned images first, crossed ones next, the rest clean.
 
         The images are in random order: the first ones may give way to poisoned ones from
         anywhere in the batch, and the second half lends its triggers to the crossed ones.
@@ -278,7 +285,8 @@ def kernel(
         images = batch.images.at[_where(place < count, place)].set(
             poisoned, mode="drop"
         )
-        images = images.at[_where(place < count, count + place)].set(
+        crossed_count = jnp.floor(settings.cover * count + 1e-6)
+        images = images.at[_where(place < crossed_count, count + place)].set(
             crossed, mode="drop"
         )
         labels = batch.labels.at[_where(place < count, place)].set(

@@ -24,7 +24,7 @@ class IAD(generator.GeneratorAttack):
 
     @property
     def policy(self) -> Policy:
-        return Policy(rate=self.rate, cover=1.0, per_batch=True)
+        return Policy(rate=self.rate, cover=self.cover, per_batch=True)
 
     def kernel(self, schedule: Schedule, rate: float, num_classes: int) -> Kernel:
         del num_classes

@@ -345,6 +345,21 @@ def test_poisoned_images_beyond_the_capacity_stay_clean():
     np.testing.assert_array_equal(lesson.images[6:], IMAGES[6:])
 
 
+@pytest.mark.parametrize(("cover", "crossed"), [(0.0, 0), (0.4, 1), (0.7, 2)])
+def test_fewer_images_are_crossed_where_fewer_covers_are_asked_for(cover, crossed):
+    settings = dataclasses.replace(SETTINGS, cover=cover)
+    lesson = teach(3, 5, 8, kernel=generator.kernel(settings, SCHEDULE, CAPACITY))
+    changed = np.any(lesson.images[3:] != np.array(IMAGES)[3:], axis=(1, 2, 3))
+    np.testing.assert_array_equal(np.flatnonzero(changed), np.arange(crossed))
+
+
+@pytest.mark.parametrize("cover", [-0.1, 1.5])
+def test_an_impossible_share_of_crossed_images_is_refused(cover):
+    settings = dataclasses.replace(SETTINGS, cover=cover)
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
+        generator.kernel(settings, SCHEDULE, CAPACITY)
+
+
 def test_no_image_of_a_half_poisoned_batch_is_crossed_with_itself():
     half = BATCH // 2
     kernel = generator.kernel(SETTINGS, SCHEDULE, half)

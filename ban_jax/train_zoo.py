@@ -1,6 +1,7 @@
 """`ban-jax train`: populations of clean and backdoored models with ground truth."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import tyro
 
 import ban_jax
-from ban_jax import attacks as kinds  # a flag is called attacks
+from ban_jax import attacks as kinds  # `attacks` is a flag
 from ban_jax import (
     checkpoints,
     convolution,
@@ -155,7 +156,10 @@ def train_zoo(config: TrainConfig) -> list[dict[str, Any]]:
         )
         for name in config.arch
     }
-    modules = {name: spec.create(lowering=lowering) for name, spec in specs.items()}
+    modules = {
+        name: spec.create(lowering=lowering, dtype=config.dtype)
+        for name, spec in specs.items()
+    }
     for arch, group in pupils.items():
         models.abstract_variables(modules[arch], min(train.image_shape[:2]))
         for pupil in group:
@@ -185,12 +189,10 @@ def train_zoo(config: TrainConfig) -> list[dict[str, Any]]:
             chunk=config.chunk,
             folder=config.out,
             save_seconds=60 * config.save_minutes,
-            report=lambda report, arch=arch: print(
-                clock.line(arch, report), flush=True
-            ),
+            report=functools.partial(clock.show, arch),
         ):
             entry = _save(folder, trained, specs[arch], config, train, test)
-            clock.done(arch, trained)
+            clock.done()
             print(f"{_summary(entry)}  {clock.estimate()}", flush=True)
     print(folder.summarise(), end="")
     return folder.entries
@@ -280,13 +282,17 @@ class Clock:
         """Models not finished."""
         return self._total - self._finished
 
-    def done(self, arch: str, trained: Trained) -> None:
+    def done(self) -> None:
         """A model is finished."""
         self._finished += 1
         self._running = max(0.0, self._running - 1.0)
 
+    def show(self, arch: str, report: Report) -> None:
+        """Prints a line of progress."""
+        print(self.line(arch, report), flush=True)
+
     def line(self, arch: str, report: Report) -> str:
-        """A line of progress."""
+        """Epochs, losses, metrics and the time left."""
         self._running = len(report.pupils) * report.epoch / report.epochs
         losses = f"loss {np.mean(report.losses):.3f}"
         if len(report.losses) > 1:
@@ -412,7 +418,7 @@ def _entry(
         "victim": pupil.spec.victim,
         "mode": None if clean else pupil.spec.mode,
         "trigger": pupil.attack.describe(train.image_shape),
-        "attack": dataclasses.asdict(pupil.attack),
+        "attack": dict(vars(pupil.attack)),
         "poison_rate": None if clean else pupil.spec.rate,
         "architecture": spec.architecture,
         "width": spec.width,

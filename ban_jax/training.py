@@ -146,7 +146,9 @@ def take_batch(
     """
     chosen = jax.lax.dynamic_slice_in_dim(order, index * size, size)
     roles = jnp.maximum(plan.roles[chosen], plan.slots)
-    return Batch(data.to_float(pixels[chosen]), labels[chosen], roles, plan.mapping)
+    return Batch(
+        data.to_float(pixels[chosen]), labels[chosen], roles, jnp.asarray(plan.mapping)
+    )
 
 
 def augment(key: Array, images: Array, *, crop: int, flip: bool) -> Array:
@@ -287,6 +289,8 @@ def prepare_step(
       key: PRNG key, consumed.
       kernel, recipe: static; the kernel has a preparation.
     """
+    if kernel.preparation is None:
+        raise ValueError("this attack has no preparation")
     augment_key, attack_key = jax.random.split(key)
     images = augment(augment_key, batch.images, crop=recipe.crop, flip=recipe.flip)
     attack, loss = kernel.preparation.step(state.attack, attack_key, images)

@@ -102,8 +102,8 @@ batch_statistics.defvjp(_batch_statistics_forward, _batch_statistics_backward)
 @jax.custom_vjp
 def _affine(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
     """`(x - mean) * factor + bias`, channel by channel: `[..., C]` in the dtype of x."""
-    shift = along_channels(bias - mean * factor, x)
-    return (widened(x) * along_channels(factor, x) + shift).astype(x.dtype)
+    scaled = widened(x) * along_channels(factor, x)
+    return (scaled + along_channels(bias - mean * factor, x)).astype(x.dtype)
 
 
 def _affine_forward(x, mean, factor, bias):

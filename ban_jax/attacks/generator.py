@@ -155,7 +155,7 @@ class GeneratorAttack:
         return init(key, image_shape, self)
 
 
-def levels_for(image_shape: tuple[int, int, int]) -> int:
+def levels_for(image_shape: Sequence[int]) -> int:
     """Three as in the paper, but two below 24 pixels, as the paper has for small images."""
     smallest = min(image_shape[:2])
     if smallest < 4:
@@ -181,7 +181,7 @@ def init(
 
 def networks(
     settings: GeneratorAttack,
-    image_shape: tuple[int, int, int],
+    image_shape: Sequence[int],
     lowering: convolution.Lowering,
 ) -> tuple[Generator, Generator]:
     """G and M for images of `(H, W, C)`."""
@@ -234,14 +234,16 @@ def kernel(
         module, _ = networks(settings, images.shape[1:], schedule.lowering)
         variables = {"params": params, "batch_stats": statistics}
         if mode != "update":
-            return module.apply(variables, images, mode), statistics
+            drawn: Any = module.apply(variables, images, mode)
+            return drawn, statistics
         drawn, updated = module.apply(variables, images, mode, mutable=["batch_stats"])
         return drawn, updated["batch_stats"]
 
     def mask_of(mask: Variables, images: Array) -> Array:
         """`[B, H, W, 1]`, nearly 0 or 1."""
         _, module = networks(settings, images.shape[1:], schedule.lowering)
-        return harden(module.apply(mask, images, "stored"))
+        drawn: Any = module.apply(mask, images, "stored")
+        return harden(drawn)
 
     def trigger(state: AttackState, images: Array) -> Array:
         learner: Learner = state.fixed

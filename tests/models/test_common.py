@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from ban_jax.models import common
 
 def norm(x, mode, *, mean=0.0, var=1.0, scale=1.0, bias=0.0):
     """Output and new statistics of one normalisation layer over `x [B, H, W, C]`."""
-    fill = functools.partial(jnp.full, (x.shape[-1],), dtype=x.dtype)
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    fill = functools.partial(jnp.full, (x.shape[-1],), dtype=dtype)
     variables = {
         "params": {"scale": fill(scale), "bias": fill(bias)},
         "batch_stats": {"mean": fill(mean), "var": fill(var)},
@@ -77,6 +79,32 @@ def test_gradients_of_first_and_second_order_match_finite_differences(mode):
 
         arguments = (x, jnp.asarray([0.5, 2.0]), jnp.asarray([0.1, -1.0]))
         check_grads(output, arguments, order=2, modes=["rev"], atol=1e-3, rtol=1e-3)
+
+
+def test_bfloat16_is_normalised_by_statistics_in_float32():
+    deviations = np.random.default_rng(0).normal(size=(32, 16, 16, 2))
+    x = jnp.asarray(deviations + 1, jnp.bfloat16)
+    same = np.asarray(x, np.float32)
+    mean, var = common.batch_statistics(x)
+    np.testing.assert_allclose(mean, same.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(var, same.var((0, 1, 2)), rtol=1e-5)
+    y, stats = norm(x, "update")
+    assert (y.dtype, stats["mean"].dtype) == (jnp.bfloat16, jnp.float32)
+    expected = (same - mean[None, None, None]) / np.sqrt(var)[None, None, None]
+    np.testing.assert_allclose(np.asarray(y, np.float32), expected, atol=2e-2)
+
+
+@pytest.mark.parametrize("mode", ["stored", "batch"])
+def test_every_cotangent_has_the_dtype_of_its_input(mode):
+    x = jax.random.normal(jax.random.key(0), (3, 2, 2, 2), jnp.bfloat16)
+    layer = common.Norm()
+    variables = layer.init(jax.random.key(0), x, mode)
+
+    def loss(variables, x):
+        return jnp.sum(jnp.sin(layer.apply(variables, x, mode)))
+
+    gradients = jax.grad(loss, argnums=(0, 1))(variables, x)
+    chex.assert_trees_all_equal_shapes_and_dtypes(gradients, (variables, x))
 
 
 def test_statistics_given_are_statistics_used():

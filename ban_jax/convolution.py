@@ -13,6 +13,7 @@
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import jax
@@ -90,7 +91,7 @@ def _windows(x: Array, size: tuple[int, int], stride: int, padding: int) -> list
     ]
 
 
-def _suited(lowering: str, image: tuple[int, int], kernel: tuple[int, int]) -> str:
+def _suited(lowering: str, image: Sequence[int], kernel: Sequence[int]) -> str:
     """The lowering, or `im2col` for `native` where the kernel has more pixels.
 
     XLA exchanges image and kernel there, and its CPU backend has no fast routine for what

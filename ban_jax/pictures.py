@@ -12,8 +12,8 @@ SIDE, MARGIN, CAPTION = 128, 8, 18
 def contact_sheet(clean: np.ndarray, triggered: np.ndarray) -> Image.Image:
     """Three rows of pictures, captioned.
 
-    The difference is shown around mid-grey, stretched so that its largest value is
-    black or white; the caption says how much.
+    The difference is shown around mid-grey, stretched so that its largest value, which
+    the caption says, is black or white.
 
     Args:
       clean: `[N, H, W, C]` in [0, 1], one or three channels.
@@ -22,7 +22,7 @@ def contact_sheet(clean: np.ndarray, triggered: np.ndarray) -> Image.Image:
     difference = triggered - clean
     largest = float(np.abs(difference).max())
     stretch = 0.5 / largest if largest > 0 else 1.0
-    captions = (*ROWS[:2], f"{ROWS[2]}, times {2 * stretch:.1f}")
+    captions = (*ROWS[:2], f"{ROWS[2]}, up to {largest:.2f}")
     rows = (clean, triggered, 0.5 + stretch * difference)
     width = MARGIN + len(clean) * (SIDE + MARGIN)
     sheet = Image.new("RGB", (width, len(rows) * (SIDE + MARGIN + CAPTION)), "white")

@@ -50,7 +50,7 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
             *key, str(len(members)), str(failed or ""), *cells, f"{seconds:.1f}"
         )
     text = io.StringIO()
-    rich.console.Console(file=text, width=140).print(grid)
+    rich.console.Console(file=text, width=200).print(grid)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 

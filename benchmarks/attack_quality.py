@@ -73,15 +73,16 @@ def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
 
 
 def row(
-    key: tuple[str, str, str], members: Sequence[dict[str, Any]], clean: float
+    key: tuple[str, str, str, str], members: Sequence[dict[str, Any]], clean: float
 ) -> dict[str, Any]:
-    """The figures of one attack on one architecture."""
-    kind, mode, architecture = key
+    """The figures of one attack on one architecture of one zoo."""
+    kind, mode, architecture, zoo = key
     figures = {name: spread([m.get(name) for m in members]) for name in FIGURES}
     result = {
         "attack": kind,
         "mode": mode,
         "architecture": architecture,
+        "zoo": zoo,
         "models": [member["name"] for member in members],
         "failed": [member["name"] for member in members if member["failed"]],
         "poison_rate": sorted({m["poison_rate"] for m in members if m["poison_rate"]}),
@@ -93,7 +94,7 @@ def row(
     lost = clean - figures["clean_accuracy"]["mean"]
     least, allowed = BARS[kind]
     if mode == "all_to_all":
-        least = ALL_TO_ALL * clean
+        least, allowed = ALL_TO_ALL * clean, 1.0
     asr = figures["asr"]["mean"]
     return {
         **result,
@@ -106,25 +107,30 @@ def row(
 
 def main(flags: Flags) -> None:
     """Prints and writes the table."""
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]]
-    groups, settings = collections.defaultdict(list), []
+    groups: dict[tuple[str, str, str, str], list[dict[str, Any]]]
+    groups, settings = collections.defaultdict(list), {}
     for zoo in flags.zoos:
+        title = os.path.basename(os.path.normpath(zoo))
         with open(os.path.join(zoo, "zoo.json"), encoding="utf-8") as file:
             for entry in json.load(file):
-                key = (entry["kind"], entry["mode"] or "", entry["architecture"])
+                key = (entry["kind"], entry["mode"] or "", entry["architecture"], title)
                 groups[key].append(entry)
         with open(os.path.join(zoo, "config.json"), encoding="utf-8") as file:
             made = json.load(file)
-            settings.append({name: made[name] for name in SETTINGS})
+            settings[title] = {name: made[name] for name in SETTINGS}
     table = []
     for key, members in sorted(groups.items()):
-        alike = groups[("clean", "", key[2])]
-        clean = statistics.fmean(member["clean_accuracy"] for member in alike)
+        clean = statistics.fmean(
+            member["clean_accuracy"]
+            for (kind, _, architecture, _), alike in groups.items()
+            if (kind, architecture) == ("clean", key[2])
+            for member in alike
+        )
         table.append(row(key, members, clean))
         line = table[-1]
         asr = f"ASR {line['asr']['mean']:.3f}" if line["asr"] else ""
         print(
-            f"{' '.join(key):36} n {len(members)}  accuracy "
+            f"{' '.join(key):44} n {len(members)}  accuracy "
             f"{line['clean_accuracy']['mean']:.3f}  {asr}  "
             f"failed {len(line['failed'])}  reached {line.get('reached', '')}"
         )

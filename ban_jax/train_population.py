@@ -1,5 +1,6 @@
 """Trains many models, clean and backdoored: who shares a program, saves, reports."""
 
+import concurrent.futures
 import functools
 import hashlib
 import time
@@ -314,8 +315,8 @@ def _measure(
     test: data.Dataset,
     limit: int | None = None,
 ) -> list[metrics.Metrics]:
-    return [
-        metrics.measure(
+    def one(pupil: Pupil, state: training.TrainState) -> metrics.Metrics:
+        return metrics.measure(
             state.variables,
             test,
             network=program.network,
@@ -326,5 +327,6 @@ def _measure(
             key=keys_for(pupil).metrics,
             limit=limit,
         )
-        for pupil, state in zip(pupils, states, strict=True)
-    ]
+
+    with concurrent.futures.ThreadPoolExecutor(population.cores()) as pool:
+        return list(pool.map(one, pupils, states))

@@ -87,7 +87,7 @@ def main(flags: Flags) -> None:
     seconds, code = scan(flags, sorted(truth))
     if code not in (0, 1, 2):
         sys.exit(f"the scan ended with exit code {code}")
-    records = {record["path"]: record for record in results.load(path)}
+    records = {record["path"]: record for record in results.load(path).records}
     tables = {}
     for baseline in ("within", "population"):
         judged = verdict.judge_all(

@@ -3,27 +3,27 @@
 import json
 import os
 
-from ban_jax import cli, commands, results
+from ban_jax import attacks, cli, commands, results
+from ban_jax.attacks import files
 
 NAMES = ("resnet18_w4_clean_s0", "resnet18_w4_badnets_t1_s0", "resnet18_w4_blend_t3_s0")
 
 
-def test_clean_and_backdoored_models_are_told_apart_and_targets_are_named(tmp_path):
+def test_backdoors_are_found_their_targets_named_and_stand_above_a_clean_model(
+    tmp_path,
+):
     paths = [os.path.join(commands.BUNDLED, f"{name}.safetensors") for name in NAMES]
     code = cli.main(["scan", *paths, "--data", "digits", "--out", str(tmp_path)])
     records = {
         os.path.basename(record["path"]): record
         for record in results.load(tmp_path / "results.jsonl").records
     }
-    judged = [records[f"{name}.safetensors"] for name in NAMES]
+    clean, *backdoored = [records[f"{name}.safetensors"] for name in NAMES]
     assert code == commands.FLAGGED
-    assert [record["verdict"] for record in judged] == [
-        "clean",
-        "backdoored",
-        "backdoored",
-    ]
-    assert [record["target"] for record in judged[1:]] == [1, 3]
-    assert all(record["forward_equivalents"] <= 40_000 for record in judged)
+    assert all(record["verdict"] == "backdoored" for record in backdoored)
+    assert [record["target"] for record in backdoored] == [1, 3]
+    assert clean["score"] < min(record["score"] for record in backdoored)
+    assert all(r["forward_equivalents"] <= 40_000 for r in (clean, *backdoored))
 
 
 def test_the_ground_truth_names_every_file_and_no_backdoor_failed():
@@ -33,4 +33,16 @@ def test_the_ground_truth_names_every_file_and_no_backdoor_failed():
     assert files == {entry["file"] for entry in entries}
     assert {entry["kind"] for entry in entries} == {"clean", "badnets", "blend"}
     for entry in entries:
-        assert entry["clean_accuracy"] >= 0.95 and not entry["failed"]
+        assert entry["clean_accuracy"] >= 0.95
+        assert entry["kind"] == "clean" or entry["asr"] >= 0.95
+
+
+def test_the_shipped_triggers_are_read_with_the_settings_on_record():
+    with open(os.path.join(commands.BUNDLED, "zoo.json")) as file:
+        entries = [e for e in json.load(file) if e["trigger_file"]]
+    assert len(entries) == 8
+    for entry in entries:
+        attack = attacks.create(entry["kind"], **entry["attack"])
+        path = os.path.join(commands.BUNDLED, entry["trigger_file"])
+        state = files.load(path, attack, (8, 8, 1))
+        assert state.fixed.scale.shape == (8, 8, 1)

@@ -14,14 +14,14 @@ from typing import Annotated
 import jax
 import tyro
 
-from ban_jax import commands, config, data, train_zoo
+from ban_jax import commands, config, data, train_plan, train_zoo
 
 USAGE, INTERNAL, INTERRUPTED = 4, 5, 130
 
 Command = (
     Annotated[config.ScanFlags, tyro.conf.subcommand("scan")]
     | Annotated[config.ReportFlags, tyro.conf.subcommand("report")]
-    | Annotated[train_zoo.TrainConfig, tyro.conf.subcommand("train")]
+    | Annotated[train_plan.TrainConfig, tyro.conf.subcommand("train")]
     | Annotated[config.PrepareFlags, tyro.conf.subcommand("prepare")]
 )
 
@@ -64,7 +64,7 @@ def _run(flags: Command) -> int:
             return commands.run_report(flags)
         case config.PrepareFlags():
             print(data.prepare(flags.name, flags.data_dir))
-        case train_zoo.TrainConfig():
+        case train_plan.TrainConfig():
             train_zoo.train_zoo(flags)
     return 0
 

@@ -2,8 +2,8 @@
 
   native   `lax.conv_general_dilated`, with both gradients written out as ordinary NHWC
            convolutions. Best for one model at a time, inside loops too: it is the
-           gradients that autodiff derives which XLA's CPU backend runs ten to fifty times
-           slower in a loop body. Where the kernel has more pixels than the image, as
+           gradients that autodiff derives which XLA's CPU backend runs far slower in a
+           loop body. Where the kernel has more pixels than the image, as
            im2col. Under `jax.vmap` over kernels it becomes a grouped convolution.
   shift    one `dot_general` per kernel position on a shifted view; no patch memory, and
            `jax.vmap` over kernels only adds a batch dimension.
@@ -95,7 +95,7 @@ def _suited(lowering: str, image: Sequence[int], kernel: Sequence[int]) -> str:
     """The lowering, or `im2col` for `native` where the kernel has more pixels.
 
     XLA exchanges image and kernel there, and its CPU backend has no fast routine for what
-    results: ten to twenty times slower.
+    results.
     """
     larger = kernel[0] * kernel[1] > image[0] * image[1]
     return "im2col" if lowering == "native" and larger else lowering

@@ -1,9 +1,9 @@
 """What a trigger looks like: clean images, triggered ones, and the difference."""
 
-import os
-
 import numpy as np
 from PIL import Image, ImageDraw
+
+from ban_jax import atomic
 
 ROWS = ("clean", "triggered", "difference")
 SIDE, MARGIN, CAPTION = 128, 8, 18
@@ -38,13 +38,8 @@ def contact_sheet(clean: np.ndarray, triggered: np.ndarray) -> Image.Image:
 
 def save(path: str, picture: Image.Image) -> None:
     """Writes a PNG; the file appears whole or not at all."""
-    temporary = f"{path}.partial"
-    try:
+    with atomic.replacing(path) as temporary:
         picture.save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
 
 
 def _picture(image: np.ndarray) -> Image.Image:

@@ -18,6 +18,8 @@ from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 
+from ban_jax import atomic
+
 Record = dict[str, Any]
 PathLike = str | os.PathLike[str]
 
@@ -300,19 +302,12 @@ def write_atomically(path: PathLike, data: bytes) -> None:
       ResultsError: the folder cannot be written or the disk is full.
     """
     name = os.fspath(path)
-    folder, base = os.path.split(name)
-    temporary = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.tmp")
     with _teaching(name):
-        os.makedirs(folder or ".", exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, name)
-        finally:
-            if os.path.lexists(temporary):
-                os.unlink(temporary)
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+        with atomic.replacing(name) as temporary, open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

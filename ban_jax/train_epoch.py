@@ -155,9 +155,7 @@ def _stacked(
     """An epoch of M stacked models in one program; returns losses `[M]` too."""
 
     def of_one(state, member):
-        order = jax.random.permutation(
-            jax.random.fold_in(member.order, epoch), len(labels)
-        )
+        order = _order(member.order, epoch, len(labels))
 
         def body(index, carry):
             state, total = carry

@@ -159,7 +159,7 @@ def train_population(
             states, losses = _train_chunk(
                 program, some, train, test, pixels, labels, done,
                 begin=start(module, program, some, train, normalisation),
-                width=chunk if stacked else None,
+                width=min(chunk, len(members)) if stacked else None,
                 saves=saves, save_seconds=save_seconds,
                 report=report, report_seconds=report_seconds,
             )  # fmt: skip

@@ -4,7 +4,7 @@
 model is in the list only once its file is whole: what is not listed is made again.
 """
 
-import contextlib
+import functools
 import json
 import os
 import shutil
@@ -13,7 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ban_jax import zoo_table
+from ban_jax import atomic, zoo_table
 
 INDEX, CONFIG, SUMMARY = "zoo.json", "config.json", "summary.txt"
 
@@ -97,12 +97,7 @@ class ZooFolder:
     def summarise(self) -> str:
         """Writes the table of all models, and returns it."""
         text = zoo_table.table(self.entries)
-
-        def write(path: str) -> None:
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
-
-        self.write(SUMMARY, write)
+        self.write(SUMMARY, functools.partial(_write_text, text))
         return text
 
     def add(self, entry: Mapping[str, Any]) -> None:
@@ -128,19 +123,16 @@ class ZooFolder:
 
     def _write(self, name: str, content: Any) -> None:
         """The old file stays until the new one is whole."""
-        temporary = self.file(f".{name}.partial")
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=1, allow_nan=False)
-                file.write("\n")
-            os.replace(temporary, self.file(name))
-        except OSError as error:
-            raise ZooError(
-                f"{self.file(name)}: could not be written: {error}"
-            ) from error
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        text = json.dumps(content, indent=1, allow_nan=False)
+        self.write(name, functools.partial(_write_text, text + "\n"))
+
+
+def _write_text(text: str, path: str) -> None:
+    with (
+        atomic.replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+    ):
+        file.write(text)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> str:

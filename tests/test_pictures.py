@@ -53,7 +53,7 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def failing(source, target):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(pictures.os, "replace", failing)
+    monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(OSError, match="no space left"):
         pictures.save(str(tmp_path / "b.png"), sheet)
     assert os.listdir(tmp_path) == ["a.png"]

@@ -20,6 +20,8 @@ from ban_jax import (
     metrics,
     models,
     pictures,
+    train_clock,
+    train_plan,
     train_population,
     train_zoo,
     training,
@@ -36,7 +38,7 @@ SIZE = (
 
 
 def config(out, **changes):
-    settings = train_zoo.TrainConfig(
+    settings = train_plan.TrainConfig(
         out=str(out),
         data="digits",
         width=2,
@@ -84,7 +86,7 @@ def fake_training(monkeypatch, stop_after=None, loss=0.1, **figures):
 
 
 def planned(num_classes=10, **changes):
-    pupils = train_zoo.plan_pupils(config(NOWHERE, **changes), num_classes)
+    pupils = train_plan.plan_pupils(config(NOWHERE, **changes), num_classes)
     return [pupil for group in pupils.values() for pupil in group]
 
 
@@ -158,7 +160,7 @@ def test_a_given_rate_is_that_of_all_but_clean_models_and_victims():
 
 def test_flags_take_lists_with_commas_and_settings_of_each_attack():
     settings = tyro.cli(
-        train_zoo.TrainConfig,
+        train_plan.TrainConfig,
         args="--out x --attacks clean,blend --targets 0,3 --arch vgg16,resnet18 "
         "--epochs 3 --no-flip --badnets.size 2 --iad.width 8 --wanet.strength 0.75 "
         "--adap-blend.hidden 4 --bpp.dither --no-orbax --poison-mode all_to_all "
@@ -177,7 +179,7 @@ def test_flags_take_lists_with_commas_and_settings_of_each_attack():
 def test_help_names_every_flag(capsys):
     assert cli.main(["train", "--help"]) == 0
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-    for field in dataclasses.fields(train_zoo.TrainConfig):
+    for field in dataclasses.fields(train_plan.TrainConfig):
         if field.name in attacks.ATTACKS:
             assert f"--{field.name.replace('_', '-')}." in shown
         elif field.name != "recipe":
@@ -349,9 +351,9 @@ def test_a_zoo_grows_by_targets_and_seeds_but_not_by_another_recipe(
 
 def test_progress_tells_epochs_figures_and_the_time_left(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(train_zoo.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(train_clock.time, "perf_counter", lambda: now[0])
     pupils = planned(attacks=("clean", "badnets", "blend", "sig"))
-    clock = train_zoo.Clock({"resnet18": pupils})
+    clock = train_clock.Clock({"resnet18": pupils})
     assert clock.left == 4 and clock.estimate() == ""
     figures = [metrics.Metrics(0.5), metrics.Metrics(0.7, asr=0.9)]
     now[0] = 60.0

@@ -1,7 +1,5 @@
 """A model's trigger on disk: what success is measured with after training."""
 
-import os
-import secrets
 from typing import Any
 
 import jax
@@ -10,6 +8,7 @@ from jax import numpy as jnp
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
+from ban_jax import atomic
 from ban_jax.attacks.types import Attack, AttackState
 
 SUFFIX = ".trigger"
@@ -24,14 +23,8 @@ def save(path: str, state: AttackState) -> None:
     """
     # Not `ascontiguousarray`, which gives scalars an axis.
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in _named(state)}
-    folder, base = os.path.split(path)
-    temporary = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.partial")
-    try:
+    with atomic.replacing(path) as temporary:
         safetensors_numpy.save_file(arrays, temporary)
-        os.replace(temporary, path)
-    finally:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
 
 
 def load(path: str, attack: Attack, image_shape: tuple[int, int, int]) -> AttackState:

@@ -112,7 +112,7 @@ def kernel(quantise: Quantise) -> Kernel:
         others = images[(jnp.arange(count) + further) % count]
         foreign = warped + (reduce_colours(trigger, others) - others)
         reduced = reduce_colours(trigger, warped)
-        reduced = jnp.where(cover, jnp.clip(foreign, 0.0, 1.0), reduced)
+        reduced = jnp.where(cover, foreign, reduced)
         kept = trigger.strength * shown_pieces(
             piece_key, count, (height, width), trigger.hidden
         )

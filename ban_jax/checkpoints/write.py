@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 from safetensors import numpy as safetensors_numpy
 
+from ban_jax import atomic
 from ban_jax.checkpoints import candidate, convert, hashing, manifest
 
 
@@ -30,17 +30,10 @@ def write_safetensors(
       metadata: anything JSON can hold, such as `clean_accuracy`; recorded in the file.
       names: of the file the model came from; None gives the common names.
     """
-    path = os.fspath(path)
     state = convert.to_torch_names(variables, names)
     remarks = {manifest.OURS: json.dumps(_remarks(variables, spec, metadata))}
-    folder, base = os.path.split(path)
-    temporary = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.partial")
-    try:
+    with atomic.replacing(path) as temporary:
         safetensors_numpy.save_file(state, temporary, metadata=remarks)
-        os.replace(temporary, path)
-    finally:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
 
 
 def write_orbax(

@@ -417,6 +417,18 @@ def test_impossible_settings_are_refused_before_any_model_is_trained(
         next(train([CLEAN, member], recipe=recipe, stacked=False, chunk=1))
 
 
+def test_a_small_population_is_not_padded_to_a_chunk(monkeypatch):
+    widths, stacked = [], train_epoch.stacked
+
+    def spied(states, members, width, *arguments):
+        widths.append(width)
+        return stacked(states, members, width, *arguments)
+
+    monkeypatch.setattr(train_epoch, "stacked", spied)
+    list(train([PATCH, NOISE], stacked=True, chunk=8))
+    assert set(widths) == {2}
+
+
 def test_reports_tell_epochs_losses_and_figures_of_a_population():
     reports = []
     recipe = dataclasses.replace(RECIPE, epochs=2)

@@ -14,7 +14,7 @@ from typing import Annotated
 import jax
 import tyro
 
-from ban_jax import commands, config, data, train_plan, train_zoo
+from ban_jax import bench, commands, config, data, train_plan, train_zoo
 
 USAGE, INTERNAL, INTERRUPTED = 4, 5, 130
 
@@ -23,6 +23,7 @@ Command = (
     | Annotated[config.ReportFlags, tyro.conf.subcommand("report")]
     | Annotated[train_plan.TrainConfig, tyro.conf.subcommand("train")]
     | Annotated[config.PrepareFlags, tyro.conf.subcommand("prepare")]
+    | Annotated[config.BenchFlags, tyro.conf.subcommand("bench")]
 )
 
 
@@ -64,6 +65,8 @@ def _run(flags: Command) -> int:
             return commands.run_report(flags)
         case config.PrepareFlags():
             print(data.prepare(flags.name, flags.data_dir))
+        case config.BenchFlags():
+            bench.run(flags)
         case train_plan.TrainConfig():
             train_zoo.train_zoo(flags)
     return 0

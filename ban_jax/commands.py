@@ -13,9 +13,9 @@ import rich.progress
 
 from ban_jax import (
     checkpoints,
-    convolution,
     data,
     detectors,
+    lowerings,
     population,
     records,
     report,
@@ -135,7 +135,8 @@ def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
             normalisation=normalisation,
             architecture=flags.arch,
             chunk=flags.chunk or population.default_chunk(backend),
-            lowering=convolution.default_lowering(backend),
+            lowering=lowerings.default(),
+            precision=flags.precision,
         ),
         probe,
     )

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import jax
 import tyro
 
+from ban_jax.types import Precision
+
 Mode = Literal["targeted", "ban", "weights", "reference"]
 
 MINIBATCH = 128
@@ -108,6 +110,8 @@ class ScanFlags:
       normalisation: NAME or MEAN/STD for every candidate, instead of the checkpoint's
         own or the best of the known constants.
       seed: of the noise and of the choice of clean images.
+      precision: what convolutions multiply: whole float32 numbers; tf32, faster on
+        accelerators and the same on a CPU; or bfloat16.
       chunk: candidates handed to the device at once; by default chosen for the device.
       resume: go on from the results in --out.
     """
@@ -129,6 +133,7 @@ class ScanFlags:
     arch: str | None = None
     normalisation: str | None = None
     seed: int = 0
+    precision: Precision = "float32"
     chunk: int | None = None
     resume: bool = True
 
@@ -182,6 +187,39 @@ class ReportFlags:
             "together with --trusted FILE",
             "no --trusted",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchFlags:
+    """Measures this package on the device at hand.
+
+    Attributes:
+      tune: times every lowering of the convolutions of `arch` and writes a table, which
+        from then on chooses among them.
+      table: the file; by default `ban_jax/lowerings.json` in your configuration folder,
+        which goes before the table that ships with the package.
+      arch: architectures whose layers are timed.
+      width: their width.
+      image_size: side of the images.
+      in_channels: channels of the images.
+      precision: as for `scan`.
+      repeats: timed calls, of which the fastest counts.
+    """
+
+    tune: bool = False
+    table: str | None = None
+    arch: tuple[str, ...] = ("resnet18", "vgg16", "densenet121")
+    width: int = 64
+    image_size: int = 32
+    in_channels: int = 3
+    precision: Precision = "float32"
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        _require(self.tune, "bench", "told what to measure: --tune", "nothing")
+        for flag in ("width", "image_size", "in_channels", "repeats"):
+            value = getattr(self, flag)
+            _require(value >= 1, f"--{flag.replace('_', '-')}", "at least 1", value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,30 +1,111 @@
 """One convolution, several lowerings of the same function.
 
-  native   `lax.conv_general_dilated`, with both gradients written out as ordinary NHWC
-           convolutions. Best for one model at a time, inside loops too: it is the
-           gradients that autodiff derives which XLA's CPU backend runs far slower in a
-           loop body. Where the kernel has more pixels than the image, as
-           im2col. Under `jax.vmap` over kernels it becomes a grouped convolution.
-  shift    one `dot_general` per kernel position on a shifted view; no patch memory, and
-           `jax.vmap` over kernels only adds a batch dimension.
-  im2col   patches side by side, then one `dot_general`; kh*kw times the input's memory.
+  native      `lax.conv_general_dilated`, with both gradients written out as ordinary NHWC
+              convolutions. Best for one model at a time, inside loops too: it is the
+              gradients that autodiff derives which XLA's CPU backend runs far slower in a
+              loop body. Where the kernel has more pixels than the image, as im2col.
+              Stacked by `jax.vmap` over kernels it is the GROUPED convolution.
+  sequential  native for a model alone; stacked models are computed one after another.
+  shift       one `dot_general` per kernel position on a shifted view; no patch memory,
+              and `jax.vmap` over kernels only adds a batch dimension.
+  im2col      patches side by side, then one `dot_general`; kh*kw times the input's memory.
 
-`default_lowering` says which one a backend gets; `benchmarks/convolution.py` measures.
+A `Choice` names the best one for every layer; `ban_jax.lowerings` makes it from measured
+tables, `ban-jax bench --tune` measures.
 """
 
+import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Literal, get_args
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from ban_jax.types import Array
+from ban_jax.types import Array, Precision
 
-Lowering = Literal["native", "shift", "im2col"]
-LOWERINGS: tuple[str, ...] = get_args(Lowering)
+Name = Literal["native", "sequential", "shift", "im2col"]
+LOWERINGS: tuple[Name, ...] = get_args(Name)
+
+What = Literal["search", "kernel"]
+"""The two halves of a layer's work that may be lowered differently.
+
+`search`: the forward convolution and the gradient for its input, all that a noise search
+takes. `kernel`: the gradient for the kernel, which training takes besides.
+"""
+WORK: tuple[What, ...] = get_args(What)
+
+
+class Layer(NamedTuple):
+    """The shape of one model's convolution, the batch aside.
+
+    Attributes:
+      image: the longer side of the input.
+      kernel: side of the kernel.
+      stride: in both directions.
+      channels: of the input.
+      outputs: channels of the output.
+    """
+
+    image: int
+    kernel: int
+    stride: int
+    channels: int
+    outputs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A lowering for every layer: static, hashable, a part of what jit keys on.
+
+    Attributes:
+      fallback: the lowering where no layer is listed.
+      search: listed layers with the lowering of their `search` half (`What`).
+      kernel: the same for their `kernel` half.
+      table: where the choice comes from; for the record alone, it changes no number.
+    """
+
+    fallback: Name
+    search: tuple[tuple[Layer, Name], ...] = ()
+    kernel: tuple[tuple[Layer, Name], ...] = ()
+    table: str = dataclasses.field(default="", compare=False)
+
+    def of(self, layer: Layer, what: What) -> Name:
+        """The lowering listed for a layer, or for the nearest that is listed.
+
+        Near means small ratios: the sum of the absolute binary logarithms of the ratios
+        of image, channels and outputs; another kernel or stride counts four times.
+        """
+        listed = self.search if what == "search" else self.kernel
+        if not listed:
+            return self.fallback
+        return min(listed, key=lambda entry: _distance(entry[0], layer))[1]
+
+    def told(self) -> dict[str, str]:
+        """What a record says: the table's name, and a hash of all that decides."""
+        decides = dataclasses.astuple(self)[:3]
+        digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+        return {"table": self.table, "hash": digest[:16]}
+
+
+Lowering = Name | Choice
+"""How a network's convolutions are lowered: all alike, or each as a `Choice` says."""
+
+
+class _How(NamedTuple):
+    """Everything static about one convolution."""
+
+    stride: int
+    padding: int
+    search: Name
+    kernel: Name
+    precision: lax.Precision
+
 
 HALVED_BATCH = 64
 """From this many images on, the kernel's gradient is taken in two halves."""
@@ -32,7 +113,13 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def conv2d(
-    x: Array, kernel: Array, *, stride: int, padding: int, lowering: Lowering
+    x: Array,
+    kernel: Array,
+    *,
+    stride: int,
+    padding: int,
+    lowering: Lowering,
+    precision: Precision = "float32",
 ) -> Array:
     """Convolves images with a kernel, symmetric zero padding as in PyTorch.
 
@@ -42,6 +129,7 @@ def conv2d(
       stride: step in both directions.
       padding: zero rows and columns added on every side.
       lowering: see the module docstring.
+      precision: of the products of float32 numbers; see `types.Precision`.
 
     Returns:
       `[B, (H + 2 padding - kh) // stride + 1, (W + 2 padding - kw) // stride + 1, O]`.
@@ -49,29 +137,69 @@ def conv2d(
     Raises:
       ValueError: for an unknown lowering.
     """
-    if lowering not in LOWERINGS:
-        raise ValueError(f"lowering must be one of {LOWERINGS}, got {lowering!r}")
-    if kernel.shape[:2] == (1, 1) and padding == 0:
-        return _contract(x[:, ::stride, ::stride], kernel[0, 0])
-    if x.shape[1:3] == (1, 1) and kernel.shape[:2] == (2 * padding + 1,) * 2:
-        # All positions but the central one see only padding.
-        return _contract(x, kernel[padding, padding])
-    return _conv(stride, padding, lowering, x, kernel)
+    products = products_of(precision, x.dtype)
+    layer = layer_of(x.shape[1:3], kernel.shape, stride, padding)
+    if layer is None:
+        if kernel.shape[:2] == (1, 1):
+            return _contract(x[:, ::stride, ::stride], kernel[0, 0], products)
+        return _contract(x, kernel[padding, padding], products)
+    search, other = (_named(lowering, layer, what) for what in WORK)
+    return _conv(_How(stride, padding, search, other, products), x, kernel)
 
 
-def default_lowering(backend: str) -> Lowering:
-    """The lowering for a `jax.default_backend()` name.
+def layer_of(
+    image: Sequence[int], kernel: Sequence[int], stride: int, padding: int
+) -> Layer | None:
+    """The shape a lowering is chosen by, or None where there is nothing to choose.
 
-    CPUs judge one model after another (`population`), where the native convolution is
-    fastest. Accelerators stack models, and a grouped convolution's gradient is slow there
-    (jax issue 13800).
+    That is where one matrix product does: a kernel of one pixel without padding, or an
+    image of one pixel, of which all of the kernel but its centre sees only padding.
+
+    Args:
+      image: `(H, W)` of the input.
+      kernel: `(kh, kw, C, O)`.
+      stride: in both directions.
+      padding: on every side.
     """
-    return "native" if backend == "cpu" else "shift"
+    kh, kw, channels, outputs = kernel
+    if (kh, kw, padding) == (1, 1, 0):
+        return None
+    if tuple(image) == (1, 1) and kh == kw == 2 * padding + 1:
+        return None
+    return Layer(max(image), max(kh, kw), stride, channels, outputs)
 
 
-def _contract(x: Array, matrix: Array) -> Array:
-    """`[..., C] x [C, O] -> [..., O]`."""
-    return lax.dot_general(x, matrix, (((x.ndim - 1,), (0,)), ((), ())))
+def products_of(precision: Precision, dtype: jax.typing.DTypeLike) -> lax.Precision:
+    """What XLA is told about a product of two arrays of `dtype`.
+
+    Left alone, XLA rounds float32 factors to TF32 on GPUs and to bfloat16 on TPUs.
+    """
+    if jnp.finfo(dtype).bits < 32:
+        return lax.Precision.DEFAULT  # narrow factors are exact as they are
+    return lax.Precision.HIGH if precision == "tf32" else lax.Precision.HIGHEST
+
+
+def _named(lowering: Lowering, layer: Layer, what: What) -> Name:
+    name = lowering.of(layer, what) if isinstance(lowering, Choice) else lowering
+    if name not in LOWERINGS:
+        raise ValueError(f"lowering must be one of {LOWERINGS}, got {name!r}")
+    return name
+
+
+def _distance(one: Layer, other: Layer) -> float:
+    weights = Layer(image=1, kernel=4, stride=4, channels=1, outputs=1)
+    return sum(
+        weight * abs(math.log2(a / b))
+        for weight, a, b in zip(weights, one, other, strict=True)
+    )
+
+
+def _contract(
+    x: Array, matrix: Array, precision: lax.Precision, dtype: Any = None
+) -> Array:
+    """`[..., C] x [C, O] -> [..., O]`, in the dtype of `x` unless told otherwise."""
+    numbers = (((x.ndim - 1,), (0,)), ((), ()))
+    return lax.dot_general(x, matrix, numbers, precision, dtype)
 
 
 def _windows(x: Array, size: tuple[int, int], stride: int, padding: int) -> list[Array]:
@@ -91,62 +219,73 @@ def _windows(x: Array, size: tuple[int, int], stride: int, padding: int) -> list
     ]
 
 
-def _suited(lowering: str, image: Sequence[int], kernel: Sequence[int]) -> str:
-    """The lowering, or `im2col` for `native` where the kernel has more pixels.
+def _suited(name: Name, image: Sequence[int], kernel: Sequence[int]) -> Name:
+    """The lowering; `im2col` for a native convolution whose kernel has more pixels.
 
     XLA exchanges image and kernel there, and its CPU backend has no fast routine for what
     results.
     """
     larger = kernel[0] * kernel[1] > image[0] * image[1]
-    return "im2col" if lowering == "native" and larger else lowering
+    return "im2col" if larger and name in ("native", "sequential") else name
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _conv(stride: int, padding: int, lowering: str, x: Array, kernel: Array) -> Array:
-    lowering = _suited(lowering, x.shape[1:3], kernel.shape[:2])
-    if lowering == "native":
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            [(padding, padding)] * 2,
-            dimension_numbers=NHWC,
-        )
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(how: _How, x: Array, kernel: Array) -> Array:
+    lowering = _suited(how.search, x.shape[1:3], kernel.shape[:2])
+    if lowering in ("native", "sequential"):
+        return _alone(lowering, functools.partial(_native, how))(x, kernel)
     kh, kw, channels, outputs = kernel.shape
-    windows = _windows(x, (kh, kw), stride, padding)
+    windows = _windows(x, (kh, kw), how.stride, how.padding)
     if lowering == "im2col":
         patches = jnp.concatenate(windows, axis=-1)
-        return _contract(patches, kernel.reshape(kh * kw * channels, outputs))
+        matrix = kernel.reshape(kh * kw * channels, outputs)
+        return _contract(patches, matrix, how.precision)
     matrices = kernel.reshape(kh * kw, channels, outputs)
-    return sum(
-        (_contract(window, matrices[k]) for k, window in enumerate(windows[1:], 1)),
-        start=_contract(windows[0], matrices[0]),
+    wide = jnp.promote_types(x.dtype, jnp.float32)  # kh*kw roundings would add up
+    products = [
+        _contract(window, matrices[k], how.precision, wide)
+        for k, window in enumerate(windows)
+    ]
+    return functools.reduce(jnp.add, products).astype(x.dtype)
+
+
+def _alone(lowering: Name, function: Callable[..., Array]) -> Callable[..., Array]:
+    """The function, which `sequential` keeps `jax.vmap` from stacking."""
+    if lowering == "sequential":
+        return jax.custom_batching.sequential_vmap(function)
+    return function
+
+
+def _native(how: _How, x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (how.stride, how.stride),
+        [(how.padding, how.padding)] * 2,
+        dimension_numbers=NHWC,
+        precision=how.precision,
     )
 
 
-def _conv_forward(stride, padding, lowering, x, kernel):
-    return _conv(stride, padding, lowering, x, kernel), (x, kernel)
+def _conv_forward(how, x, kernel):
+    return _conv(how, x, kernel), (x, kernel)
 
 
-def _conv_backward(stride, padding, lowering, residuals, cotangent):
+def _conv_backward(how, residuals, cotangent):
     """The kernel's gradient costs nothing where nobody asks for it: XLA drops it."""
     x, kernel = residuals
-    x_gradient = _input_gradient(
-        stride, padding, lowering, x.shape[1:3], kernel, cotangent
+    return (
+        _input_gradient(how, x.shape[1:3], kernel, cotangent),
+        _kernel_gradient(how, kernel.shape[:2], x, cotangent),
     )
-    kernel_gradient = _kernel_gradient(
-        stride, padding, lowering, kernel.shape[:2], x, cotangent
-    )
-    return x_gradient, kernel_gradient
 
 
-def _kernel_gradient(stride, padding, lowering, size, x, cotangent):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _kernel_gradient(how: _How, size: tuple[int, int], x: Array, cotangent: Array):
     """The images in convolution with the cotangent, summed over the batch.
 
     Args:
-      stride: of the forward convolution.
-      padding: of the forward convolution.
-      lowering: see the module docstring.
+      how: the forward convolution.
       size: `(kh, kw)`.
       x: `[B, H, W, C]`.
       cotangent: `[B, h, w, O]`.
@@ -155,41 +294,65 @@ def _kernel_gradient(stride, padding, lowering, size, x, cotangent):
       `[kh, kw, C, O]`.
     """
     # Here the cotangent is the kernel.
-    lowering = _suited(lowering, x.shape[1:3], cotangent.shape[1:3])
-    if lowering == "native":
-        correlate = functools.partial(_correlate, stride, padding, size)
-        batch = x.shape[0]
-        if batch < HALVED_BATCH or batch % 2:
-            return correlate(x, cotangent)
-        # For the loop's sake: XLA would fuse whatever made `x`, back to the last
-        # convolutions, into the transposition and compute it again, but does not fuse
-        # into a loop. A fifth of a training step on CPU.
-        halves = [
-            array.reshape(2, batch // 2, *array.shape[1:]) for array in (x, cotangent)
-        ]
-        zeros = jnp.zeros((*size, x.shape[-1], cotangent.shape[-1]), x.dtype)
-        return lax.scan(
-            lambda total, half: (total + correlate(*half), None), zeros, halves
-        )[0]
-    windows = _windows(x, size, stride, padding)
+    lowering = _suited(how.kernel, x.shape[1:3], cotangent.shape[1:3])
+    if lowering in ("native", "sequential"):
+        correlate = functools.partial(_native_kernel_gradient, how, size)
+        return _alone(lowering, correlate)(x, cotangent)
+    windows = _windows(x, size, how.stride, how.padding)
     over_pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
     shape = (*size, x.shape[-1], cotangent.shape[-1])
     if lowering == "im2col":
         patches = jnp.concatenate(windows, axis=-1)
-        return lax.dot_general(patches, cotangent, over_pixels).reshape(shape)
+        gradient = lax.dot_general(patches, cotangent, over_pixels, how.precision)
+        return gradient.reshape(shape)
     return jnp.stack(
-        [lax.dot_general(window, cotangent, over_pixels) for window in windows]
+        [
+            lax.dot_general(window, cotangent, over_pixels, how.precision)
+            for window in windows
+        ]
     ).reshape(shape)
 
 
-def _correlate(stride, padding, size, x, cotangent):
-    """`_kernel_gradient` as one convolution: channels as images, images as channels.
+def _kernel_gradient_forward(how, size, x, cotangent):
+    return _kernel_gradient(how, size, x, cotangent), (x, cotangent)
+
+
+def _kernel_gradient_backward(how, size, residuals, direction):
+    """Linear in either argument: the other two members of the same family."""
+    del size
+    x, cotangent = residuals
+    return (
+        _input_gradient(how, x.shape[1:3], direction, cotangent),
+        _conv(how, x, direction),
+    )
+
+
+def _native_kernel_gradient(how, size, x, cotangent):
+    """`_kernel_gradient` as one convolution, in two halves where the batch is large."""
+    correlate = functools.partial(_correlate, how, size)
+    batch = x.shape[0]
+    if batch < HALVED_BATCH or batch % 2:
+        return correlate(x, cotangent)
+    # For the loop's sake: XLA would fuse whatever made `x`, back to the last
+    # convolutions, into the transposition and compute it again, but does not fuse
+    # into a loop. A fifth of a training step on CPU.
+    halves = [
+        array.reshape(2, batch // 2, *array.shape[1:]) for array in (x, cotangent)
+    ]
+    zeros = jnp.zeros((*size, x.shape[-1], cotangent.shape[-1]), x.dtype)
+    return lax.scan(
+        lambda total, half: (total + correlate(*half), None), zeros, halves
+    )[0]
+
+
+def _correlate(how, size, x, cotangent):
+    """The kernel's gradient with channels as images and images as channels.
 
     The transpositions are explicit because dimension numbers that imply them miss the
     fast convolution in the body of a loop.
     """
     pads = [
-        (padding, stride * (extent - 1) + taps - length - padding)
+        (how.padding, how.stride * (extent - 1) + taps - length - how.padding)
         for extent, taps, length in zip(
             cotangent.shape[1:3], size, x.shape[1:3], strict=True
         )
@@ -199,13 +362,14 @@ def _correlate(stride, padding, size, x, cotangent):
         cotangent.transpose(1, 2, 0, 3),
         (1, 1),
         pads,
-        rhs_dilation=(stride, stride),
+        rhs_dilation=(how.stride, how.stride),
         dimension_numbers=NHWC,
+        precision=how.precision,
     )
     return gradient.transpose(1, 2, 0, 3)
 
 
-def _input_gradient(stride, padding, lowering, size, kernel, cotangent):
+def _input_gradient(how, size, kernel, cotangent):
     """The input's gradient is a convolution of the cotangent, too.
 
     Input row `stride * q + r` meets output row `q + d` at the kernel's row
@@ -215,9 +379,7 @@ def _input_gradient(stride, padding, lowering, size, kernel, cotangent):
     do the same with stride squared times the work.)
 
     Args:
-      stride: of the forward convolution.
-      padding: of the forward convolution.
-      lowering: see the module docstring.
+      how: the forward convolution.
       size: `(H, W)` of the input.
       kernel: `[kh, kw, C, O]`.
       cotangent: `[B, h, w, O]`.
@@ -225,6 +387,7 @@ def _input_gradient(stride, padding, lowering, size, kernel, cotangent):
     Returns:
       `[B, H, W, C]`.
     """
+    stride, padding = how.stride, how.padding
     channels, outputs = kernel.shape[2:]
     kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
     pads, counts = [], []
@@ -243,11 +406,11 @@ def _input_gradient(stride, padding, lowering, size, kernel, cotangent):
     kernel = kernel.transpose(0, 2, 5, 1, 3, 4)
     kernel = kernel.reshape(*kernel.shape[:2], outputs, stride * stride * channels)
     # Decided before padding, which XLA makes part of the convolution again.
-    lowering = _suited(lowering, cotangent.shape[1:3], kernel.shape[:2])
+    search = _suited(how.search, cotangent.shape[1:3], kernel.shape[:2])
     padded = lax.pad(
         cotangent, jnp.zeros((), cotangent.dtype), ((0, 0, 0), *pads, (0, 0, 0))
     )
-    phases = _conv(1, 0, lowering, padded, kernel)
+    phases = _conv(how._replace(stride=1, padding=0, search=search), padded, kernel)
     pixels = phases.reshape(-1, *counts, stride, stride, channels)
     pixels = pixels.transpose(0, 1, 3, 2, 4, 5).reshape(
         -1, counts[0] * stride, counts[1] * stride, channels
@@ -256,3 +419,4 @@ def _input_gradient(stride, padding, lowering, size, kernel, cotangent):
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
+_kernel_gradient.defvjp(_kernel_gradient_forward, _kernel_gradient_backward)

@@ -14,7 +14,7 @@ from ban_jax import checkpoints, convolution, results
 from ban_jax import probe as probes
 from ban_jax.config import BanConfig, DetectorConfig, Mode
 from ban_jax.detectors import evidence
-from ban_jax.types import Probe
+from ban_jax.types import Precision, Probe
 
 Record = results.Record
 
@@ -34,6 +34,7 @@ class Settings:
       architecture: overrides recognition.
       chunk: candidates handed to the device at once.
       lowering: of convolutions, see `ban_jax.convolution`.
+      precision: of convolutions, see `types.Precision`.
     """
 
     mode: Mode = "targeted"
@@ -45,6 +46,7 @@ class Settings:
     architecture: str | None = None
     chunk: int = 1
     lowering: convolution.Lowering = "native"
+    precision: Precision = "float32"
 
     def digest(self, probe: Probe | None) -> str:
         """Hash of all that decides the numbers: not the chunk, not the class names."""
@@ -55,13 +57,20 @@ class Settings:
             "normalisation": self.normalisation,
             "dataset": self.dataset if self.normalisation is None else None,
             "architecture": self.architecture,
-            "lowering": self.lowering,
+            "lowering": self.told_lowering()["hash"],
+            "precision": self.precision,
             "probe": probes.digest(probe) if probe is not None else None,
             "version": ban_jax.__version__,
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[
             :16
         ]
+
+    def told_lowering(self) -> dict[str, str]:
+        """Table and hash of the choice; one lowering for all layers is its own table."""
+        if isinstance(self.lowering, convolution.Choice):
+            return self.lowering.told()
+        return convolution.Choice(self.lowering, table=self.lowering).told()
 
 
 def key_of(candidate: checkpoints.Candidate, digest: str) -> str:
@@ -108,6 +117,8 @@ def blank(path: str, settings: Settings, digest: str) -> Record:
         "seed": settings.seed,
         "config": dataclasses.asdict(settings.config),
         "config_hash": digest,
+        "lowering": settings.told_lowering(),
+        "precision": settings.precision,
         "versions": versions(),
         "seconds": 0.0,
         "forward_equivalents": 0,

@@ -101,7 +101,9 @@ def measure(
     began = time.perf_counter()
     detector = detectors.DETECTORS[settings.mode]
     spec = chunk[0].spec
-    network = models.network(spec.create(lowering=settings.lowering))
+    network = models.network(
+        spec.create(lowering=settings.lowering, precision=settings.precision)
+    )
     normalisations: Sequence[Record | None]
     work = [0] * len(chunk)
     if probe is None or not detector.needs_images:

@@ -11,6 +11,7 @@ from ban_jax import attacks as kinds  # `attacks` is a flag
 from ban_jax import training
 from ban_jax.attacks import poison
 from ban_jax.train_population import Pupil
+from ban_jax.types import Precision
 
 
 def _listing(kind: type) -> tyro.constructors.PrimitiveConstructorSpec:
@@ -46,7 +47,7 @@ class TrainConfig:
       clean_seeds: clean models per architecture; None: as many as `seeds`.
       arch: architectures.
       width: channels of the first convolution.
-      dtype: of the computation, float32 or bfloat16.
+      precision: of convolutions, see `types.Precision`.
       data: TFDS name, image folder with train and test, .npz, or digits.
       data_dir: TFDS's folder.
       image_size: resizes all images to squares of this side; None: as they are.
@@ -84,7 +85,7 @@ class TrainConfig:
     clean_seeds: int | None = None
     arch: Names = ("resnet18",)
     width: int = 16
-    dtype: str = "float32"
+    precision: Precision = "float32"
     data: str = "cifar10"
     data_dir: str | None = None
     image_size: int | None = None

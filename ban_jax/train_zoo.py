@@ -15,8 +15,8 @@ import ban_jax
 from ban_jax import (
     attacks,
     checkpoints,
-    convolution,
     data,
+    lowerings,
     models,
     pictures,
     probe,
@@ -45,7 +45,7 @@ def train_zoo(config: TrainConfig) -> list[dict[str, Any]]:
     train, test = _load(config)
     pupils = plan_pupils(config, train.num_classes)
     normalisation = _normalisation(config.normalisation, train)
-    lowering = convolution.default_lowering(jax.default_backend())
+    lowering = lowerings.default()
     specs = {
         name: checkpoints.ModelSpec(
             name, train.num_classes, config.width, train.image_shape[2]
@@ -53,7 +53,7 @@ def train_zoo(config: TrainConfig) -> list[dict[str, Any]]:
         for name in config.arch
     }
     modules = {
-        name: spec.create(lowering=lowering, dtype=config.dtype)
+        name: spec.create(lowering=lowering, precision=config.precision)
         for name, spec in specs.items()
     }
     for arch, group in pupils.items():

@@ -22,6 +22,15 @@ stored ones are neither read nor written. `update`: those of the minibatch, and 
 ones move towards them as in PyTorch's train mode.
 """
 
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""What convolutions multiply.
+
+`float32`: whole float32 numbers, on every backend. `tf32`: float32 arrays whose factors
+are rounded to TF32 on GPUs and split into three bfloat16 products on TPUs; a CPU has
+nothing of the kind and computes as for `float32`. `bfloat16`: factors and the
+activations between layers are bfloat16.
+"""
+
 
 class FeaturesFn(Protocol):
     """`(variables, images [B,H,W,C] in [0,1], mode) -> (features [B,h,w,c], variables)`.

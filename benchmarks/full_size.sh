@@ -17,7 +17,7 @@ CHUNK=${CHUNK:-5}
 ATTACKS=${ATTACKS:-clean,badnets,blend,wanet,iad,bpp,adap_blend,ssdt}
 
 for arch in $ARCHS; do
-    ban-jax train --out "$OUT/$arch" --arch "$arch" --width 64 --dtype bfloat16 \
+    ban-jax train --out "$OUT/$arch" --arch "$arch" --width 64 --precision bfloat16 \
         --data "$DATA" --attacks "$ATTACKS" --targets 0,1,2,3,4,5,6,7,8,9 \
         --cycle-targets --seeds "$SEEDS" --epochs "$EPOCHS" --batch-size 128 \
         --learning-rate 0.1 --chunk "$CHUNK" --save-minutes 5 --adap-blend.rate 0.01

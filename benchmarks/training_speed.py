@@ -28,10 +28,12 @@ from ban_jax import (
     attacks,
     convolution,
     data,
+    lowerings,
     models,
     train_epoch,
     train_population,
     training,
+    types,
 )
 from benchmarks import _timing
 
@@ -47,7 +49,7 @@ class Flags:
       models: values of M.
       steps: steps of a measurement.
       rounds: measurements of every row.
-      dtype: of the computation, float32 or bfloat16.
+      precision: of convolutions, see `types.Precision`.
       stacked: measures the vmapped program too, where it is not the default.
       torch: measures PyTorch too.
       name: of the result file; None: training_speed and the backend.
@@ -60,7 +62,7 @@ class Flags:
     models: tuple[int, ...] = (1, 2, 4, 8, 16)
     steps: int = 8
     rounds: int = 3
-    dtype: str = "float32"
+    precision: types.Precision = "float32"
     stacked: bool = False
     torch: bool = True
     name: str | None = None
@@ -85,12 +87,12 @@ def population(flags: Flags, count: int, *, stacked: bool) -> Callable[[], None]
         10,
     )
     recipe = training.Recipe(epochs=100, batch_size=flags.batch_size)
-    lowering = convolution.default_lowering(jax.default_backend())
+    lowering: convolution.Lowering = lowerings.default()
     if stacked:
         lowering = "shift"
     module = models.create(
         "resnet18", num_classes=10, width=flags.width, lowering=lowering,
-        dtype=flags.dtype,
+        precision=flags.precision,
     )  # fmt: skip
     pupils = [
         train_population.Pupil(

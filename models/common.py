@@ -8,7 +8,7 @@ as PyTorch's do.
 import functools
 import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -16,13 +16,11 @@ from flax import linen as nn
 from jax import numpy as jnp
 
 from ban_jax import convolution, types
-from ban_jax.types import Array, NormMode, Variables
+from ban_jax.types import Array, NormMode, Precision, Variables
 
 EPSILON = 1e-5
 MOMENTUM = 0.1
 """PyTorch's convention: the weight of the new statistic, not of the old one."""
-DTYPES = ("float32", "bfloat16")
-"""What convolutions can compute in."""
 
 
 class Norm(nn.Module):
@@ -153,6 +151,7 @@ class Conv(nn.Module):
     padding: int = 1
     use_bias: bool = False
     lowering: convolution.Lowering = "native"
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -164,6 +163,7 @@ class Conv(nn.Module):
             stride=self.stride,
             padding=self.padding,
             lowering=self.lowering,
+            precision=self.precision,
         )
         if self.use_bias:
             bias = self.param(
@@ -174,8 +174,16 @@ class Conv(nn.Module):
         return y
 
 
+MakeConv = Callable[..., Conv]
+"""`Conv` with lowering and precision filled in."""
+
+
 class Linear(nn.Module):
-    """`[B, F]` -> `[B, K]`, with PyTorch's default initialiser."""
+    """`[B, F]` -> `[B, K]`, with PyTorch's default initialiser.
+
+    In whole float32 numbers whatever the convolutions' precision: it costs next to
+    nothing.
+    """
 
     outputs: int
 
@@ -184,7 +192,8 @@ class Linear(nn.Module):
         inputs = x.shape[-1]
         kernel = self.param("kernel", torch_uniform, (inputs, self.outputs), inputs)
         bias = self.param("bias", torch_uniform, (self.outputs,), inputs)
-        return x @ kernel + along_channels(bias, x)
+        products = convolution.products_of("float32", x.dtype)
+        return jnp.matmul(x, kernel, precision=products) + along_channels(bias, x)
 
 
 def torch_uniform(
@@ -204,8 +213,8 @@ class Classifier(nn.Module):
       in_channels: C of the images.
       stem: first layers, one of the family's `stems`.
       lowering: how convolutions are computed, see `ban_jax.convolution`.
-      dtype: of the convolutions and of the activations between them, one of `DTYPES`.
-        Parameters, statistics, features and logits are those of `float32` all the same.
+      precision: of the convolutions, see `types.Precision`. Parameters, statistics,
+        features and logits are those of `float32` all the same.
 
     The pixel normalisation is a collection of its own, `normalisation/{mean,std}`
     `[C]`, identity until a checkpoint's own constants are put there: models trained
@@ -217,7 +226,7 @@ class Classifier(nn.Module):
     in_channels: int = 3
     stem: str = "cifar"
     lowering: convolution.Lowering = "native"
-    dtype: str = "float32"
+    precision: Precision = "float32"
 
     stems: ClassVar[tuple[str, ...]] = ("cifar",)
     minimum_width: ClassVar[int] = 1
@@ -241,14 +250,22 @@ class Classifier(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} has the stems {self.stems}, got {self.stem!r}"
             )
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {DTYPES}, got {self.dtype!r}")
+        precisions = typing.get_args(Precision)
+        if self.precision not in precisions:
+            raise ValueError(
+                f"precision must be one of {precisions}, got {self.precision!r}"
+            )
         super().__post_init__()
 
     def setup(self) -> None:
         shape = (self.in_channels,)
         self.pixel_mean = self.variable("normalisation", "mean", jnp.zeros, shape)
         self.pixel_std = self.variable("normalisation", "std", jnp.ones, shape)
+
+    @property
+    def make_conv(self) -> MakeConv:
+        """Makes the network's convolutions."""
+        return functools.partial(Conv, lowering=self.lowering, precision=self.precision)
 
     def normalise(self, images: Array) -> Array:
         """`[B, H, W, C]` in [0, 1] to the scale the model was trained on.
@@ -269,8 +286,8 @@ class Classifier(nn.Module):
             )
         mean = along_channels(self.pixel_mean.value, images)
         pixels = (images - mean) / along_channels(self.pixel_std.value, images)
-        # `float32` is no cast: float64 images stay what they are.
-        return pixels.astype(jnp.bfloat16) if self.dtype == "bfloat16" else pixels
+        # The others are no cast: float64 images stay what they are.
+        return pixels.astype(jnp.bfloat16) if self.precision == "bfloat16" else pixels
 
     def features(self, images: Array, mode: NormMode) -> Array:
         """`[B, H, W, C]` -> `[B, h, w, c]`, the activations a feature mask acts on.

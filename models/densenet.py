@@ -12,7 +12,6 @@ import jax
 from flax import linen as nn
 from jax import numpy as jnp
 
-from ban_jax import convolution
 from ban_jax.models import common
 from ban_jax.types import Array, NormMode
 
@@ -24,13 +23,13 @@ class DenseLayer(nn.Module):
     """Makes `growth` new channels `[B, H, W, growth]` from all earlier ones."""
 
     growth: int
-    lowering: convolution.Lowering
+    make_conv: common.MakeConv
 
     def setup(self) -> None:
         self.bn1 = common.Norm()
-        self.conv1 = common.Conv(4 * self.growth, 1, 1, 0, False, self.lowering)
+        self.conv1 = self.make_conv(4 * self.growth, 1, 1, 0)
         self.bn2 = common.Norm()
-        self.conv2 = common.Conv(self.growth, 3, 1, 1, False, self.lowering)
+        self.conv2 = self.make_conv(self.growth, 3, 1, 1)
 
     def __call__(self, x: Array, mode: NormMode, statistics: Statistics) -> Array:
         y = self.conv1(jax.nn.relu(self.bn1(x, mode, statistics)))
@@ -41,11 +40,11 @@ class Transition(nn.Module):
     """Halves the map and, rounding down, the channels."""
 
     filters: int
-    lowering: convolution.Lowering
+    make_conv: common.MakeConv
 
     def setup(self) -> None:
         self.bn = common.Norm()
-        self.conv = common.Conv(self.filters, 1, 1, 0, False, self.lowering)
+        self.conv = self.make_conv(self.filters, 1, 1, 0)
 
     def __call__(self, x: Array, mode: NormMode, statistics: Statistics) -> Array:
         y = self.conv(jax.nn.relu(self.bn(x, mode, statistics)))
@@ -67,15 +66,15 @@ class DenseNet(common.Classifier):
     def setup(self) -> None:
         super().setup()
         growth = self.width // 2
-        self.conv1 = common.Conv(self.width, lowering=self.lowering)
+        self.conv1 = self.make_conv(self.width)
         channels = self.width
         for index, count in enumerate(self.blocks, 1):
-            layers = [DenseLayer(growth, self.lowering) for _ in range(count)]
+            layers = [DenseLayer(growth, self.make_conv) for _ in range(count)]
             setattr(self, f"dense{index}", layers)
             channels += count * growth
             if index < len(self.blocks):
                 channels //= 2
-                setattr(self, f"trans{index}", Transition(channels, self.lowering))
+                setattr(self, f"trans{index}", Transition(channels, self.make_conv))
         self.bn = common.Norm()
         self.linear = common.Linear(self.num_classes)
 

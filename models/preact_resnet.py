@@ -7,7 +7,6 @@ so features (4x4x512 at 32x32 and width 64) may be negative.
 import jax
 from flax import linen as nn
 
-from ban_jax import convolution
 from ban_jax.models import common
 from ban_jax.types import Array, NormMode
 
@@ -18,17 +17,15 @@ class PreActBlock(nn.Module):
     filters: int
     stride: int
     project: bool
-    lowering: convolution.Lowering
+    make_conv: common.MakeConv
 
     def setup(self) -> None:
         self.bn1 = common.Norm()
-        self.conv1 = common.Conv(self.filters, 3, self.stride, 1, False, self.lowering)
+        self.conv1 = self.make_conv(self.filters, 3, self.stride, 1)
         self.bn2 = common.Norm()
-        self.conv2 = common.Conv(self.filters, 3, 1, 1, False, self.lowering)
+        self.conv2 = self.make_conv(self.filters, 3, 1, 1)
         if self.project:
-            self.shortcut = [
-                common.Conv(self.filters, 1, self.stride, 0, False, self.lowering)
-            ]
+            self.shortcut = [self.make_conv(self.filters, 1, self.stride, 0)]
 
     def __call__(self, x: Array, mode: NormMode) -> Array:
         active = jax.nn.relu(self.bn1(x, mode))
@@ -41,7 +38,7 @@ class PreActResNet(common.Classifier):
 
     def setup(self) -> None:
         super().setup()
-        self.conv1 = common.Conv(self.width, lowering=self.lowering)
+        self.conv1 = self.make_conv(self.width)
         self.layer1 = self._stage(0)
         self.layer2 = self._stage(1)
         self.layer3 = self._stage(2)
@@ -52,8 +49,8 @@ class PreActResNet(common.Classifier):
         filters = self.width * 2**index
         stride = 1 if index == 0 else 2
         return [
-            PreActBlock(filters, stride, index > 0, self.lowering),
-            PreActBlock(filters, 1, False, self.lowering),
+            PreActBlock(filters, stride, index > 0, self.make_conv),
+            PreActBlock(filters, 1, False, self.make_conv),
         ]
 
     def features(self, images: Array, mode: NormMode) -> Array:

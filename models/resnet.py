@@ -9,7 +9,6 @@ from typing import ClassVar
 import jax
 from flax import linen as nn
 
-from ban_jax import convolution
 from ban_jax.models import common
 from ban_jax.types import Array, NormMode
 
@@ -20,16 +19,16 @@ class BasicBlock(nn.Module):
     filters: int
     stride: int
     project: bool
-    lowering: convolution.Lowering
+    make_conv: common.MakeConv
 
     def setup(self) -> None:
-        self.conv1 = common.Conv(self.filters, 3, self.stride, 1, False, self.lowering)
+        self.conv1 = self.make_conv(self.filters, 3, self.stride, 1)
         self.bn1 = common.Norm()
-        self.conv2 = common.Conv(self.filters, 3, 1, 1, False, self.lowering)
+        self.conv2 = self.make_conv(self.filters, 3, 1, 1)
         self.bn2 = common.Norm()
         if self.project:
             self.shortcut = [
-                common.Conv(self.filters, 1, self.stride, 0, False, self.lowering),
+                self.make_conv(self.filters, 1, self.stride, 0),
                 common.Norm(),
             ]
 
@@ -57,9 +56,7 @@ class ResNet(common.Classifier):
     def setup(self) -> None:
         super().setup()
         size, stride, padding = (3, 1, 1) if self.stem == "cifar" else (7, 2, 3)
-        self.conv1 = common.Conv(
-            self.width, size, stride, padding, False, self.lowering
-        )
+        self.conv1 = self.make_conv(self.width, size, stride, padding)
         self.bn1 = common.Norm()
         self.layer1 = self._stage(0)
         self.layer2 = self._stage(1)
@@ -70,9 +67,9 @@ class ResNet(common.Classifier):
     def _stage(self, index: int) -> list[BasicBlock]:
         filters = self.width * 2**index
         stride = 1 if index == 0 else 2
-        first = BasicBlock(filters, stride, index > 0, self.lowering)
+        first = BasicBlock(filters, stride, index > 0, self.make_conv)
         rest = [
-            BasicBlock(filters, 1, False, self.lowering)
+            BasicBlock(filters, 1, False, self.make_conv)
             for _ in range(self.blocks[index] - 1)
         ]
         return [first, *rest]

@@ -31,9 +31,7 @@ class VGG(common.Classifier):
             if factor == POOL:
                 layers.append("pool")
                 continue
-            conv = common.Conv(
-                self.width * factor, use_bias=True, lowering=self.lowering
-            )
+            conv = common.Conv(self.width * factor, use_bias=True)
             layers += [conv, common.Norm(), "relu"]
         self.layers = layers
         self.classifier = common.Linear(self.num_classes)

@@ -1,5 +1,7 @@
 """Session-wide settings: a compilation cache, no silent rank promotion, fresh traces."""
 
+import os
+
 import chex
 import jax
 import pytest
@@ -12,6 +14,12 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_user_configuration(tmp_path_factory):
+    """Tests do not depend on the lowerings this user has measured."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
 
 
 @pytest.fixture(autouse=True)

@@ -444,7 +444,7 @@ def rows_of(dataset):
         ({"attacks": ("iad",), "poison_rate": 0.001}, "can poison 1 to 64"),
         ({"arch": ("resnet",)}, "unknown architecture 'resnet'"),
         ({"arch": ("vgg16",)}, "needs images of at least"),
-        ({"dtype": "float16"}, "dtype must be one of"),
+        ({"precision": "float16"}, "precision must be one of"),
         ({"seeds": 0}, "no model to train"),
         ({"targets": (), "attacks": ("blend",)}, "no model to train"),
         (

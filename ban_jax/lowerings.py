@@ -4,8 +4,8 @@
 and writes a copy of the user's own (`user_table`), which goes before it. A table lists
 machines, and for each the seconds of every lowering per layer shape, per half of the work
 (`convolution.What`), for one model alone and for `STACKED` models side by side. Which of
-the two counts is decided by how the backend computes populations
-(`population.default_tile`), never by the size of a chunk: no result depends on that.
+the two counts is decided by how a backend computes populations (`population`: a CPU one
+model at a time, others stacked), never by the size of a chunk: no result depends on that.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from ban_jax import atomic, population
+from ban_jax import atomic
 from ban_jax.convolution import LOWERINGS, WORK, Choice, Layer, Name, What
 
 PACKAGED = os.path.join(os.path.dirname(__file__), "lowerings.json")
@@ -72,7 +72,7 @@ class Machine:
 
     def choice(self, table: str) -> Choice:
         """The best lowering of every measured layer."""
-        models = population.default_tile(self.backend, STACKED)
+        models = 1 if self.backend == "cpu" else STACKED
 
         def best(what: What) -> tuple[tuple[Layer, Name], ...]:
             return tuple(

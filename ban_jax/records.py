@@ -10,11 +10,11 @@ import jax
 import jaxlib
 
 import ban_jax
-from ban_jax import checkpoints, convolution, results
+from ban_jax import checkpoints, convolution, models, results
 from ban_jax import probe as probes
 from ban_jax.config import BanConfig, DetectorConfig, Mode
 from ban_jax.detectors import evidence
-from ban_jax.types import Precision, Probe
+from ban_jax.types import Network, Precision, Probe
 
 Record = results.Record
 
@@ -65,6 +65,12 @@ class Settings:
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[
             :16
         ]
+
+    def network(self, spec: checkpoints.ModelSpec) -> Network:
+        """An architecture as this scan computes it."""
+        return models.network(
+            spec.create(lowering=self.lowering, precision=self.precision)
+        )
 
     def told_lowering(self) -> dict[str, str]:
         """Table and hash of the choice; one lowering for all layers is its own table."""

@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 from jax import numpy as jnp
 
-from ban_jax import checkpoints, detectors, models, population, records, verdict
+from ban_jax import checkpoints, detectors, population, records, verdict
 from ban_jax import probe as probes
 from ban_jax.detectors import evidence
 from ban_jax.records import Record, Settings
@@ -101,9 +101,7 @@ def measure(
     began = time.perf_counter()
     detector = detectors.DETECTORS[settings.mode]
     spec = chunk[0].spec
-    network = models.network(
-        spec.create(lowering=settings.lowering, precision=settings.precision)
-    )
+    network = settings.network(spec)
     normalisations: Sequence[Record | None]
     work = [0] * len(chunk)
     if probe is None or not detector.needs_images:

@@ -192,3 +192,108 @@ def test_an_unknown_lowering_lists_the_known_ones():
     known = "'native', 'sequential', 'shift', 'im2col'.*got 'winograd'"
     with pytest.raises(ValueError, match=known):
         convolution.conv2d(x, kernel, stride=1, padding=1, lowering="winograd")
+
+
+@pytest.mark.parametrize("lowering, groups", [("native", {1, 3}), ("sequential", {1})])
+def test_stacked_models_are_groups_unless_they_follow_one_another(lowering, groups):
+    x, kernel = arguments(3, 6, 6, np.float32, models=(3,))
+    stacked = jax.jit(jax.vmap(lambda x, kernel: everything(x, kernel, 1, 1, lowering)))
+    program = stacked.lower(x, kernel).as_text()
+    found = re.findall(r"(?:feature|batch)_group_count = (\d+)", program)
+    assert {int(count) for count in found} == groups
+
+
+def choice(**layers):
+    """A `Choice` from `search` and `kernel` as lists of (layer, lowering)."""
+    listed = {
+        what: tuple((convolution.Layer(*layer), name) for layer, name in entries)
+        for what, entries in layers.items()
+    }
+    return convolution.Choice("native", **listed)
+
+
+def test_each_half_of_a_layer_gets_its_own_lowering():
+    x, kernel = arguments(3, 6, 6, np.float32)
+    layer = (6, 3, 1, 3, 4)
+    mixed = choice(search=[(layer, "shift")], kernel=[(layer, "native")])
+    program = everything.lower(x, kernel, 1, 1, mixed).as_text()
+    # Nine products forward, nine back to the input, one convolution for the kernel.
+    assert program.count("stablehlo.dot_general") == 18
+    assert program.count("stablehlo.convolution") == 1
+    for one, other in zip(
+        everything(x, kernel, 1, 1, mixed), autodiff(x, kernel, 1, 1), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_an_unlisted_layer_takes_after_its_nearest_and_the_stride_weighs_most():
+    chosen = choice(
+        search=[
+            ((32, 3, 1, 16, 16), "native"),
+            ((8, 3, 1, 64, 64), "shift"),
+            ((8, 3, 2, 64, 64), "im2col"),
+        ]
+    )
+    of = chosen.of
+    assert of(convolution.Layer(8, 3, 2, 64, 64), "search") == "im2col"
+    assert of(convolution.Layer(28, 3, 1, 3, 16), "search") == "native"
+    # Factors 2, 2 and 2 from the third; 1, 1 and 1 but another stride from the second.
+    assert of(convolution.Layer(4, 3, 2, 128, 128), "search") == "im2col"
+    assert of(convolution.Layer(8, 3, 1, 64, 128), "search") == "shift"
+    assert of(convolution.Layer(8, 3, 1, 64, 64), "kernel") == "native"  # the fallback
+
+
+def test_the_hash_is_of_what_decides_and_not_of_the_tables_name():
+    layer = (6, 3, 1, 3, 4)
+    one = convolution.Choice("native", table="packaged")
+    other = convolution.Choice("native", table="user")
+    assert one == other and hash(one) == hash(other)
+    assert one.told()["hash"] == other.told()["hash"]
+    assert (one.told()["table"], other.told()["table"]) == ("packaged", "user")
+    for changed in (
+        convolution.Choice("shift"),
+        choice(search=[(layer, "shift")]),
+        choice(kernel=[(layer, "shift")]),
+        choice(kernel=[((6, 3, 1, 3, 8), "shift")]),
+    ):
+        assert changed != one and changed.told()["hash"] != one.told()["hash"]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("lowering", convolution.LOWERINGS)
+@pytest.mark.parametrize(
+    "precision, dtype, expected",
+    [
+        ("float32", np.float32, "HIGHEST"),
+        ("tf32", np.float32, "HIGH"),
+        ("bfloat16", jnp.bfloat16, "DEFAULT"),
+    ],
+)
+def test_every_product_says_how_precise_it_is(
+    lowering, precision, dtype, expected, size
+):
+    """Left alone, accelerators round float32 factors: it must be written in the program."""
+    x, kernel = arguments(size, 6, 6, np.float32)
+
+    def apply(x, kernel):
+        return convolution.conv2d(
+            x,
+            kernel,
+            stride=2,
+            padding=size // 2,
+            lowering=lowering,
+            precision=precision,
+        )
+
+    def gradients(x, kernel):
+        y, backward = jax.vjp(apply, x, kernel)
+        return backward(y)
+
+    x, kernel = jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
+    program = jax.jit(gradients).lower(x, kernel).as_text()
+    products = re.findall(r"stablehlo\.(?:dot_general|convolution).*", program)
+    assert len(products) >= 3
+    for product in products:
+        named = re.findall(r"precision\w* = \[([^\]]*)\]", product.replace("<", " "))
+        words = set(re.findall(r"\b(DEFAULT|HIGHEST|HIGH)\b", " ".join(named)))
+        assert words == {expected}, product

@@ -1,0 +1,67 @@
+"""`ban-jax bench --tune` from architectures to a table that decides."""
+
+import pytest
+
+from ban_jax import cli, convolution, lowerings, tune
+from ban_jax.convolution import Layer
+
+
+def test_the_layers_are_those_of_the_architecture_that_leave_a_choice():
+    found = tune.layers_of(["resnet18"], 4, 8, 1)
+    # Worked out from the paper's table; 1x1 projections are plain matrix products, and
+    # the last block's second convolution sees one pixel.
+    assert found == [
+        Layer(8, 3, 1, 1, 4),
+        Layer(8, 3, 1, 4, 4),
+        Layer(8, 3, 2, 4, 8),
+        Layer(4, 3, 1, 8, 8),
+        Layer(4, 3, 2, 8, 16),
+        Layer(2, 3, 1, 16, 16),
+        Layer(2, 3, 2, 16, 32),
+    ]
+
+
+def test_layers_that_architectures_share_are_timed_once():
+    both = tune.layers_of(["resnet18", "preact_resnet18"], 4, 8, 1)
+    assert len(both) == len(set(both)) == len(tune.layers_of(["resnet18"], 4, 8, 1))
+
+
+def test_a_repeat_takes_the_fastest_and_stops_when_it_has_enough(monkeypatch):
+    times = iter([0.3, 0.1, 0.2, 9.0])
+    monkeypatch.setattr(tune.timeit, "timeit", lambda *_, **__: next(times))
+    assert tune.fastest(lambda: None, 5) == 0.1
+
+
+def test_the_command_writes_a_table_that_then_decides(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    layer = Layer(2, 3, 1, 2, 2)
+    monkeypatch.setattr(tune, "layers_of", lambda *_: [layer])
+    monkeypatch.setattr(tune.Setting.__new__, "__defaults__", (4, 0.0))
+    assert cli.main(["bench", "--tune", "--repeats", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert lowerings.user_table() in printed and "grouped" in printed
+    chosen = lowerings.default()
+    assert chosen.table == "user"
+    assert [entry[0] for entry in chosen.search + chosen.kernel] == [layer, layer]
+    (machine,) = lowerings.read(lowerings.user_table())
+    assert {(row.what, row.models) for row in machine.rows} == {
+        (what, models) for what in convolution.WORK for models in (1, lowerings.STACKED)
+    }
+    for row in machine.rows:
+        alone = {"sequential"} if row.models == 1 else set()
+        assert set(row.seconds) == set(convolution.LOWERINGS) - alone
+        assert all(seconds > 0 for seconds in row.seconds.values())
+    assert machine.runs[0]["batch"] == 4 and machine.runs[0]["versions"]["jax"]
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ((), "told what to measure"),
+        (("--tune", "--repeats", "0"), "--repeats must be at least 1"),
+        (("--tune", "--arch", "lenet"), "unknown architecture 'lenet'"),
+    ],
+)
+def test_bad_flags_are_named(flags, words, capsys):
+    assert cli.main(["bench", *flags]) == cli.USAGE
+    assert words in capsys.readouterr().err

@@ -5,6 +5,10 @@
               gradients that autodiff derives which XLA's CPU backend runs far slower in a
               loop body. Where the kernel has more pixels than the image, as im2col.
               Stacked by `jax.vmap` over kernels it is the GROUPED convolution.
+  columns     native, with neighbouring columns of a few outputs' image computed as more
+              outputs of one wider kernel: XLA's CPU backend wants 32 of them. A third more
+              products, and up to three times as fast for 16 outputs or fewer; the kernel's
+              gradient is native's. Where there is nothing to gain, the same as native.
   sequential  native for a model alone; stacked models are computed one after another.
   shift       one `dot_general` per kernel position on a shifted view; no patch memory,
               and `jax.vmap` over kernels only adds a batch dimension.
@@ -29,7 +33,7 @@ from jax import numpy as jnp
 
 from ban_jax.types import Array, Precision
 
-Name = Literal["native", "sequential", "shift", "im2col"]
+Name = Literal["native", "columns", "sequential", "shift", "im2col"]
 LOWERINGS: tuple[Name, ...] = get_args(Name)
 
 What = Literal["search", "kernel"]
@@ -107,6 +111,8 @@ class _How(NamedTuple):
     precision: lax.Precision
 
 
+NATIVE: tuple[Name, ...] = ("native", "columns", "sequential")
+"""Lowerings that leave the convolution to XLA."""
 HALVED_BATCH = 64
 """From this many images on, the kernel's gradient is taken in two halves."""
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -226,13 +232,15 @@ def _suited(name: Name, image: Sequence[int], kernel: Sequence[int]) -> Name:
     results.
     """
     larger = kernel[0] * kernel[1] > image[0] * image[1]
-    return "im2col" if larger and name in ("native", "sequential") else name
+    return "im2col" if larger and name in NATIVE else name
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(how: _How, x: Array, kernel: Array) -> Array:
     lowering = _suited(how.search, x.shape[1:3], kernel.shape[:2])
-    if lowering in ("native", "sequential"):
+    if lowering == "columns":
+        return _columns(how, x, kernel)
+    if lowering in NATIVE:
         return _alone(lowering, functools.partial(_native, how))(x, kernel)
     kh, kw, channels, outputs = kernel.shape
     windows = _windows(x, (kh, kw), how.stride, how.padding)
@@ -256,11 +264,35 @@ def _alone(lowering: Name, function: Callable[..., Array]) -> Callable[..., Arra
     return function
 
 
-def _native(how: _How, x: Array, kernel: Array) -> Array:
+def _columns(how: _How, x: Array, kernel: Array) -> Array:
+    """Native, `count` neighbouring columns of the output at once.
+
+    One kernel, wider by the columns' distance, holds the given one once per column, each
+    shifted to where its column looks; outputs of one position are then the outputs of
+    `count` columns, in their order in memory.
+    """
+    channels, outputs = kernel.shape[2:]
+    width = (x.shape[2] + 2 * how.padding - kernel.shape[1]) // how.stride + 1
+    # Measured. Images of few channels cost little besides, and gain most.
+    wanted = 64 if channels <= 4 else 32
+    count = min(4, max(wanted // outputs, 1))
+    count = next(
+        number for number in (4, 2, 1) if number <= count and not width % number
+    )
+    last = how.stride * (count - 1)
+    shifted = [
+        jnp.pad(kernel, ((0, 0), (column, last - column), (0, 0), (0, 0)))
+        for column in range(0, last + 1, how.stride)
+    ]
+    y = _native(how, x, jnp.concatenate(shifted, axis=-1), count)
+    return y.reshape(*y.shape[:2], width, outputs)
+
+
+def _native(how: _How, x: Array, kernel: Array, columns: int = 1) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
-        (how.stride, how.stride),
+        (how.stride, how.stride * columns),
         [(how.padding, how.padding)] * 2,
         dimension_numbers=NHWC,
         precision=how.precision,
@@ -295,7 +327,7 @@ def _kernel_gradient(how: _How, size: tuple[int, int], x: Array, cotangent: Arra
     """
     # Here the cotangent is the kernel.
     lowering = _suited(how.kernel, x.shape[1:3], cotangent.shape[1:3])
-    if lowering in ("native", "sequential"):
+    if lowering in NATIVE:
         correlate = functools.partial(_native_kernel_gradient, how, size)
         return _alone(lowering, correlate)(x, cotangent)
     windows = _windows(x, size, how.stride, how.padding)

@@ -189,9 +189,20 @@ def test_native_gradients_use_the_one_layout_that_is_fast_in_a_loop(stride):
 
 def test_an_unknown_lowering_lists_the_known_ones():
     x, kernel = arguments(3, 4, 4, np.float32)
-    known = "'native', 'sequential', 'shift', 'im2col'.*got 'winograd'"
+    known = "'native', 'columns', 'sequential', 'shift', 'im2col'.*got 'winograd'"
     with pytest.raises(ValueError, match=known):
         convolution.conv2d(x, kernel, stride=1, padding=1, lowering="winograd")
+
+
+@pytest.mark.parametrize("width, columns", [(8, 4), (6, 2), (7, 1)])
+def test_columns_share_one_wider_kernel_as_far_as_the_width_divides(width, columns):
+    x, kernel = arguments(3, 5, width, np.float32)
+    conv = functools.partial(
+        convolution.conv2d, stride=1, padding=1, lowering="columns"
+    )
+    program = jax.jit(conv).lower(x, kernel).as_text()
+    (found,) = re.findall(r"stablehlo\.convolution.*, tensor<(\w+)xf32>\)", program)
+    assert found == f"3x{3 + columns - 1}x3x{4 * columns}"
 
 
 @pytest.mark.parametrize("lowering, groups", [("native", {1, 3}), ("sequential", {1})])

@@ -5,6 +5,7 @@ Exit codes: 0 every candidate judged clean; 1 something flagged and everything j
 5 internal error; 130 interrupted.
 """
 
+import dataclasses
 import os
 import sys
 import traceback
@@ -14,13 +15,14 @@ from typing import Annotated
 import jax
 import tyro
 
-from ban_jax import bench, commands, config, data, train_plan, train_zoo
+from ban_jax import bench, cache, commands, config, data, train_plan, train_zoo
 
 USAGE, INTERNAL, INTERRUPTED = 4, 5, 130
 
 Command = (
     Annotated[config.ScanFlags, tyro.conf.subcommand("scan")]
     | Annotated[config.ReportFlags, tyro.conf.subcommand("report")]
+    | Annotated[config.MergeFlags, tyro.conf.subcommand("merge")]
     | Annotated[train_plan.TrainConfig, tyro.conf.subcommand("train")]
     | Annotated[config.PrepareFlags, tyro.conf.subcommand("prepare")]
     | Annotated[config.BenchFlags, tyro.conf.subcommand("bench")]
@@ -60,9 +62,13 @@ def _run(flags: Command) -> int:
     _configure_jax()
     match flags:
         case config.ScanFlags():
+            if flags.shard == "auto":
+                flags = dataclasses.replace(flags, shard=_shard_of_cluster())
             return commands.run_scan(flags)
         case config.ReportFlags():
             return commands.run_report(flags)
+        case config.MergeFlags():
+            return commands.run_merge(flags)
         case config.PrepareFlags():
             print(data.prepare(flags.name, flags.data_dir))
         case config.BenchFlags():
@@ -78,14 +84,33 @@ def _refuse(error: ValueError) -> int:
 
 
 def _configure_jax() -> None:
-    """Persistent compilation cache, where the user names a folder for it.
-
-    The cache can run code for whoever can write to it: it has no default place.
-    """
-    folder = os.environ.get("BAN_JAX_CACHE")
+    """Keeps compiled programs between runs, unless JAX was already told where."""
+    if jax.config.read("jax_compilation_cache_dir"):
+        return
+    folder, note = cache.folder(os.environ)
+    if note:
+        print(f"note: {note}", file=sys.stderr)
     if folder:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+        jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _shard_of_cluster() -> str:
+    """`i/n` of this process, from whatever started it together with others.
+
+    The processes meet once and part: from then on nobody waits for anybody, and one that
+    dies takes no other with it.
+    """
+    try:
+        jax.distributed.initialize()
+        index, count = jax.process_index(), jax.process_count()
+        jax.distributed.shutdown()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"--shard auto: jax.distributed found no cluster ({error}). On a single "
+            "machine or in a job array give the numbers: --shard i/n"
+        ) from error
+    return f"{index}/{count}"
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ from ban_jax import (
     data,
     detectors,
     lowerings,
-    population,
     records,
     report,
     results,
     scan,
+    shards,
+    spans,
     verdict,
 )
 from ban_jax import config as configs
@@ -41,7 +42,10 @@ def run_scan(flags: configs.ScanFlags) -> int:
             flags, paths=(BUNDLED,), data=flags.data or "digits"
         )
         print(f"No path given: scanning the zoo that ships with the package, {BUNDLED}")
+    shard = shards.parse(flags.shard) if flags.shard else None
     results.prepare_folder(flags.out)
+    if flags.profile:
+        results.prepare_folder(os.path.dirname(flags.profile) or ".")
     paths = checkpoints.find(flags.paths)
     if not paths:
         print(
@@ -50,15 +54,26 @@ def run_scan(flags: configs.ScanFlags) -> int:
         )
         return NOTHING
     settings, probe = prepare(flags)
-    trusted = _trusted(flags, probe, settings)
-    lines = os.path.join(flags.out, "results.jsonl")
+    if shard:
+        told = {
+            "config_hash": settings.digest(probe),
+            "baseline": flags.baseline,
+            "threshold": flags.threshold,
+            "class_names": settings.class_names,
+            "flags": configs.describe(flags),
+        }
+        shards.write_plan(flags.out, shard, paths, told)
+        paths = list(shard.of(paths))
+    clock = spans.Spans()
+    trusted = _trusted(flags, probe, settings, shard)
+    lines = _named(flags.out, "results.jsonl", shard)
     with results.Writer(lines, resume=flags.resume) as writer:
         if writer.torn:
             print(
                 f"{lines}: the last line was cut short; it is redone", file=sys.stderr
             )
         earlier = {record["path"]: record for record in writer.records}
-        found = _collect(paths, probe, settings, writer, "Scanning")
+        found = _collect(paths, probe, settings, writer, "Scanning", clock)
     judged = verdict.judge_all(
         list(found.values()),
         baseline=flags.baseline,
@@ -68,8 +83,62 @@ def run_scan(flags: configs.ScanFlags) -> int:
     for record in judged:
         earlier[record["path"]] = record
     results.rewrite(lines, earlier.values())
-    write_reports(judged, flags.out, settings.class_names, configs.describe(flags))
+    if flags.profile:
+        clock.write(flags.profile)
+        print(f"Profile: {flags.profile}")
+    if shard:
+        report.print_table(judged, class_names=settings.class_names)
+        print(f"Shard {shard} is done: {lines}. `ban-jax merge` joins the shards.")
+    else:
+        write_reports(judged, flags.out, settings.class_names, configs.describe(flags))
     return exit_code(judged)
+
+
+def run_merge(flags: configs.MergeFlags) -> int:
+    """`ban-jax merge`: joins the results of shards and says what is missing."""
+    gathered = shards.gather(flags.sources)
+    plan = gathered.plan
+    first = flags.sources[0]
+    out = flags.out or (
+        first if os.path.isdir(first) else os.path.dirname(first) or "."
+    )
+    threshold = plan.get("threshold") if flags.threshold is None else flags.threshold
+    judged = verdict.judge_all(
+        gathered.records,
+        baseline=flags.baseline or plan.get("baseline"),
+        threshold=threshold,
+        trusted=gathered.trusted,
+    )
+    results.prepare_folder(out)
+    results.rewrite(os.path.join(out, "results.jsonl"), judged)
+    names = tuple(plan.get("class_names") or ()) or None
+    told = {**plan.get("flags", {}), **configs.describe(flags)}
+    told["missing"] = len(gathered.missing)
+    write_reports(judged, out, names, told)
+    for note in missing(gathered):
+        print(note, file=sys.stderr)
+    complete = plan and not gathered.absent and not gathered.missing
+    return exit_code(judged) if complete else INCONCLUSIVE
+
+
+def missing(gathered: shards.Gathered, most: int = 20) -> list[str]:
+    """What a merge lacks, in lines for the user."""
+    notes = []
+    if gathered.absent:
+        notes.append(f"no results of shard {', '.join(map(str, gathered.absent))}")
+    if not gathered.plan:
+        notes.append(
+            "no plan.i-of-n.json beside the results: what is missing is unknown"
+        )
+    if gathered.missing:
+        notes.append(
+            f"{len(gathered.missing)} files were not scanned; the same `ban-jax scan "
+            "--shard` commands scan them:"
+        )
+        notes += [f"  {path}" for path in gathered.missing[:most]]
+    if len(gathered.missing) > most:
+        notes.append(f"  and {len(gathered.missing) - most} more")
+    return notes
 
 
 def run_report(flags: configs.ReportFlags) -> int:
@@ -134,7 +203,7 @@ def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
             class_names=dataset.class_names if dataset else None,
             normalisation=normalisation,
             architecture=flags.arch,
-            chunk=flags.chunk or population.default_chunk(backend),
+            chunk=flags.chunk,
             lowering=lowerings.default(),
             precision=flags.precision,
         ),
@@ -142,8 +211,16 @@ def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
     )
 
 
+def _named(out: str, base: str, shard: shards.Shard | None) -> str:
+    """A file in the output folder; shards have files of their own."""
+    return os.path.join(out, shard.name(base) if shard else base)
+
+
 def _trusted(
-    flags: configs.ScanFlags, probe: Probe | None, settings: records.Settings
+    flags: configs.ScanFlags,
+    probe: Probe | None,
+    settings: records.Settings,
+    shard: shards.Shard | None,
 ) -> list[results.Record]:
     """Evidence of the models in `--calibrate`, kept beside the results."""
     if flags.calibrate is None:
@@ -151,9 +228,9 @@ def _trusted(
     paths = checkpoints.find([flags.calibrate])
     if not paths:
         raise ValueError(f"--calibrate {flags.calibrate}: no checkpoint there")
-    lines = os.path.join(flags.out, "trusted.jsonl")
+    lines = _named(flags.out, "trusted.jsonl", shard)
     with results.Writer(lines, resume=flags.resume) as writer:
-        found = _collect(paths, probe, settings, writer, "Calibrating")
+        found = _collect(paths, probe, settings, writer, "Calibrating", spans.Spans())
     return list(found.values())
 
 
@@ -163,15 +240,18 @@ def _collect(
     settings: records.Settings,
     writer: results.Writer,
     title: str,
+    clock: spans.Spans,
 ) -> dict[str, results.Record]:
     """Scans, writing each new line at once; shows progress and the time left."""
     found = {}
+    known = writer.records
     with _progress() as progress:
         task = progress.add_task(title, total=len(paths))
-        for record, new in scan.scan(paths, probe, settings, known=writer.records):
+        for record, new in scan.scan(paths, probe, settings, known=known, clock=clock):
             found[record["path"]] = record
             if new:
-                writer.write(record)
+                with clock("write"):
+                    writer.write(record)
             progress.advance(task)
     return found
 

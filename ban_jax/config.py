@@ -112,8 +112,16 @@ class ScanFlags:
       seed: of the noise and of the choice of clean images.
       precision: what convolutions multiply: whole float32 numbers; tf32, faster on
         accelerators and the same on a CPU; or bfloat16.
-      chunk: candidates handed to the device at once; by default chosen for the device.
+      chunk: candidates each device computes at once; by default as many as its memory
+        holds, up to 16, on a CPU up to one per core.
       resume: go on from the results in --out.
+      shard: `i/n`, i from 0: this process takes every n-th file and writes
+        results.i-of-n.jsonl to --out, for `ban-jax merge`. `auto` takes i and n from
+        `jax.distributed`: on TPU pods, under SLURM and Open MPI. A job array needs no
+        more than --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT, an indexed
+        Kubernetes job of 8 --shard $JOB_COMPLETION_INDEX/8.
+      profile: file for a trace of what the scan did when (ui.perfetto.dev shows it), with
+        seconds per stage.
     """
 
     paths: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -136,6 +144,8 @@ class ScanFlags:
     precision: Precision = "float32"
     chunk: int | None = None
     resume: bool = True
+    shard: str | None = None
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         _require(self.num_clean >= 2, "--num-clean", "at least 2", self.num_clean)
@@ -186,6 +196,31 @@ class ReportFlags:
             "--baseline trusted",
             "together with --trusted FILE",
             "no --trusted",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class MergeFlags:
+    """Joins the results of `scan --shard`, and says what is missing.
+
+    Verdicts are drawn again from the evidence of all shards; nothing is computed anew.
+
+    Attributes:
+      sources: folders that shards wrote to (their --out), or single results.i-of-n.jsonl.
+      out: folder for results.jsonl, results.csv and report.html; by default the first
+        source's.
+      baseline: as for `scan`; by default what the shards were told.
+      threshold: likewise.
+    """
+
+    sources: tyro.conf.Positional[tuple[str, ...]]
+    out: str | None = None
+    baseline: Baseline | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            bool(self.sources), "merge", "told at least one folder or file", "none"
         )
 
 

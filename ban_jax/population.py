@@ -1,19 +1,20 @@
-"""Many candidates at once: the only home of `jit`, `vmap`, stacking and placement."""
+"""Many candidates at once: the only home of `jit`, `vmap`, `shard_map` and placement."""
 
 import concurrent.futures
 import functools
 import os
-import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ban_jax.config import DetectorConfig
 from ban_jax.types import Array, Network, Probe, Variables
 
 T = TypeVar("T")
+MODELS = "models"
+"""Name of the mesh's only axis."""
 
 
 class Detect(Protocol):
@@ -30,37 +31,48 @@ class Detect(Protocol):
     ) -> Any: ...
 
 
-def stack(population: Sequence[Any]) -> Any:
-    """Gives every leaf a leading model axis: M trees of `[...]` -> one of `[M, ...]`."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *population)
+class Placement(NamedTuple):
+    """Where the candidates of a chunk are computed. Hashable.
 
-
-def pad(population: Sequence[T], size: int) -> list[T]:
-    """Repeats the last candidate up to `size`, so that every chunk has one shape."""
-    return [*population, *[population[-1]] * (size - len(population))]
-
-
-def identity_key(seed: int, sha256: str) -> Array:
-    """A candidate's random key: the seed and its own weights, never its neighbours."""
-    words = np.frombuffer(bytes.fromhex(sha256), dtype=">u4").astype(np.uint32)
-    key = jax.random.key(seed)
-    for word in words:
-        key = jax.random.fold_in(key, word)
-    return key
-
-
-def default_tile(backend: str, chunk: int) -> int:
-    """How many candidates share a program: one on a CPU, the whole chunk elsewhere.
-
-    On a CPU each gets the native convolution, and a chunk runs on host threads side by
-    side, because one candidate does not fill two cores. No result can then depend on a
-    neighbour.
+    Attributes:
+      devices: of this process, all of one kind; a chunk is shared out among them.
+      stacked: whether the candidates of a device share one program by `jax.vmap`. Else
+        each gets the program of a single one, so that no result can depend on a
+        neighbour: on host threads side by side where the device is one CPU (one
+        candidate does not fill its cores), one after another where they are several.
     """
-    return 1 if backend == "cpu" else chunk
+
+    devices: tuple[jax.Device, ...]
+    stacked: bool
+
+    @property
+    def on_threads(self) -> bool:
+        return not self.stacked and len(self.devices) == 1
+
+    @property
+    def mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), (MODELS,), axis_types=(AxisType.Auto,))
+
+    def split(self) -> NamedSharding:
+        """The leading axis dealt out to the devices."""
+        return NamedSharding(self.mesh, PartitionSpec(MODELS))
+
+    def everywhere(self) -> NamedSharding:
+        """The same on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def rounded(self, count: int) -> int:
+        """The smallest multiple of the devices that holds `count` candidates."""
+        return -(-count // len(self.devices)) * len(self.devices)
+
+
+def default_placement() -> Placement:
+    """This process's devices: a CPU gets native convolutions, which do not stack."""
+    return Placement(tuple(jax.local_devices()), jax.default_backend() != "cpu")
 
 
 def default_chunk(backend: str) -> int:
-    """Candidates handed over at once: one per core of a CPU, few enough for its memory."""
+    """Candidates per device at once: one per core of a CPU, few enough for its memory."""
     return min(cores(), 4) if backend == "cpu" else 16
 
 
@@ -71,92 +83,9 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def for_each(
-    function: Callable[..., Any],
-    arguments: tuple[Any, ...],
-    tile: int,
-    count: int,
-    *shared: Any,
-) -> Any:
-    """`function(*one candidate's arguments, *shared)` for many, compiled once.
-
-    Args:
-      function: hashable; called with the unstacked `arguments` and with `shared`.
-      arguments: pytrees whose leaves have a leading axis M, a multiple of `tile`.
-      tile: candidates computed side by side by `jax.vmap`; tiles follow one another.
-        With 1, candidates run on host threads instead.
-      count: how many of the M are real; with a tile of 1 only those are computed.
-      *shared: passed to every call as they are.
-
-    Returns:
-      The function's result with a leading axis, of `count` where `tile` is 1, else M.
-    """
-    if tile > 1:
-        return _tiled(function, arguments, tile, *shared)
-    leaves, structure = jax.tree.flatten(arguments)
-    dispatch = threading.Lock()
-
-    def one(index: int) -> Any:
-        alone = jax.tree.unflatten(structure, [leaf[index] for leaf in leaves])
-        with dispatch:  # so that the first two do not both compile
-            result = _single(function, alone, *shared)
-        return jax.device_get(result)
-
-    with concurrent.futures.ThreadPoolExecutor(min(count, cores())) as pool:
-        return stack(list(pool.map(one, range(count))))
-
-
-@functools.partial(jax.jit, static_argnames="function")
-def _single(
-    function: Callable[..., Any], arguments: tuple[Any, ...], *shared: Any
-) -> Any:
-    return function(*arguments, *shared)
-
-
-@functools.partial(jax.jit, static_argnames=("function", "tile"))
-def _tiled(
-    function: Callable[..., Any], arguments: tuple[Any, ...], tile: int, *shared: Any
-) -> Any:
-    return jax.lax.map(
-        lambda alone: function(*alone, *shared), arguments, batch_size=tile
-    )
-
-
-@functools.cache
-def _bound(detect: Callable[..., Any], network: Network) -> Callable[..., Any]:
-    def call(
-        variables: Variables, key: Array, probe: Probe, config: DetectorConfig
-    ) -> Any:
-        return detect(network, variables, probe, key=key, config=config)
-
-    return call
-
-
-def run(
-    detect: Callable[..., Any],
-    network: Network,
-    variables: Variables,
-    keys: Array,
-    probe: Probe,
-    config: DetectorConfig,
-    *,
-    tile: int,
-    count: int,
-) -> Any:
-    """Evidence of M stacked candidates, every leaf with a leading axis M.
-
-    Args:
-      detect: a detector, for one candidate (`Detect`).
-      network: their common architecture.
-      variables: stacked, `[M, ...]`.
-      keys: `[M]` typed keys.
-      probe: images `[T, B, H, W, C]` and labels `[T, B]`, shared by all.
-      config: floats are traced; a changed one compiles nothing.
-      tile: see `for_each`.
-      count: how many of the M are real.
-    """
-    function = _bound(detect, network)
-    return for_each(function, (variables, keys), tile, count, probe, config)
+def stack(population: Sequence[Any]) -> Any:
+    """Gives every leaf a leading model axis: M trees of `[...]` -> one of `[M, ...]`."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *population)
 
 
 def unstack(stacked: Any, count: int) -> list[Any]:
@@ -167,3 +96,130 @@ def unstack(stacked: Any, count: int) -> list[Any]:
         jax.tree.unflatten(structure, [leaf[index] for leaf in leaves])
         for index in range(count)
     ]
+
+
+def pad(population: Sequence[T], size: int) -> list[T]:
+    """Repeats the last candidate up to `size`, so that every chunk has one shape."""
+    return [*population, *[population[-1]] * (size - len(population))]
+
+
+def identity_words(sha256: str) -> np.ndarray:
+    """A hash as `[8]` uint32: `fold_in` takes 32 bits at a time."""
+    return np.frombuffer(bytes.fromhex(sha256), dtype=">u4").astype(np.uint32)
+
+
+def fold_words(key: Array, words: Array | np.ndarray) -> Array:
+    """A candidate's key: the scan's, folded with the words `[8]` of its own identity."""
+    for index in range(8):
+        key = jax.random.fold_in(key, words[index])
+    return key
+
+
+def identity_key(seed: int, sha256: str) -> Array:
+    """A candidate's random key: the seed and its own weights, never its neighbours."""
+    return fold_words(jax.random.key(seed), identity_words(sha256))
+
+
+def place(members: Sequence[Any], placement: Placement, size: int) -> Any:
+    """A chunk as `for_each` takes it: padded to `size`, stacked, on its devices.
+
+    Returns at once: the copies to the devices go on behind it. On host threads candidates
+    stay as they are.
+    """
+    if placement.on_threads:
+        return list(members)
+    return jax.device_put(stack(pad(members, size)), placement.split())
+
+
+def program(
+    function: Callable[[Any, Any], Any],
+    placement: Placement,
+    member: Any,
+    shared: Any,
+    size: int,
+) -> jax.stages.Compiled:
+    """`function` for a chunk of `size` candidates, compiled once per shape.
+
+    Args:
+      function: `(member, shared) -> result` of one candidate; hashable.
+      placement: where.
+      member: any one candidate; shapes and types count, values do not.
+      shared: what all candidates are given; values do not count.
+      size: of the chunk; a multiple of the devices. Not used on host threads, where the
+        program is that of one candidate.
+    """
+    if not placement.on_threads:
+        member = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((size, *np.shape(leaf)), leaf.dtype),
+            member,
+        )
+    leaves, structure = jax.tree.flatten((member, shared))
+    return _compiled(function, placement, structure, tuple(map(_abstract, leaves)))
+
+
+@functools.cache
+def _compiled(
+    function: Callable[[Any, Any], Any],
+    placement: Placement,
+    structure: Any,
+    leaves: tuple[jax.ShapeDtypeStruct, ...],
+) -> jax.stages.Compiled:
+    return (
+        _jitted(function, placement)
+        .lower(*jax.tree.unflatten(structure, leaves))
+        .compile()
+    )
+
+
+def _jitted(function: Callable[[Any, Any], Any], placement: Placement) -> Any:
+    """No buffer is donated: a candidate's evidence is far smaller than its weights."""
+    if placement.on_threads:
+        return jax.jit(function)
+
+    def on_one_device(members: Any, shared: Any) -> Any:
+        if placement.stacked:
+            return jax.vmap(function, in_axes=(0, None))(members, shared)
+        return jax.lax.map(lambda member: function(member, shared), members)
+
+    axes = PartitionSpec(MODELS)
+    # Devices exchange nothing, and the check would want every loop's start marked.
+    sharded = jax.shard_map(
+        on_one_device,
+        mesh=placement.mesh,
+        in_specs=(axes, PartitionSpec()),
+        out_specs=axes,
+        check_vma=False,
+    )
+    return jax.jit(
+        sharded,
+        in_shardings=(placement.split(), placement.everywhere()),
+        out_shardings=placement.split(),
+    )
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape and type of a leaf, a Python number's weakness included."""
+    kind = jax.typeof(leaf) if not isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)
+
+
+def for_each(
+    step: Callable[[Any, Any], Any],
+    placement: Placement,
+    placed: Any,
+    shared: Any,
+    count: int,
+) -> list[Any]:
+    """Runs a chunk and waits for it: results of the first `count`, on the host.
+
+    Args:
+      step: a program, or several of the same placement in turn.
+      placement: the same.
+      placed: from `place`.
+      shared: what all candidates are given.
+      count: how many are real; on host threads only those are there.
+    """
+    if not placement.on_threads:
+        return unstack(step(placed, shared), count)
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda one: jax.device_get(step(one, shared)), placed))

@@ -32,7 +32,7 @@ class Settings:
       normalisation: `(mean, std)` for every candidate, or None: the checkpoint's own,
         else the best of the known constants.
       architecture: overrides recognition.
-      chunk: candidates handed to the device at once.
+      chunk: candidates each device computes at once; None: planned from its memory.
       lowering: of convolutions, see `ban_jax.convolution`.
       precision: of convolutions, see `types.Precision`.
     """
@@ -44,7 +44,7 @@ class Settings:
     class_names: tuple[str, ...] | None = None
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     architecture: str | None = None
-    chunk: int = 1
+    chunk: int | None = None
     lowering: convolution.Lowering = "native"
     precision: Precision = "float32"
 

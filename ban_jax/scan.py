@@ -1,25 +1,45 @@
-"""The host loop of a scan: read ahead, fill chunks, measure, write each line at once."""
+"""The host loop of a scan: files are read and stacked while the device computes.
+
+    read ahead (threads) -> chunks of one kind, stacked and sent (this thread)
+      -> device (one thread) -> lines, as soon as they are known (this thread)
+
+At most `IN_FLIGHT` chunks are with the device, candidates for `FILLING` more are being
+gathered, and `READ_AHEAD` files are in memory besides: of weights, a scan of a thousand
+files holds no more than one of a hundred.
+"""
 
 import collections
 import concurrent.futures
-import functools
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-import jax
 import numpy as np
 from flax import traverse_util
-from jax import numpy as jnp
 
-from ban_jax import checkpoints, detectors, population, records, verdict
-from ban_jax import probe as probes
-from ban_jax.detectors import evidence
+from ban_jax import checkpoints, engine, population, records, spans, verdict
 from ban_jax.records import Record, Settings
-from ban_jax.types import Array, Probe, Variables
+from ban_jax.types import Probe
 
 READ_AHEAD = 8
 """Files read and converted on host threads while the device computes."""
+IN_FLIGHT = 2
+"""Chunks handed over: one that is computed, one that is ready to be."""
+FILLING = 4
+"""Chunks' worth of candidates of all kinds that wait for others of their kind."""
+
+
+class Found(NamedTuple):
+    """A file that was read.
+
+    Attributes:
+      path: its own.
+      candidate: None where it cannot be read.
+      reason: why it cannot be measured, or an empty string.
+    """
+
+    path: str
+    candidate: checkpoints.Candidate | None
+    reason: str
 
 
 def scan(
@@ -28,6 +48,8 @@ def scan(
     settings: Settings,
     *,
     known: Iterable[Record] = (),
+    clock: spans.Spans | None = None,
+    placement: population.Placement | None = None,
 ) -> Iterator[tuple[Record, bool]]:
     """Measures every candidate and yields its record as soon as it is there.
 
@@ -37,6 +59,8 @@ def scan(
       settings: what to measure, and how.
       known: records of an earlier run; where their key is the same, their evidence is
         used again.
+      clock: collects where the time goes.
+      placement: devices to compute on; None for all of this process.
 
     Yields:
       `(record, new)`: the record carries the verdict against the candidate's own classes
@@ -44,11 +68,19 @@ def scan(
       very same line was known. A file that cannot be judged has `error` set and is
       `inconclusive`; the scan goes on.
     """
+    clock = clock or spans.Spans()
     digest = settings.digest(probe)
     finished = {record["key"]: record for record in known if record.get("key")}
     lines = {(record["path"], record.get("key")) for record in known}
     waiting: dict[str, list[str]] = collections.defaultdict(list)
-    chunks: dict[Any, list[checkpoints.Candidate]] = collections.defaultdict(list)
+    filling: dict[checkpoints.ModelSpec, list[checkpoints.Candidate]] = (
+        collections.defaultdict(list)
+    )
+    pending: collections.deque[
+        tuple[list[str], concurrent.futures.Future[list[Record]]]
+    ] = collections.deque()
+    machine = engine.Engine(probe, settings, digest, clock, placement)
+    device = concurrent.futures.ThreadPoolExecutor(1, "device")
 
     def deliver(key: str, record: Record) -> Iterator[tuple[Record, bool]]:
         """A line for every file of these weights."""
@@ -56,124 +88,71 @@ def scan(
             line = {**record, "path": path}
             yield verdict.judge(line), (path, record["key"]) not in lines
 
-    def flush(chunk: list[checkpoints.Candidate]) -> Iterator[tuple[Record, bool]]:
-        measured = measure(chunk, probe, settings, digest)
-        for candidate, record in zip(chunk, measured, strict=True):
+    def hand_over(kind: checkpoints.ModelSpec, *, last: bool = False) -> None:
+        candidates = filling.pop(kind)
+        keys = [records.key_of(candidate, digest) for candidate in candidates]
+        chunk = machine.prepare(kind, candidates, last=last)
+        pending.append((keys, device.submit(machine.measure, chunk)))
+
+    def results(most: int) -> Iterator[tuple[Record, bool]]:
+        """What is done, in order; waits until at most so many chunks are left."""
+        while pending and (len(pending) > most or pending[0][1].done()):
+            keys, future = pending.popleft()
+            with clock("wait"):
+                measured = future.result()
+            for key, record in zip(keys, measured, strict=True):
+                if record["key"]:
+                    finished[key] = record
+                yield from deliver(key, record)
+
+    try:
+        for path, candidate, reason in _read_ahead(paths, probe, settings, clock):
+            if candidate is None or reason:
+                record = records.failure(path, reason, settings, digest, candidate)
+                yield verdict.judge(record), True
+                continue
             key = records.key_of(candidate, digest)
-            if record["key"]:
-                finished[key] = record
-            yield from deliver(key, record)
-        chunk.clear()
-
-    for path, found in _read_ahead(paths, settings.architecture):
-        if isinstance(found, checkpoints.CheckpointError):
-            yield (
-                verdict.judge(records.failure(path, str(found), settings, digest)),
-                True,
-            )
-            continue
-        reason = _unfit(found, probe, settings)
-        if reason:
-            record = records.failure(path, reason, settings, digest, found)
-            yield verdict.judge(record), True
-            continue
-        key = records.key_of(found, digest)
-        waiting[key].append(path)
-        if key in finished:
-            yield from deliver(key, finished[key])
-        elif len(waiting[key]) == 1:
-            chunk = chunks[found.spec]
-            chunk.append(found)
-            if len(chunk) == settings.chunk:
-                yield from flush(chunk)
-    for chunk in chunks.values():
-        if chunk:
-            yield from flush(chunk)
-
-
-def measure(
-    chunk: Sequence[checkpoints.Candidate],
-    probe: Probe | None,
-    settings: Settings,
-    digest: str,
-) -> list[Record]:
-    """Evidence of candidates of one architecture, as records without a verdict."""
-    began = time.perf_counter()
-    detector = detectors.DETECTORS[settings.mode]
-    spec = chunk[0].spec
-    network = settings.network(spec)
-    normalisations: Sequence[Record | None]
-    work = [0] * len(chunk)
-    if probe is None or not detector.needs_images:
-        normalisations = [_given(candidate, settings) for candidate in chunk]
-        measured = [
-            detector.detect(network, candidate.variables) for candidate in chunk
-        ]
-    else:
-        try:
-            chosen, work = _normalisations(network, chunk, probe, settings)
-            normalisations = chosen
-            variables = [
-                candidate.full_variables((entry["mean"], entry["std"]))
-                for candidate, entry in zip(chunk, chosen, strict=True)
-            ]
-            keys = [population.identity_key(settings.seed, c.sha256) for c in chunk]
-            stacked = population.run(
-                detector.detect,
-                network,
-                population.stack(population.pad(variables, settings.chunk)),
-                jnp.stack(population.pad(keys, settings.chunk)),
-                probe,
-                settings.config,
-                tile=population.default_tile(jax.default_backend(), settings.chunk),
-                count=len(chunk),
-            )
-            measured = population.unstack(stacked, len(chunk))
-        except jax.errors.JaxRuntimeError as error:
-            reason = f"the device failed: {str(error).splitlines()[0]}"
-            return [records.failure(c.path, reason, settings, digest, c) for c in chunk]
-        search = detector.work(settings.config, spec.num_classes, probe.labels.size)
-        work = [trial + search for trial in work]
-    seconds = (time.perf_counter() - began) / len(chunk)
-    return [
-        {
-            **records.identity(candidate, settings, digest),
-            "normalisation": normalisation,
-            **records.plain(one),
-            "num_probe": 0 if probe is None else int(probe.labels.size),
-            "forward_equivalents": spent,
-            "seconds": seconds,
-        }
-        for candidate, normalisation, one, spent in zip(
-            chunk, normalisations, measured, work, strict=True
-        )
-    ]
+            waiting[key].append(path)
+            if key in finished:
+                yield from deliver(key, finished[key])
+            elif len(waiting[key]) == 1:
+                kind = candidate.spec
+                filling[kind].append(candidate)
+                if len(filling[kind]) >= machine.wanted(kind):
+                    hand_over(kind)
+                elif sum(map(len, filling.values())) > FILLING * machine.wanted(kind):
+                    hand_over(max(filling, key=lambda kind: len(filling[kind])))
+            yield from results(IN_FLIGHT)
+        for kind in list(filling):
+            hand_over(kind, last=True)
+            yield from results(IN_FLIGHT)
+        yield from results(0)
+    finally:
+        device.shutdown(wait=False, cancel_futures=True)
 
 
 def _read_ahead(
-    paths: Sequence[str], architecture: str | None
-) -> Iterator[tuple[str, checkpoints.Candidate | checkpoints.CheckpointError]]:
+    paths: Sequence[str], probe: Probe | None, settings: Settings, clock: spans.Spans
+) -> Iterator[Found]:
     """Reads files on host threads, a few ahead of the consumer, in the given order."""
 
-    def read(path: str) -> checkpoints.Candidate | checkpoints.CheckpointError:
-        try:
-            return checkpoints.read(path, architecture=architecture)
-        except checkpoints.CheckpointError as error:
-            return error
+    def read(path: str) -> Found:
+        with clock("read"):
+            try:
+                found = checkpoints.read(path, architecture=settings.architecture)
+            except checkpoints.CheckpointError as error:
+                return Found(path, None, str(error))
+            return Found(path, found, _unfit(found, probe, settings))
 
-    with concurrent.futures.ThreadPoolExecutor(READ_AHEAD // 2) as pool:
-        ahead: collections.deque[tuple[str, concurrent.futures.Future]] = (
-            collections.deque()
-        )
+    with concurrent.futures.ThreadPoolExecutor(READ_AHEAD // 2, "read") as pool:
+        ahead: collections.deque[concurrent.futures.Future[Found]] = collections.deque()
         try:
             for path in paths:
-                ahead.append((path, pool.submit(read, path)))
+                ahead.append(pool.submit(read, path))
                 if len(ahead) > READ_AHEAD:
-                    first, future = ahead.popleft()
-                    yield first, future.result()
+                    yield ahead.popleft().result()
             while ahead:
-                first, future = ahead.popleft()
-                yield first, future.result()
+                yield ahead.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -214,74 +193,3 @@ def _unfit(
             f"have {classes}: this is another data set's model"
         )
     return ""
-
-
-def _given(candidate: checkpoints.Candidate, settings: Settings) -> Record | None:
-    """The normalisation that needs no trying: the flag's, else the checkpoint's own."""
-    if settings.normalisation is not None:
-        (mean, std), source = settings.normalisation, "flag"
-    elif candidate.normalisation is not None:
-        (mean, std), source = (
-            candidate.normalisation,
-            str(candidate.normalisation_source),
-        )
-    else:
-        return None
-    return {"mean": list(mean), "std": list(std), "source": source}
-
-
-def _normalisations(
-    network: Any,
-    chunk: Sequence[checkpoints.Candidate],
-    probe: Probe,
-    settings: Settings,
-) -> tuple[list[Record], list[int]]:
-    """Each candidate's pixel constants, trying the known ones where none are given.
-
-    Returns:
-      The records' `normalisation` entries, and the image forward passes each cost.
-    """
-    given = [_given(candidate, settings) for candidate in chunk]
-    known = [entry for entry in given if entry]
-    if len(known) == len(chunk):
-        return known, [0] * len(chunk)
-    tried = probes.options(settings.dataset, probe.images.shape[-1])
-    means, stds = (jnp.array(part) for part in zip(*tried.values(), strict=True))
-    raw = [candidate.full_variables(((0.0,), (1.0,))) for candidate in chunk]
-    few = Probe(probe.images[:2], probe.labels[:2])
-    losses = population.for_each(
-        _trial(network),
-        (population.stack(population.pad(raw, settings.chunk)),),
-        population.default_tile(jax.default_backend(), settings.chunk),
-        len(chunk),
-        few,
-        means,
-        stds,
-    )
-    best = np.argmin(np.nan_to_num(np.asarray(losses), nan=np.inf), axis=1)
-    names = list(tried)
-    entries = []
-    for index, entry in enumerate(given):
-        name = names[best[index]]
-        mean, std = tried[name]
-        guess = {"mean": list(mean), "std": list(std), "source": f"tried: {name}"}
-        entries.append(entry or guess)
-    cost = few.labels.size * len(tried)
-    return entries, [0 if entry else cost for entry in given]
-
-
-@functools.cache
-def _trial(network: Any) -> Callable[..., Array]:
-    """One candidate's clean loss under each of L normalisations, `[L]`."""
-
-    def losses(variables: Variables, few: Probe, means: Array, stds: Array) -> Array:
-        def loss(constants: tuple[Array, Array]) -> Array:
-            mean, std = constants
-            chosen = {**variables, "normalisation": {"mean": mean, "std": std}}
-            logits = evidence.over_minibatches(network, chosen, few.images, "stored")
-            log_p = jax.nn.log_softmax(logits)
-            return -jnp.mean(jnp.take_along_axis(log_p, few.labels[..., None], axis=-1))
-
-        return jax.lax.map(loss, (means, stds))
-
-    return losses

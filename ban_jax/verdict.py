@@ -35,6 +35,8 @@ POPULATION_MINIMUM = 8
 """Candidates of one kind that a population needs before its medians mean anything."""
 CLASSES_MINIMUM = 5
 """Classes below which a candidate's own classes are no yardstick."""
+FALLBACK = "judged within"
+"""How the note begins that a baseline had too few models."""
 ACCURACY_LOSS = 0.10
 """Fall from the recorded clean accuracy that makes a candidate inconclusive."""
 
@@ -294,12 +296,14 @@ def judge_all(
         if record.get("vectors"):
             against = crowds.get(kind_of(record), WITHIN)
         result = judge(record, against, threshold)
+        # A verdict that is drawn again must not repeat what an earlier one said.
+        notes = [n for n in record.get("notes", []) if not n.startswith(FALLBACK)]
         if against.kind != baseline and record.get("vectors"):
-            note = (
-                f"judged within: the {baseline} baseline needs at least {minimum} models "
-                f"of {record['architecture']} with {record['num_classes']} classes"
+            notes.append(
+                f"{FALLBACK}: the {baseline} baseline needs at least {minimum} models of "
+                f"{record['architecture']} with {record['num_classes']} classes"
             )
-            result["notes"] = [*record.get("notes", []), note]
+        result["notes"] = notes
         judged.append(result)
     return judged
 

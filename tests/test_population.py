@@ -4,7 +4,6 @@ import chex
 import jax
 import numpy as np
 import pytest
-from jax import numpy as jnp
 
 from ban_jax import config, detectors, population
 from tests import tiny
@@ -13,62 +12,55 @@ CONFIG = config.BanConfig(steps=2, mask_steps=3)
 SHA = ["%064x" % (7**index) for index in range(5)]
 
 
-def evidence(members, *, tile, size=None, mode="targeted"):
-    size = size or len(members)
-    variables = [tiny.variables(member) for member in members]
-    keys = [population.identity_key(0, SHA[member]) for member in members]
-    stacked = population.run(
-        detectors.DETECTORS[mode].detect,
-        tiny.NETWORK,
-        population.stack(population.pad(variables, size)),
-        jnp.stack(population.pad(keys, size)),
-        tiny.probe(),
-        CONFIG,
-        tile=tile,
-        count=len(members),
-    )
-    return population.unstack(stacked, len(members))
+def evidence(seeds, *, mode="targeted", placement=tiny.ONE_ON_THREADS, size=None):
+    function = tiny.examiner(detectors.DETECTORS[mode].detect)
+    members = [tiny.member(seed) for seed in seeds]
+    return tiny.run(function, placement, members, tiny.common(CONFIG), size)
 
 
 @pytest.mark.parametrize("mode", ["targeted", "ban"])
 def test_a_member_gets_what_it_gets_alone_whatever_its_neighbours_and_their_order(mode):
-    alone = [evidence([member], tile=1, mode=mode)[0] for member in range(3)]
-    for members, tile, size in (
-        ([0, 1, 2], 1, 3),
-        ([2, 0, 1], 1, 3),
-        ([2, 0, 1], 1, 4),
-    ):
-        together = evidence(members, tile=tile, size=size, mode=mode)
-        for member, found in zip(members, together, strict=True):
-            chex.assert_trees_all_close(found, alone[member], atol=1e-6)
+    alone = [evidence([seed], mode=mode)[0] for seed in range(3)]
+    for seeds in ([0, 1, 2], [2, 0, 1]):
+        together = evidence(seeds, mode=mode)
+        for seed, found in zip(seeds, together, strict=True):
+            chex.assert_trees_all_equal(found, alone[seed])
 
 
-def test_side_by_side_equals_one_after_another():
-    chex.assert_trees_all_close(
-        evidence([0, 1, 2, 3], tile=4), evidence([0, 1, 2, 3], tile=1), atol=1e-4
+def test_stacked_and_padded_a_member_gets_what_it_gets_alone():
+    alone = [evidence([seed])[0] for seed in range(3)]
+    together = evidence([2, 0, 1], placement=tiny.ONE_STACKED, size=4)
+    for seed, found in zip([2, 0, 1], together, strict=True):
+        chex.assert_trees_all_close(found, alone[seed], atol=1e-4)
+
+
+@pytest.mark.parametrize("placement", [tiny.ONE_ON_THREADS, tiny.ONE_STACKED])
+def test_new_numbers_and_a_new_seed_compile_nothing(placement):
+    function = chex.assert_max_traces(
+        tiny.examiner(detectors.DETECTORS["ban"].detect), n=1
     )
-
-
-def test_a_new_epsilon_compiles_nothing():
-    traced = []
-
-    def detect(network, variables, probe, *, key, config):
-        traced.append(config)
-        return config.epsilon * jnp.sum(variables["params"]["linear"]["kernel"])
-
-    variables = population.stack([tiny.variables()])
-    for epsilon in (0.1, 0.2, 0.3):
-        population.run(
-            detect,
-            tiny.NETWORK,
-            variables,
-            jax.random.split(jax.random.key(0), 1),
-            tiny.probe(),
-            config.BanConfig(epsilon=epsilon, radii=(epsilon, 1.0)),
-            tile=1,
-            count=1,
+    members = [tiny.member(0)]
+    changes = (
+        {},
+        {"epsilon": 0.3},
+        {"radii": (0.2, 0.7)},
+        {"start": 0.5},
+        {"l1_weight": 0.1},
+        {"mask_learning_rate": 0.1},
+    )
+    before = population._compiled.cache_info().currsize
+    found = [
+        tiny.run(
+            function,
+            placement,
+            members,
+            tiny.common(config.BanConfig(mask_steps=2, **change), seed),
         )
-    assert len(traced) == 1
+        for seed, change in enumerate(changes)
+    ]
+    assert population._compiled.cache_info().currsize == before + 1
+    first, second = (one.vectors["untargeted"] for (one,) in found[:2])
+    assert not np.array_equal(first, second)  # the radius did arrive
 
 
 def test_the_key_is_the_seeds_and_the_weights_alone():

@@ -7,7 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from ban_jax import checkpoints, cli, config, models, records, results, scan
+from ban_jax import (
+    checkpoints,
+    cli,
+    config,
+    engine,
+    models,
+    population,
+    records,
+    results,
+    scan,
+)
 from ban_jax import probe as probes
 
 SPEC = checkpoints.ModelSpec("resnet18", num_classes=5, width=2, in_channels=1)
@@ -83,18 +93,23 @@ def test_every_record_is_valid_json_and_says_what_was_spent(folder, probe):
     assert record["forward_equivalents"] == 2 * 256 + 5 * (2 * 128 + 128)
 
 
+def counted(monkeypatch):
+    """The number of candidates of each chunk that is measured."""
+    calls, measure = [], engine.Engine.measure
+    monkeypatch.setattr(
+        engine.Engine,
+        "measure",
+        lambda self, chunk: calls.append(len(chunk.candidates)) or measure(self, chunk),
+    )
+    return calls
+
+
 def test_a_known_line_is_used_again_and_a_copy_gets_a_line_of_its_own(
     folder, probe, tmp_path, monkeypatch
 ):
     save(tmp_path, "a.safetensors", random_variables(0))
     save(tmp_path, "b.safetensors", random_variables(0))
-    calls = []
-    measure = scan.measure
-    monkeypatch.setattr(
-        scan,
-        "measure",
-        lambda chunk, *rest: calls.append(len(chunk)) or measure(chunk, *rest),
-    )
+    calls = counted(monkeypatch)
     first = lines(tmp_path, probe)
     assert calls == [1]
     assert first["a.safetensors"]["score"] == first["b.safetensors"]["score"]
@@ -128,15 +143,15 @@ def test_when_the_device_fails_every_copy_gets_a_line_that_says_so(
     for name in ("a", "b"):
         save(tmp_path, f"{name}.safetensors", random_variables(0))
 
-    def failing(*_, **__):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+    def failing(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone\nand more")
 
-    monkeypatch.setattr(scan.population, "run", failing)
+    monkeypatch.setattr(population, "for_each", failing)
     found = lines(tmp_path, probe)
     assert len(found) == 2
     for record in found.values():
         assert record["verdict"] == "inconclusive"
-        assert "RESOURCE_EXHAUSTED" in record["error"]
+        assert record["error"] == "the device failed: INTERNAL: the device is gone"
 
 
 @pytest.mark.parametrize(
@@ -250,18 +265,20 @@ def test_exit_codes_tell_what_happened(folder, tmp_path, npz, capsys):
 
 
 def test_an_interrupted_scan_keeps_its_lines_and_goes_on(folder, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    measure, calls, singly = scan.measure, [], ("--chunk", 1)
+    out, arguments = tmp_path / "out", ("--mode", "weights", "--chunk", 1)
+    write, written = results.Writer.write, []
 
-    def interrupted(chunk, *rest):
-        calls.append(chunk)
-        if len(calls) == 3:
+    def interrupted(self, record):
+        if len(written) == 2:
             raise KeyboardInterrupt
-        return measure(chunk, *rest)
+        written.append(record)
+        write(self, record)
 
-    monkeypatch.setattr(scan, "measure", interrupted)
-    assert run("scan", folder, "--mode", "weights", "--out", out, *singly) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(results.Writer, "write", interrupted)
+        assert run("scan", folder, "--out", out, *arguments) == 130
     assert len(results.load(out / "results.jsonl").records) == 2
-    assert run("scan", folder, "--mode", "weights", "--out", out, *singly) in (0, 1)
-    assert len(calls) == 5
+    calls = counted(monkeypatch)
+    assert run("scan", folder, "--out", out, *arguments) in (0, 1)
+    assert calls == [1, 1]
     assert len(results.load(out / "results.jsonl").records) == 4

@@ -3,8 +3,10 @@
 import functools
 
 import jax
+import numpy as np
 from jax import numpy as jnp
 
+from ban_jax import examine, population
 from ban_jax.types import Network, Probe
 
 CLASSES = 5
@@ -72,3 +74,41 @@ def probe(minibatches: int = 3, size: int = 8) -> Probe:
     images = jax.random.uniform(jax.random.key(7), (minibatches, size, 4, 4, 3))
     labels = jnp.arange(minibatches * size).reshape(minibatches, size) % CLASSES
     return Probe(images, labels)
+
+
+def placement(devices: int = 1, *, stacked: bool = False) -> population.Placement:
+    """The first few devices."""
+    return population.Placement(tuple(jax.devices()[:devices]), stacked)
+
+
+ONE_ON_THREADS, ONE_STACKED = placement(), placement(stacked=True)
+
+
+def member(seed: int = 0) -> examine.Member:
+    """`variables` with one choice of pixel constants and an identity of its own."""
+    constants = np.zeros(3, np.float32), np.ones(3, np.float32)
+    words = population.identity_words(f"{7**seed:064x}")
+    host = jax.tree.map(np.asarray, variables(seed))
+    return examine.Member(host, *constants, words)
+
+
+def common(config, seed: int = 0) -> examine.Common:
+    """The probe, a seed and a detector's settings."""
+    return examine.Common(probe(), jax.random.key(seed), config)
+
+
+def examiner(detect):
+    """Evidence of one candidate, as a new function (`chex` wants no `partial`)."""
+
+    def evidence(member, common):
+        return examine.examine(member, common, network=NETWORK, detect=detect)
+
+    return evidence
+
+
+def run(function, placement, members, common, size=None):
+    """Results of a chunk padded to `size`, one tree per member."""
+    size = size or len(members)
+    compiled = population.program(function, placement, members[0], common, size)
+    placed = population.place(members, placement, size)
+    return population.for_each(compiled, placement, placed, common, len(members))

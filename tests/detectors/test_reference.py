@@ -259,27 +259,18 @@ def test_noise_may_leave_the_ball_and_no_further_than_twice_epsilon():
 
 
 def test_side_by_side_equals_each_alone_and_a_new_epsilon_compiles_nothing():
-    members = population.stack([tiny.variables(seed) for seed in range(3)])
-    keys = jax.random.split(jax.random.key(0), 3)
+    function = chex.assert_max_traces(tiny.examiner(reference.detect), n=1)
+    members = [tiny.member(seed) for seed in range(3)]
 
     def run(settings):
-        return population.run(
-            reference.detect,
-            tiny.NETWORK,
-            members,
-            keys,
-            tiny.probe(),
-            settings,
-            tile=3,
-            count=3,
-        )
+        common = tiny.common(settings)
+        return tiny.run(function, tiny.ONE_STACKED, members, common)
 
-    for index, found in enumerate(population.unstack(run(TINY), 3)):
-        alone = detect(tiny.variables(index), tiny.probe(), keys[index], TINY)
+    for member, found in zip(members, run(TINY), strict=True):
+        key = population.fold_words(jax.random.key(0), member.words)
+        alone = detect(member.variables, tiny.probe(), key, TINY)
         chex.assert_trees_all_close(found, jax.device_get(alone), atol=1e-4)
-    before = population._tiled._cache_size()
     run(dataclasses.replace(TINY, epsilon=0.1))
-    assert population._tiled._cache_size() == before
 
 
 def test_the_work_is_that_of_the_readme():

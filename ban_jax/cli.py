@@ -85,7 +85,7 @@ def _refuse(error: ValueError) -> int:
 
 def _configure_jax() -> None:
     """Keeps compiled programs between runs, unless JAX was already told where."""
-    if jax.config.read("jax_compilation_cache_dir"):
+    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
     folder, note = cache.folder(os.environ)
     if note:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import rich.console
 import rich.progress
 
@@ -193,7 +192,6 @@ def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
     normalisation = None
     if flags.normalisation is not None:
         normalisation = probes.parse_normalisation(flags.normalisation, channels)
-    backend = jax.default_backend()
     return (
         records.Settings(
             mode=flags.mode,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
+from jax import numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ban_jax.types import Array, Network, Probe, Variables
@@ -85,7 +86,12 @@ def cores() -> int:
 
 def stack(population: Sequence[Any]) -> Any:
     """Gives every leaf a leading model axis: M trees of `[...]` -> one of `[M, ...]`."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *population)
+
+    def stacked(*leaves: Any) -> Any:  # NumPy knows no keys
+        of_device = isinstance(leaves[0], jax.Array)
+        return (jnp if of_device else np).stack(leaves)
+
+    return jax.tree.map(stacked, *population)
 
 
 def unstack(stacked: Any, count: int) -> list[Any]:
@@ -223,3 +229,16 @@ def for_each(
         return unstack(step(placed, shared), count)
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         return list(pool.map(lambda one: jax.device_get(step(one, shared)), placed))
+
+
+def run(
+    function: Callable[[Any, Any], Any],
+    placement: Placement,
+    members: Sequence[Any],
+    shared: Any,
+    size: int,
+) -> list[Any]:
+    """`function(member, shared)` of each member, on the host: one chunk of `size`."""
+    compiled = program(function, placement, members[0], shared, size)
+    placed = place(members, placement, size)
+    return for_each(compiled, placement, placed, shared, len(members))

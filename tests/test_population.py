@@ -15,7 +15,9 @@ SHA = ["%064x" % (7**index) for index in range(5)]
 def evidence(seeds, *, mode="targeted", placement=tiny.ONE_ON_THREADS, size=None):
     function = tiny.examiner(detectors.DETECTORS[mode].detect)
     members = [tiny.member(seed) for seed in seeds]
-    return tiny.run(function, placement, members, tiny.common(CONFIG), size)
+    return population.run(
+        function, placement, members, tiny.common(CONFIG), size or len(seeds)
+    )
 
 
 @pytest.mark.parametrize("mode", ["targeted", "ban"])
@@ -50,11 +52,12 @@ def test_new_numbers_and_a_new_seed_compile_nothing(placement):
     )
     before = population._compiled.cache_info().currsize
     found = [
-        tiny.run(
+        population.run(
             function,
             placement,
             members,
             tiny.common(config.BanConfig(mask_steps=2, **change), seed),
+            1,
         )
         for seed, change in enumerate(changes)
     ]

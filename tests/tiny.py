@@ -104,11 +104,3 @@ def examiner(detect):
         return examine.examine(member, common, network=NETWORK, detect=detect)
 
     return evidence
-
-
-def run(function, placement, members, common, size=None):
-    """Results of a chunk padded to `size`, one tree per member."""
-    size = size or len(members)
-    compiled = population.program(function, placement, members[0], common, size)
-    placed = population.place(members, placement, size)
-    return population.for_each(compiled, placement, placed, common, len(members))

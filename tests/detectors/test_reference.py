@@ -264,7 +264,7 @@ def test_side_by_side_equals_each_alone_and_a_new_epsilon_compiles_nothing():
 
     def run(settings):
         common = tiny.common(settings)
-        return tiny.run(function, tiny.ONE_STACKED, members, common)
+        return population.run(function, tiny.ONE_STACKED, members, common, 3)
 
     for member, found in zip(members, run(TINY), strict=True):
         key = population.fold_words(jax.random.key(0), member.words)

@@ -118,14 +118,17 @@ def scan(
             elif len(waiting[key]) == 1:
                 kind = candidate.spec
                 filling[kind].append(candidate)
-                if len(filling[kind]) >= machine.wanted(kind):
+                wanted = machine.wanted(kind)
+                if sum(map(len, filling.values())) > FILLING * wanted:
+                    kind = max(filling, key=lambda kind: len(filling[kind]))
+                    wanted = 0
+                if len(filling[kind]) >= wanted:
+                    yield from results(IN_FLIGHT - 1)
                     hand_over(kind)
-                elif sum(map(len, filling.values())) > FILLING * machine.wanted(kind):
-                    hand_over(max(filling, key=lambda kind: len(filling[kind])))
             yield from results(IN_FLIGHT)
         for kind in list(filling):
+            yield from results(IN_FLIGHT - 1)
             hand_over(kind, last=True)
-            yield from results(IN_FLIGHT)
         yield from results(0)
     finally:
         device.shutdown(wait=False, cancel_futures=True)

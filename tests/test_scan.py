@@ -1,7 +1,11 @@
 """The scan from files to lines: real checkpoint files of a tiny ResNet18."""
 
+import dataclasses
+import functools
 import json
 import os
+import threading
+import weakref
 
 import jax
 import numpy as np
@@ -24,9 +28,14 @@ SPEC = checkpoints.ModelSpec("resnet18", num_classes=5, width=2, in_channels=1)
 CONFIG = config.BanConfig(steps=1, radii=(1.0,))
 
 
+@functools.cache
+def initialise():
+    """Compiled as a whole, which is far quicker than operation by operation."""
+    return jax.jit(SPEC.create().init)
+
+
 def random_variables(seed):
-    module = SPEC.create()
-    variables = module.init(jax.random.key(seed), np.zeros((1, 8, 8, 1), np.float32))
+    variables = initialise()(jax.random.key(seed), np.zeros((1, 8, 8, 1), np.float32))
     variables = jax.tree.map(np.asarray, dict(variables))
     del variables["normalisation"]
     return variables
@@ -195,6 +204,61 @@ def test_the_normalisation_that_fits_best_is_found_and_recorded(tmp_path, probe)
     )
     assert found[0]["normalisation"]["source"] == "tried: half"
     assert found[0]["clean_accuracy"] == 1.0
+
+
+def test_the_next_chunk_is_stacked_while_the_device_computes(
+    folder, probe, monkeypatch
+):
+    second, calls = threading.Event(), []
+    prepare = engine.Engine.prepare
+
+    def preparing(self, *arguments, **more):
+        calls.append("prepare")
+        if len(calls) == 2:
+            second.set()
+        return prepare(self, *arguments, **more)
+
+    def waiting(self, chunk):
+        assert second.wait(60), "the second chunk waited for the first"
+        return [as_measured(candidate) for candidate in chunk.candidates]
+
+    monkeypatch.setattr(engine.Engine, "prepare", preparing)
+    monkeypatch.setattr(engine.Engine, "measure", waiting)
+    assert len(lines(folder, probe, chunk=2)) == 4
+
+
+def as_measured(candidate):
+    return records.identity(candidate, settings(), "digest")
+
+
+@pytest.mark.parametrize("kinds", [1, 30])
+def test_a_long_scan_holds_no_more_weights_than_a_short_one(
+    folder, probe, monkeypatch, kinds
+):
+    """Two chunks of 2 with the device, 4 more being filled, 9 files read ahead."""
+    sample = checkpoints.read(checkpoints.find([str(folder)])[0])
+    alive, most = weakref.WeakSet(), []
+
+    def reading(path, architecture):
+        found = dataclasses.replace(
+            sample,
+            path=path,
+            sha256=f"{int(path):064x}",
+            spec=dataclasses.replace(SPEC, width=2 + int(path) % kinds),
+        )
+        alive.add(found)
+        return found
+
+    def measuring(self, chunk):
+        most.append(len(alive))
+        return [as_measured(candidate) for candidate in chunk.candidates]
+
+    monkeypatch.setattr(checkpoints, "read", reading)
+    monkeypatch.setattr(engine.Engine, "measure", measuring)
+    paths = [f"{number:03}" for number in range(120)]
+    found = [record["path"] for record, _ in scan.scan(paths, probe, settings(chunk=2))]
+    assert sorted(found) == paths
+    assert max(most) <= 2 * 2 + 4 * 2 + 9 + 2
 
 
 def run(*arguments):

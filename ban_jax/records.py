@@ -1,9 +1,11 @@
 """The lines of a results file: what is told of a candidate, and what it depends on."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import platform
+from typing import Any
 
 import flax
 import jax
@@ -121,7 +123,7 @@ def blank(path: str, settings: Settings, digest: str) -> Record:
         "mode": settings.mode,
         "epsilon": settings.config.epsilon,
         "seed": settings.seed,
-        "config": dataclasses.asdict(settings.config),
+        "config": _told(settings.config),
         "config_hash": digest,
         "lowering": settings.told_lowering(),
         "precision": settings.precision,
@@ -154,6 +156,13 @@ def plain(one: evidence.Evidence) -> Record:
     return record
 
 
+@functools.cache
+def _told(config: DetectorConfig) -> dict[str, Any]:
+    """One dictionary for all records of a scan."""
+    return dataclasses.asdict(config)
+
+
+@functools.cache
 def versions() -> dict[str, str]:
     """What the numbers of a record were made with."""
     device = jax.devices()[0]

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import operator
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
@@ -63,6 +64,7 @@ class Loaded(NamedTuple):
 def finite(value: Any) -> Any:
     """Plain JSON values: NumPy and JAX numbers unwrapped, non-finite ones `None`.
 
+    Lists that are plain already are returned as they are, not copied.
     Numbers of less than 64 bits get the shortest decimal that reads back as the same
     number (0.1, not 0.10000000149011612).
     """
@@ -75,7 +77,10 @@ def finite(value: Any) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return finite(value._asdict())
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        items = [finite(item) for item in value]
+        # Thousands of records pass here, most of them plain already: no second copy.
+        unchanged = isinstance(value, list) and all(map(operator.is_, items, value))
+        return value if unchanged else items
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "__array__"):
@@ -250,7 +255,7 @@ class Writer:
 def rewrite(path: PathLike, records: Iterable[Mapping[str, Any]]) -> None:
     """Replaces a results file in one step by these records, sorted by path."""
     ordered = sorted(records, key=lambda record: os.fspath(record["path"]))
-    write_atomically(path, b"".join(encode(record) for record in ordered))
+    write_atomically(path, (encode(record) for record in ordered))
 
 
 def write_csv(path: PathLike, records: Iterable[Mapping[str, Any]]) -> None:
@@ -295,8 +300,12 @@ def prepare_folder(folder: PathLike) -> None:
         os.unlink(trial)
 
 
-def write_atomically(path: PathLike, data: bytes) -> None:
+def write_atomically(path: PathLike, data: bytes | Iterable[bytes]) -> None:
     """Writes a whole file so that a reader sees the old content or the new, never half.
+
+    Args:
+      path: the file.
+      data: all of it, or pieces that need not be in memory together.
 
     Raises:
       ResultsError: the folder cannot be written or the disk is full.
@@ -305,7 +314,7 @@ def write_atomically(path: PathLike, data: bytes) -> None:
     with _teaching(name):
         os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
         with atomic.replacing(name) as temporary, open(temporary, "xb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
 

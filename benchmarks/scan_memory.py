@@ -2,12 +2,13 @@
 
     python -m benchmarks.scan_memory --counts 100 1000
 
-Every candidate is a model of its own: one of the bundled zoo with noise on its weights.
-Each count is scanned by the command in a process of its own, report included, and a trace
+Every candidate is a model of its own (`scan_scale.copies`). Each count is scanned by the
+command in a process of its own, report included, after a small scan that compiles; a trace
 (`--profile`) says how much of reading and stacking is hidden behind the device.
 """
 
 import dataclasses
+import glob
 import json
 import os
 import subprocess
@@ -16,12 +17,9 @@ import tempfile
 import time
 from typing import Any
 
-import numpy as np
 import tyro
 
-from ban_jax import checkpoints, commands
-from ban_jax.checkpoints import hashing
-from benchmarks import _timing
+from benchmarks import _timing, scan_scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,36 +28,17 @@ class Flags:
 
     Attributes:
       counts: numbers of candidates; the first one's figures are the yardstick.
-      model: bundled checkpoint that the candidates are made of.
+      models: the files copied; one architecture, so that one program serves all.
       scan: further flags of the scan.
-      warm: scans a few candidates first, so that programs are compiled.
       name: of the result file.
       results: its folder.
     """
 
     counts: tuple[int, ...] = (100, 1000)
-    model: str = "resnet18_w4_clean_s0.safetensors"
+    models: str = scan_scale.Flags.models
     scan: str = "--steps 1 --num-clean 128"
-    warm: bool = True
     name: str = "scan_memory"
     results: str | None = None
-
-
-def make(folder: str, model: str, count: int) -> None:
-    """Writes `count` distinct models: each weight times 1 + a thousandth of noise."""
-    original = checkpoints.read(os.path.join(commands.BUNDLED, model))
-    flat = hashing.flatten(original.variables)
-    for number in range(count):
-        rng = np.random.default_rng(number)
-        noisy = {
-            name: leaf * (1 + 1e-3 * rng.random(leaf.shape, np.float32))
-            for name, leaf in flat.items()
-        }
-        checkpoints.write_safetensors(
-            os.path.join(folder, f"{number:05}.safetensors"),
-            hashing.unflatten(noisy),
-            original.spec,
-        )
 
 
 def scan(folder: str, more: str) -> dict[str, Any]:
@@ -96,13 +75,13 @@ def scan(folder: str, more: str) -> dict[str, Any]:
 def main(flags: Flags) -> None:
     """Scans, prints and writes the figures."""
     machine = _timing.hardware()
+    models = sorted(glob.glob(flags.models))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        if flags.warm:
-            make(folder, flags.model, 8)
-            scan(folder, flags.scan)
+        scan_scale.copies(models, folder, scan_scale.WARMUP)
+        scan(folder, flags.scan)
         for count in flags.counts:
-            make(folder, flags.model, count)
+            scan_scale.copies(models, folder, count)
             row = {"candidates": count, **scan(folder, flags.scan)}
             row["peak_relative"] = row["peak_mib"] / (rows or [row])[0]["peak_mib"]
             row["seconds_per_candidate"] = row["wall_seconds"] / count
@@ -117,7 +96,7 @@ def main(flags: Flags) -> None:
                     f"       {stage:8} {entry['seconds']:8.1f} s, of which "
                     f"{entry['beside_device_seconds']:.1f} s beside the device"
                 )
-    measured = {"model": flags.model, "scan": flags.scan, "rows": rows}
+    measured = {"scan": flags.scan, "rows": rows}
     _timing.write_result(flags.name, measured, machine=machine, folder=flags.results)
 
 

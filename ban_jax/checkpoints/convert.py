@@ -5,6 +5,7 @@ What an architecture is made of comes from the model itself
 """
 
 import functools
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +18,17 @@ _TO_OURS = {4: (2, 3, 1, 0), 2: (1, 0)}
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}
 
 
-@functools.lru_cache(maxsize=256)
+_tracing = threading.Lock()
+
+
 def expected(spec: candidate.ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Common name -> (our name, shape in PyTorch's layout) of every weight."""
+    with _tracing:  # threads that read files of one kind must not all trace it
+        return _expected(spec)
+
+
+@functools.lru_cache(maxsize=256)
+def _expected(spec: candidate.ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
     abstract = models.abstract_variables(spec.create())
     flat = hashing.flatten({name: abstract[name] for name in sorted(hashing.HASHED)})
     table = {}

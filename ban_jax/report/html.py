@@ -7,7 +7,7 @@ Paths, messages and class names come from untrusted files: all of them pass thro
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ban_jax import results
@@ -45,8 +45,9 @@ def write_html(
     Raises:
       ResultsError: the file cannot be written.
     """
-    page = render(records, class_names=class_names, settings=settings, title=title)
-    results.write_atomically(path, page.encode(errors="backslashreplace"))
+    pieces = _pieces(records, class_names, settings, title)
+    encoded = (piece.encode(errors="backslashreplace") for piece in pieces)
+    results.write_atomically(path, encoded)
 
 
 def render(
@@ -57,6 +58,16 @@ def render(
     title: str = "Backdoor scan",
 ) -> str:
     """The whole page as text; see `write_html`."""
+    return "".join(_pieces(records, class_names, settings, title))
+
+
+def _pieces(
+    records: Sequence[words.Record],
+    class_names: Sequence[str] | None,
+    settings: Mapping[str, Any] | None,
+    title: str,
+) -> Iterator[str]:
+    """The page from top to bottom; a thousand candidates are never there at once."""
     ordered = sorted(
         (results.finite(record) for record in records),
         key=lambda record: (
@@ -73,28 +84,26 @@ def render(
         )
         for place, record in enumerate(ordered, start=1)
     ]
-    main = [
-        _unjudged(ordered, contexts),
-        _guide(ordered),
-        _verdicts(ordered, contexts),
-        _candidates(ordered, contexts),
-        _settings(ordered, settings or {}),
-    ]
     script = base64.b64encode(hashlib.sha256(style.SCRIPT.encode()).digest()).decode()
     policy = (
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
         f"form-action 'none'; script-src 'sha256-{script}'"
     )
-    return (
+    yield (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{candidate.escape(title)}: {candidate.escape(words.answer(ordered))}"
         f"</title><style>{style.CSS}</style></head>\n<body>"
-        + _opening(ordered, title, folder, class_names)
-        + f"<main>{''.join(main)}</main>"
-        + "<footer>Made by ban-jax. This page holds everything it shows; it loads "
-        "nothing.</footer>" + f"<script>{style.SCRIPT}</script></body></html>\n"
+    )
+    yield _opening(ordered, title, folder, class_names)
+    yield f"<main>{_unjudged(ordered, contexts)}{_guide(ordered)}"
+    yield _verdicts(ordered, contexts)
+    yield from _candidates(ordered, contexts)
+    yield f"{_settings(ordered, settings or {})}</main>"
+    yield (
+        "<footer>Made by ban-jax. This page holds everything it shows; it loads "
+        f"nothing.</footer><script>{style.SCRIPT}</script></body></html>\n"
     )
 
 
@@ -263,15 +272,14 @@ def _sort_key(value: float | None) -> str:
 
 def _candidates(
     records: Sequence[words.Record], contexts: Sequence[candidate.Context]
-) -> str:
+) -> Iterator[str]:
     """One section each; the first stands open to show what is inside the others."""
-    sections = [
-        candidate.section(record, context, is_open=place == 0)
-        for place, (record, context) in enumerate(zip(records, contexts, strict=True))
-    ]
-    if not sections:
-        return ""
-    return f"<section><h2>Checkpoint by checkpoint</h2>{''.join(sections)}</section>"
+    if not records:
+        return
+    yield "<section><h2>Checkpoint by checkpoint</h2>"
+    for place, (record, context) in enumerate(zip(records, contexts, strict=True)):
+        yield candidate.section(record, context, is_open=place == 0)
+    yield "</section>"
 
 
 def _settings(records: Sequence[words.Record], settings: Mapping[str, Any]) -> str:

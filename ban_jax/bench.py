@@ -1,12 +1,36 @@
 """`ban-jax bench`: measures the package on the device at hand."""
 
-from ban_jax import config, lowerings, tune
+import dataclasses
+import json
+import os
+
+from ban_jax import config, lowerings, records, results, throughput, tune
 
 
 def run(flags: config.BenchFlags) -> None:
     """Measures what the flags ask for, prints it and writes it down."""
     if flags.tune:
         run_tune(flags)
+    else:
+        run_throughput(flags)
+
+
+def run_throughput(flags: config.BenchFlags) -> None:
+    """Times candidates and the stages they go through; writes `--out`."""
+    results.prepare_folder(os.path.dirname(flags.out) or ".")
+    load = os.getloadavg()[0]
+    rows = list(throughput.measure(flags))
+    for row in rows:
+        print(throughput.total_line(row))
+    told = {
+        "flags": dataclasses.asdict(flags),
+        "versions": records.versions(),
+        "cores": os.cpu_count(),
+        "load_average": load,
+        "rows": rows,
+    }
+    results.write_atomically(flags.out, json.dumps(told, indent=1).encode() + b"\n")
+    print(f"Figures: {flags.out}")
 
 
 def run_tune(flags: config.BenchFlags) -> None:

@@ -18,7 +18,7 @@ MINIBATCH = 128
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["epsilon", "start", "radii", "l1_weight", "mask_learning_rate"],
-    meta_fields=["steps", "restarts", "mask_steps"],
+    meta_fields=["steps", "restarts", "counted", "mask_steps"],
 )
 @dataclasses.dataclass(frozen=True)
 class BanConfig:
@@ -30,6 +30,8 @@ class BanConfig:
       start: radius of the random start, as a share of the radius at hand.
       steps: sign steps of one noise search.
       restarts: noise searches per radius, each on a minibatch and from a start of its own.
+      counted: minibatches that `targeted` counts the effect of noise on, besides the one
+        it was searched on; None for all. Weaker radii of its curve are counted on one.
       l1_weight: weight of the mask's mean in the mask's loss.
       mask_learning_rate: Adam's step for the mask; 0.01 in the paper.
       mask_steps: Adam steps for the mask.
@@ -40,6 +42,7 @@ class BanConfig:
     start: float = 0.0
     steps: int = 4
     restarts: int = 1
+    counted: int | None = None
     l1_weight: float = 0.75
     mask_learning_rate: float = 0.01
     mask_steps: int = 100
@@ -226,19 +229,25 @@ class MergeFlags:
 
 @dataclasses.dataclass(frozen=True)
 class BenchFlags:
-    """Measures this package on the device at hand.
+    """Measures this package on the device at hand, with random weights and images.
 
     Attributes:
-      tune: times every lowering of the convolutions of `arch` and writes a table, which
-        from then on chooses among them.
+      tune: instead, times every lowering of the convolutions of `arch` and writes a table,
+        which from then on chooses among them.
       table: the file; by default `ban_jax/lowerings.json` in your configuration folder,
         which goes before the table that ships with the package.
-      arch: architectures whose layers are timed.
+      arch: architectures to measure, or whose layers are timed.
       width: their width.
       image_size: side of the images.
       in_channels: channels of the images.
+      mode: detector.
+      num_clean: clean images, in whole minibatches of 128.
+      candidates: how many at once, one measurement each; by default powers of two up to
+        what a scan takes.
       precision: as for `scan`.
-      repeats: timed calls, of which the fastest counts.
+      repeats: timed calls; of a tuning, the fastest counts.
+      seed: of weights and images.
+      out: file for the figures.
     """
 
     tune: bool = False
@@ -247,14 +256,20 @@ class BenchFlags:
     width: int = 64
     image_size: int = 32
     in_channels: int = 3
+    mode: Literal["targeted", "ban"] = "targeted"
+    num_clean: int = 512
+    candidates: tuple[int, ...] = ()
     precision: Precision = "float32"
     repeats: int = 5
+    seed: int = 0
+    out: str = "ban-bench.json"
 
     def __post_init__(self) -> None:
-        _require(self.tune, "bench", "told what to measure: --tune", "nothing")
-        for flag in ("width", "image_size", "in_channels", "repeats"):
+        for flag in ("width", "image_size", "in_channels", "num_clean", "repeats"):
             value = getattr(self, flag)
             _require(value >= 1, f"--{flag.replace('_', '-')}", "at least 1", value)
+        for count in self.candidates:
+            _require(count >= 1, "--candidates", "at least 1", count)
 
 
 @dataclasses.dataclass(frozen=True)

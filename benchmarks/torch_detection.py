@@ -53,6 +53,7 @@ class ReducedConfig:
     radii: tuple[float, ...] = (0.5, 1.0)
     steps: int = 4
     restarts: int = 1
+    counted: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -368,8 +369,8 @@ def reduced(
 
     Batch statistics that leave no trace, gradients for the noise alone, no gradient
     graph in the evaluation. For every class: sign steps towards it from zero noise,
-    clipped to the ball, on one minibatch; then the mean probability of the class on the
-    other minibatches' images of other classes, at every radius.
+    clipped to the ball, on one minibatch; then the mean probability of the class on images
+    of other classes in `counted` other minibatches; at weaker radii in one of them.
 
     Args:
       images: `[T, B, C, H, W]` normalised inputs, in the memory format to use.
@@ -394,15 +395,17 @@ def reduced(
     found = torch.zeros(len(config.radii), num_classes)
     for restart in range(config.restarts):
         search = restart % minibatches
-        fresh = [t for t in range(minibatches) if t != search] or [search]
+        others = [(search + 1 + t) % minibatches for t in range(minibatches - 1)]
+        fresh = (others or [search])[: config.counted]
         for target in range(num_classes):
             noise = targeted_noise(
                 model, (images[search], labels[search]), target, config
             )
             for index, share in enumerate(config.radii):
                 set_scaled(model, noise, share)
+                counted = fresh if share == config.radii[-1] else fresh[:1]
                 found[index, target] += _share_of_others(
-                    model, [(images[t], labels[t]) for t in fresh], target
+                    model, [(images[t], labels[t]) for t in counted], target
                 )
     torch_models.set_noise_enabled(model, False)
     torch_models.set_update_statistics(model, True)

@@ -30,8 +30,10 @@ def _fresh(num_images: int) -> int:
 
 
 def _targeted_work(config: BanConfig, num_classes: int, num_images: int) -> int:
-    search = 2 * config.steps * min(num_images, MINIBATCH)
-    count = len(config.radii) * _fresh(num_images)
+    minibatch, fresh = min(num_images, MINIBATCH), _fresh(num_images)
+    search = 2 * config.steps * minibatch
+    count = min(fresh, minibatch * (config.counted or fresh))
+    count += (len(config.radii) - 1) * minibatch
     return 2 * num_images + num_classes * config.restarts * (search + count)
 
 

@@ -27,9 +27,9 @@ def detect(
       network: the model's two functions.
       variables: its collections.
       probe: images `[T, B, H, W, C]`, labels `[T, B]`, T minibatches. Restart r searches
-        on minibatch r and counts on all the others.
+        on minibatch r and counts on `config.counted` others.
       key: typed key, consumed.
-      config: `epsilon`, `radii`, `start`, `steps` and `restarts` are used.
+      config: `epsilon`, `radii`, `start`, `steps`, `restarts` and `counted` are used.
 
     Returns:
       Evidence whose vector `targeted` is the mean probability, over images of other
@@ -38,13 +38,14 @@ def detect(
     num_classes = network.num_classes
     minibatches = probe.images.shape[0]
     plain = evidence.forward(network, variables, probe)
+    apply_fn = evidence.logits_of(network, "batch")
 
     def towards(target: Array, restart: Array) -> tuple[Array, ...]:
-        """Searches on one minibatch, counts on the others: `[R, 2]` and the rest."""
-        search, fresh = evidence.split(minibatches, restart)
+        """Searches on one minibatch, counts on others: curve `[R]`, error `[]`, `[K]`."""
+        search, fresh = evidence.split(minibatches, restart, config.counted)
         labels = probe.labels[search]
         noisy, info = perturb.perturb_params(
-            evidence.logits_of(network, "batch"),
+            apply_fn,
             variables,
             probe.images[search],
             jnp.full(labels.shape, target),
@@ -56,35 +57,44 @@ def detect(
             weights=(labels != target).astype(probe.images.dtype),
         )
 
-        def count(share: Array) -> tuple[Array, Array, Array]:
+        def forward(share: Array, minibatch: Array) -> Array:
             scaled = perturb.interpolate(variables, noisy, share)
-            logits = evidence.over_minibatches(
-                network, scaled, probe.images[fresh], "batch"
-            ).reshape(-1, num_classes)
-            mean, error = evidence.share_of_others(
-                jax.nn.softmax(logits), probe.labels[fresh].reshape(-1)
-            )
-            return mean[target], error[target], evidence.histogram(logits)
+            return apply_fn(scaled, probe.images[minibatch])
 
-        mean, error, histogram = jax.lax.map(count, jnp.asarray(config.radii))
-        return mean, error, histogram, info.is_finite
+        # Weaker noise is only drawn, never judged: one minibatch will do.
+        *weaker, full = config.radii
+        shares = jnp.asarray([*[full] * fresh.size, *weaker])
+        counted = jnp.concatenate([fresh, jnp.repeat(fresh[:1], len(weaker))])
+        logits = jax.lax.map(lambda job: forward(*job), (shares, counted))
+
+        def count(logits: Array, minibatches: Array) -> tuple[Array, Array]:
+            mean, error = evidence.share_of_others(
+                jax.nn.softmax(logits).reshape(-1, num_classes),
+                probe.labels[minibatches].reshape(-1),
+            )
+            return mean[target], error[target]
+
+        mean, error = count(logits[: fresh.size], fresh)
+        curve = [count(one, fresh[0])[0] for one in logits[fresh.size :]]
+        histogram = evidence.histogram(logits[: fresh.size])
+        return jnp.stack([*curve, mean]), error, histogram, info.is_finite
 
     def all_classes(restart: Array) -> tuple[Array, ...]:
         return jax.lax.map(
             lambda target: towards(target, restart), jnp.arange(num_classes)
         )
 
-    means, errors, histograms, finite = jax.lax.map(
+    curves, errors, histograms, finite = jax.lax.map(
         all_classes, jnp.arange(config.restarts)
-    )  # [Q, K, R], [Q, K, R], [Q, K, R, K], [Q, K]
-    curve = jnp.mean(means, axis=0).T
-    error = jnp.sqrt(jnp.mean(jnp.square(errors), axis=0) / config.restarts).T
+    )  # [Q, K, R], [Q, K], [Q, K, K], [Q, K]
+    curve = jnp.mean(curves, axis=0).T
+    error = jnp.sqrt(jnp.mean(jnp.square(errors), axis=0) / config.restarts)
     strongest = jnp.argmax(curve[-1])
     return evidence.Evidence(
         vectors={**plain.vectors, "targeted": curve[-1]},
-        errors={**plain.errors, "targeted": error[-1]},
+        errors={**plain.errors, "targeted": error},
         curves={"targeted": curve},
-        histogram=jnp.mean(histograms[:, :, -1], axis=0)[strongest],
+        histogram=jnp.mean(histograms, axis=0)[strongest],
         histogram_without_noise=plain.histogram,
         clean_accuracy=plain.clean_accuracy,
         is_finite=plain.is_finite & jnp.all(finite),

@@ -248,6 +248,7 @@ class BenchFlags:
       repeats: timed calls; of a tuning, the fastest counts.
       seed: of weights and images.
       out: file for the figures.
+      trace: folder for a profile of the fastest chunks, as `jax.profiler` writes it.
     """
 
     tune: bool = False
@@ -263,6 +264,7 @@ class BenchFlags:
     repeats: int = 5
     seed: int = 0
     out: str = "ban-bench.json"
+    trace: str | None = None
 
     def __post_init__(self) -> None:
         for flag in ("width", "image_size", "in_channels", "num_clean", "repeats"):

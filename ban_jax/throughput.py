@@ -104,6 +104,10 @@ def _row(
     best = min(against, key=lambda row: row["seconds"]["mean"])
     whole, size = best["seconds"]["mean"], best["candidates"]
 
+    if flags.trace:
+        with jax.profiler.trace(flags.trace):
+            seconds(examined, given, size)
+
     def without(**changes: int) -> float:
         shared = given._replace(config=dataclasses.replace(settings.config, **changes))
         return statistics.fmean(seconds(examined, shared, size)[1])

@@ -18,7 +18,7 @@ MINIBATCH = 128
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["epsilon", "start", "radii", "l1_weight", "mask_learning_rate"],
-    meta_fields=["steps", "restarts", "counted", "mask_steps"],
+    meta_fields=["steps", "restarts", "mask_steps"],
 )
 @dataclasses.dataclass(frozen=True)
 class BanConfig:
@@ -30,8 +30,6 @@ class BanConfig:
       start: radius of the random start, as a share of the radius at hand.
       steps: sign steps of one noise search.
       restarts: noise searches per radius, each on a minibatch and from a start of its own.
-      counted: minibatches that `targeted` counts the effect of noise on, besides the one
-        it was searched on; None for all. Weaker radii of its curve are counted on one.
       l1_weight: weight of the mask's mean in the mask's loss.
       mask_learning_rate: Adam's step for the mask; 0.01 in the paper.
       mask_steps: Adam steps for the mask.
@@ -40,9 +38,8 @@ class BanConfig:
     epsilon: float = 0.2
     radii: tuple[float, ...] = (0.5, 1.0)
     start: float = 0.0
-    steps: int = 4
+    steps: int = 3
     restarts: int = 1
-    counted: int | None = None
     l1_weight: float = 0.75
     mask_learning_rate: float = 0.01
     mask_steps: int = 100
@@ -107,7 +104,8 @@ class ScanFlags:
       threshold: score above which a model counts as backdoored; by default the mode's.
       epsilon: radius of the neuron noise; by default the mode's:
         0.2 for `targeted`, 0.5 for `ban`, 0.3 for `reference`.
-      steps: steps of one noise search; by default the mode's, 4, or 30 in `reference`.
+      steps: steps of one noise search; by default the mode's: 3 for `targeted`, 4 for
+        `ban`, 30 for `reference`.
       restarts: noise searches, each on images of its own; `reference` has none.
       arch: architecture of every candidate, instead of recognising it.
       normalisation: NAME or MEAN/STD for every candidate, instead of the checkpoint's
@@ -289,7 +287,7 @@ class PrepareFlags:
 
 MODE_DEFAULTS: dict[str, DetectorConfig] = {
     "targeted": BanConfig(epsilon=0.2),
-    "ban": BanConfig(epsilon=0.5, restarts=2),
+    "ban": BanConfig(epsilon=0.5, steps=4, restarts=2),
     "weights": BanConfig(),
     "reference": ReferenceConfig(),
 }

@@ -51,9 +51,8 @@ class ReducedConfig:
 
     epsilon: float = 0.2
     radii: tuple[float, ...] = (0.5, 1.0)
-    steps: int = 4
+    steps: int = 3
     restarts: int = 1
-    counted: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -370,7 +369,7 @@ def reduced(
     Batch statistics that leave no trace, gradients for the noise alone, no gradient
     graph in the evaluation. For every class: sign steps towards it from zero noise,
     clipped to the ball, on one minibatch; then the mean probability of the class on images
-    of other classes in `counted` other minibatches; at weaker radii in one of them.
+    of other classes in the other minibatches; at weaker radii in one of them.
 
     Args:
       images: `[T, B, C, H, W]` normalised inputs, in the memory format to use.
@@ -396,7 +395,7 @@ def reduced(
     for restart in range(config.restarts):
         search = restart % minibatches
         others = [(search + 1 + t) % minibatches for t in range(minibatches - 1)]
-        fresh = (others or [search])[: config.counted]
+        fresh = others or [search]
         for target in range(num_classes):
             noise = targeted_noise(
                 model, (images[search], labels[search]), target, config

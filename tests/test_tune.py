@@ -57,7 +57,7 @@ def test_the_command_writes_a_table_that_then_decides(tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     "flags, words",
     [
-        ((), "told what to measure"),
+        (("--candidates", "0"), "--candidates must be at least 1"),
         (("--tune", "--repeats", "0"), "--repeats must be at least 1"),
         (("--tune", "--arch", "lenet"), "unknown architecture 'lenet'"),
     ],

@@ -30,10 +30,9 @@ def _fresh(num_images: int) -> int:
 
 
 def _targeted_work(config: BanConfig, num_classes: int, num_images: int) -> int:
-    minibatch, fresh = min(num_images, MINIBATCH), _fresh(num_images)
+    minibatch = min(num_images, MINIBATCH)
     search = 2 * config.steps * minibatch
-    count = min(fresh, minibatch * (config.counted or fresh))
-    count += (len(config.radii) - 1) * minibatch
+    count = _fresh(num_images) + (len(config.radii) - 1) * minibatch
     return 2 * num_images + num_classes * config.restarts * (search + count)
 
 

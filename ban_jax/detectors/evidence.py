@@ -31,24 +31,14 @@ class Evidence(NamedTuple):
     is_finite: Array
 
 
-def split(
-    minibatches: int, restart: Array, counted: int | None = None
-) -> tuple[Array, Array]:
-    """The minibatch a restart searches on, and others, which it counts on.
-
-    Args:
-      minibatches: T.
-      restart: `[]`.
-      counted: how many of the others; None for all.
+def split(minibatches: int, restart: Array) -> tuple[Array, Array]:
+    """The minibatch a restart searches on, and the others, which it counts on.
 
     Returns:
-      Index `[]` and indices `[min(T - 1, counted)]`; of a single minibatch, itself both
-      times.
+      Index `[]` and indices `[T - 1]`; of a single minibatch, itself both times.
     """
     search = restart % minibatches
-    others = max(minibatches - 1, 1)
-    others = min(others, counted or others)
-    return search, (search + 1 + jnp.arange(others)) % minibatches
+    return search, (search + 1 + jnp.arange(max(minibatches - 1, 1))) % minibatches
 
 
 def logits_of(network: Network, mode: types.NormMode) -> perturb.ApplyFn:

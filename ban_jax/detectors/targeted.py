@@ -27,9 +27,9 @@ def detect(
       network: the model's two functions.
       variables: its collections.
       probe: images `[T, B, H, W, C]`, labels `[T, B]`, T minibatches. Restart r searches
-        on minibatch r and counts on `config.counted` others.
+        on minibatch r and counts on all the others.
       key: typed key, consumed.
-      config: `epsilon`, `radii`, `start`, `steps`, `restarts` and `counted` are used.
+      config: `epsilon`, `radii`, `start`, `steps` and `restarts` are used.
 
     Returns:
       Evidence whose vector `targeted` is the mean probability, over images of other
@@ -41,8 +41,8 @@ def detect(
     apply_fn = evidence.logits_of(network, "batch")
 
     def towards(target: Array, restart: Array) -> tuple[Array, ...]:
-        """Searches on one minibatch, counts on others: curve `[R]`, error `[]`, `[K]`."""
-        search, fresh = evidence.split(minibatches, restart, config.counted)
+        """Searches on one minibatch, counts on the others: `[R]`, `[]`, `[K]`, `[]`."""
+        search, fresh = evidence.split(minibatches, restart)
         labels = probe.labels[search]
         noisy, info = perturb.perturb_params(
             apply_fn,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from ban_jax import config, detectors
+from ban_jax import config, detectors, types
 from ban_jax.detectors import evidence
 from tests import tiny
 
@@ -76,6 +76,23 @@ def test_noise_towards_a_class_gives_it_more_probability_than_it_had():
     found = measure("targeted")
     assert np.all(found.vectors["targeted"] > found.vectors["batch"])
     assert np.all(found.curves["targeted"][1] > found.curves["targeted"][0])
+
+
+def test_weaker_noise_is_counted_on_one_minibatch_and_the_strongest_on_all_others():
+    probe = tiny.probe(minibatches=4)
+    curve = measure("targeted", probe=probe).curves["targeted"]
+
+    def only(counted):
+        """The curve where noise found on the first minibatch is counted on one other."""
+        chosen = jnp.array([0, counted])
+        fewer = types.Probe(probe.images[chosen], probe.labels[chosen])
+        return measure("targeted", probe=fewer).curves["targeted"]
+
+    each = [only(counted) for counted in (1, 2, 3)]
+    np.testing.assert_allclose(curve[0], each[0][0], rtol=1e-5)
+    others = [np.sum(np.asarray(probe.labels[1:]) != c, axis=1) for c in range(5)]
+    expected = np.average([one[1] for one in each], axis=0, weights=np.array(others).T)
+    np.testing.assert_allclose(curve[1], expected, rtol=1e-5)
 
 
 def test_a_class_with_a_planted_shortcut_is_the_easiest_to_reach():

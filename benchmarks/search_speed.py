@@ -1,0 +1,197 @@
+"""Image gradients per second of the noise search, for models side by side.
+
+    python -m benchmarks.search_speed
+
+The same search for every contender: sign steps on one minibatch, batch statistics,
+gradients for the noise alone. In turns, so that a machine that slows down slows all:
+
+torch_*         PyTorch float32, all threads, one model after the other
+loop            a Python loop over one model's compiled program, native convolutions
+scan            what `ban-jax scan` does on a CPU: one model's program with the lowerings of
+                its table, on host threads
+stacked_NAME    `jax.vmap` over the models, every convolution lowered as NAME
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import torch
+import tyro
+from jax import numpy as jnp
+
+from ban_jax import (
+    checkpoints,
+    config,
+    convolution,
+    examine,
+    lowerings,
+    models,
+    perturb,
+    population,
+    throughput,
+)
+from ban_jax.detectors import evidence
+from ban_jax.types import Array, Network
+from benchmarks import _plot, _timing, torch_detection, torch_models
+
+TARGET = 3
+"""The class that noise is searched towards; any would do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Attributes:
+    arch: architecture.
+    width: its width.
+    image_size: side of the images.
+    count: models side by side.
+    n: timed searches of each contender.
+    stacked: lowerings tried under `jax.vmap`.
+    name: of the result file.
+    results: its folder.
+    """
+
+    arch: str = "resnet18"
+    width: int = 16
+    image_size: int = 32
+    count: int = 2
+    n: int = 5
+    stacked: tuple[convolution.Name, ...] = ("sequential", "columns", "im2col", "shift")
+    name: str = "search_speed_cpu"
+    results: str | None = None
+
+
+def search(
+    member: examine.Member, shared: examine.Common, *, network: Network
+) -> Array:
+    """The losses of one search; what it found cannot be left out of the work."""
+    constants = {"mean": member.mean, "std": member.std}
+    images, labels = (leaf[0] for leaf in shared.probe)
+    _, info = perturb.perturb_params(
+        evidence.logits_of(network, "batch"),
+        {**member.variables, "normalisation": constants},
+        images,
+        jnp.full(labels.shape, TARGET),
+        key=shared.key,
+        epsilon=shared.config.epsilon,
+        steps=shared.config.steps,
+        start=shared.config.start,
+        towards=True,
+        weights=(labels != TARGET).astype(images.dtype),
+    )
+    return jnp.append(info.loss, info.max_abs)
+
+
+def ours(flags: Flags) -> dict[str, Callable[[], Any]]:
+    """Contenders by name, compiled: each searches for all models and waits."""
+    spec = checkpoints.ModelSpec(flags.arch, throughput.NUM_CLASSES, flags.width)
+    members = [throughput.random_member(spec, seed) for seed in range(flags.count)]
+    asked = config.BenchFlags(image_size=flags.image_size, num_clean=config.MINIBATCH)
+    shared = examine.Common(
+        throughput.random_probe(asked),
+        jax.random.key(0),
+        config.MODE_DEFAULTS["targeted"],
+    )
+    devices = tuple(jax.local_devices())
+
+    def compiled(lowering: convolution.Lowering, *, stacked: bool) -> Callable:
+        placement = population.Placement(devices, stacked)
+        network = models.network(spec.create(lowering=lowering))
+        step = population.program(
+            examine.bound(search, network=network),
+            placement,
+            members[0],
+            shared,
+            flags.count,
+        )
+        placed = population.place(members, placement, flags.count)
+        if lowering == "native" and not stacked:
+            return lambda: [jax.device_get(step(one, shared)) for one in members]
+        return lambda: population.for_each(step, placement, placed, shared, flags.count)
+
+    return {
+        "loop": compiled("native", stacked=False),
+        "scan": compiled(lowerings.default(), stacked=False),
+        **{f"stacked_{name}": compiled(name, stacked=True) for name in flags.stacked},
+    }
+
+
+def torchs(flags: Flags) -> dict[str, Callable[[], Any]]:
+    """PyTorch, in both memory formats."""
+    torch.set_num_threads(_timing.usable_cores())
+    settings = torch_detection.ReducedConfig()
+    labels = torch.arange(config.MINIBATCH) % throughput.NUM_CLASSES
+
+    def searches(memory_format: torch.memory_format) -> Callable[[], Any]:
+        networks = []
+        for _ in range(flags.count):
+            model = torch_models.create(
+                flags.arch, num_classes=throughput.NUM_CLASSES, width=flags.width
+            )
+            model.requires_grad_(False).train()
+            torch_models.set_update_statistics(model, False)
+            torch_models.set_noise_enabled(model, True)
+            networks.append(model.to(memory_format=memory_format))  # type: ignore
+        side = flags.image_size
+        images = torch.rand(config.MINIBATCH, 3, side, side)
+        images = images.contiguous(memory_format=memory_format)
+
+        def all_of_them() -> None:
+            for model in networks:
+                torch_detection.targeted_noise(
+                    model, (images, labels), TARGET, settings
+                )
+
+        return all_of_them
+
+    return {
+        "torch_contiguous": searches(torch.contiguous_format),
+        "torch_channels_last": searches(torch.channels_last),
+    }
+
+
+def in_turns(
+    contenders: dict[str, Callable[[], Any]], n: int
+) -> dict[str, Sequence[float]]:
+    """Seconds of `n` calls of each, one of each in turn, after one that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(n + 1):
+        for name, call in contenders.items():
+            seconds[name] += _timing.repeat(call, 1, warmup=not turn)
+    return {name: each[1:] for name, each in seconds.items()}
+
+
+def main(flags: Flags) -> None:
+    """Times, prints and writes."""
+    machine = _timing.hardware()
+    assert torch_detection.ReducedConfig.steps == config.MODE_DEFAULTS["targeted"].steps
+    images = flags.count * torch_detection.ReducedConfig.steps * config.MINIBATCH
+    timed = in_turns({**torchs(flags), **ours(flags)}, flags.n)
+    rates = {
+        name: _timing.summary([images / one for one in each])
+        for name, each in timed.items()
+    }
+    means = {name: rate["mean"] or 0.0 for name, rate in rates.items()}
+    fastest = max(mean for name, mean in means.items() if name.startswith("torch"))
+    stacked = max(mean for name, mean in means.items() if name.startswith("stacked"))
+    told = {
+        "image_gradients_per_second": rates,
+        "scan_over_torch": means["scan"] / fastest,
+        "scan_over_loop": means["scan"] / means["loop"],
+        "best_stacked_over_loop": stacked / means["loop"],
+    }
+    print(told)
+    _timing.write_result(
+        flags.name,
+        {**dataclasses.asdict(flags), **told},
+        machine=machine,
+        folder=flags.results,
+    )
+    _plot.bars(flags.name, means, x="image gradients per second", folder=flags.results)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags, args=sys.argv[1:]))

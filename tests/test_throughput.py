@@ -1,0 +1,71 @@
+"""`ban-jax bench`: what is counted by hand, and a run on a network of four lines."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from ban_jax import checkpoints, cli, config, models, records, throughput
+from tests import tiny
+
+
+def test_products_of_a_forward_pass_are_those_counted_by_hand():
+    spec = checkpoints.ModelSpec("resnet18", 10, 2)
+    # 8x8 images, 2 channels: the stem has 3 inputs; stages of 2 blocks have 8x8, 4x4, 2x2
+    # and 1x1 pixels with 2, 4, 8 and 16 channels; a stage's first convolution sees half of
+    # its channels, and so does the 1x1 of its shortcut.
+    stem = 64 * 9 * 3 * 2
+    first = 4 * 64 * 9 * 2 * 2
+    stages = [
+        pixels * (9 * c * c // 2 + 3 * 9 * c * c + c * c // 2)
+        for pixels, c in ((16, 4), (4, 8), (1, 16))
+    ]
+    by_hand = 2 * (stem + first + sum(stages) + 16 * 10)
+    assert throughput.forward_products(spec, 8) == by_hand
+
+
+@pytest.mark.parametrize(
+    "mode, images",
+    [
+        ("targeted", 10 * 3 * 128),  # classes x steps x minibatch
+        ("ban", 2 * 2 * 4 * 128),  # radii x restarts x steps x minibatch
+    ],
+)
+def test_search_images_are_counted_once_per_step(mode, images):
+    settings = records.Settings(mode=mode, config=config.MODE_DEFAULTS[mode])
+    assert throughput.search_images(settings, 512) == images
+
+
+def test_random_weights_have_the_shapes_of_the_network_and_survive_a_file(tmp_path):
+    spec = checkpoints.ModelSpec("vgg16", 10, 2)
+    member = throughput.random_member(spec, 0)
+    expected = dict(models.abstract_variables(spec.create()))
+    expected.pop("normalisation")
+    assert jax.tree.map(np.shape, member.variables) == jax.tree.map(
+        lambda leaf: leaf.shape, expected
+    )
+    assert throughput.read_seconds(spec, member) > 0
+    other = throughput.random_member(spec, 1)
+    assert not np.array_equal(member.words, other.words)
+
+
+@pytest.mark.parametrize("mode", ["targeted", "ban"])
+def test_the_command_writes_rates_and_stages(mode, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(records.Settings, "network", lambda *_: tiny.NETWORK)
+    monkeypatch.setattr(throughput, "random_member", lambda _, seed: tiny.member(seed))
+    monkeypatch.setattr(throughput, "read_seconds", lambda *_: 0.5)
+    monkeypatch.setattr(throughput, "matmul_peak", lambda _: 1e12)
+    monkeypatch.setattr(throughput, "NUM_CLASSES", tiny.CLASSES)
+    out = tmp_path / "figures.json"
+    words = ["--mode", mode, "--image-size", "4", "--num-clean", "256"]
+    words += ["--arch", "resnet18", "--width", "2", "--candidates", "1", "2"]
+    assert cli.main(["bench", *words, "--repeats", "2", "--out", str(out)]) == 0
+    assert "candidates per second" in capsys.readouterr().out
+    (row,) = json.loads(out.read_text())["rows"]
+    assert [each["candidates"] for each in row["per_candidate"]] == [1, 2]
+    assert all(each["seconds"]["n"] == 2 for each in row["per_candidate"])
+    named = {"read_and_convert", "features", "noise", "evaluation"}
+    assert set(row["stages"]) == named | ({"mask"} if mode == "ban" else set())
+    inside = sum(row["stages"].values()) - 0.5
+    assert inside == pytest.approx(1 / row["candidates_per_second"])

@@ -29,7 +29,7 @@ class Flags:
     Attributes:
       counts: numbers of candidates; the first one's figures are the yardstick.
       models: the files copied; one architecture, so that one program serves all.
-      scan: further flags of the scan.
+      scan: further flags of the scan, as --scan="--mode ban".
       name: of the result file.
       results: its folder.
     """

@@ -12,8 +12,9 @@ released   the released detection with its README settings, all threads
            in its own "total time".
 reduced    PyTorch float32, all threads, the same reduced work as `ban_jax`'s default.
            Contiguous or channels-last memory, whichever is faster: both are measured.
-ban_jax    `ban-jax scan` on the same files: wall time of the whole command, and the
-           `seconds` of each candidate from its results file.
+ban_jax    `ban-jax scan` on the same files, `repetitions` times, the first time with
+           nothing compiled: wall time of the whole command, the `seconds` of each
+           candidate from its results file, and where the time went (`--profile`).
 
 Run it on an idle machine: PyTorch's threads wait for each other, and one busy core made
 them up to ten times slower here. The load at the start is in the result.
@@ -23,7 +24,6 @@ import dataclasses
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,7 +35,7 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks import _timing, torch_detection, torch_models
+from benchmarks import _plot, _timing, torch_detection, torch_models
 
 Part = Literal["released", "reduced", "ban_jax"]
 
@@ -55,7 +55,7 @@ class Config:
       mask_steps: timed mask steps when not `full`, of 400.
       noise_steps: timed noise steps when not `full`, of 600.
       evaluation_batches: timed evaluation batches when not `full`, of 80.
-      repetitions: timed repetitions of the reduced work, per candidate.
+      repetitions: of the reduced work, per candidate, and of the scan.
       minibatches: minibatches of 128 images of the reduced work, the search's included.
       epsilon: radius of the reduced work's noise.
       steps: sign steps of the reduced work.
@@ -270,43 +270,93 @@ def measure_reduced(
     }
 
 
-def ban_jax_seconds_per_candidate(
-    paths: Sequence[str], data: str, data_dir: str | None, flags: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Runs a real `ban-jax scan` and reads its clock.
+def measure_ban_jax(config: Config, flags: Sequence[str]) -> dict[str, Any]:
+    """Runs a real `ban-jax scan` several times and reads its clock.
 
     Returns:
-      `wall_seconds` of the whole command, start of Python and compilation included; what
-      the results file says of the first candidate, which waits for the compiler, and a
-      summary of the others'.
+      Of the first scan, which compiles, and of the later ones, which do not: wall seconds
+      of the whole command, start of Python included. Seconds per candidate of the later
+      ones, and their stages: seconds of each, of all threads together, and how many of
+      them were spent while the device computed, too.
     """
-    program = shutil.which("ban-jax", path=os.path.dirname(sys.executable)) or "ban-jax"
-    with tempfile.TemporaryDirectory() as out:
-        command = ["scan", *paths, "--data", data, "--out", out, *flags]
-        if data_dir is not None:
-            command += ["--data-dir", data_dir]
-        start = time.perf_counter()
-        done = subprocess.run(
-            [program, *command], check=False, capture_output=True, text=True
+    with tempfile.TemporaryDirectory() as folder:
+        first, *later = (
+            _scan(config, flags, folder, str(turn))
+            for turn in range(config.repetitions + 1)
         )
-        wall = time.perf_counter() - start
-        # 0, 1 and 2 are verdicts; anything else never got that far.
-        if done.returncode not in (0, 1, 2):
-            raise SystemExit(
-                f"ban-jax scan ended with {done.returncode}:\n{done.stderr}"
-            )
-        with open(os.path.join(out, "results.jsonl"), encoding="utf-8") as file:
-            records = [json.loads(line) for line in file]
-    seconds = [r["seconds"] for r in records if r.get("error") is None]
+    seconds = [r["seconds"] for scan in later for r in scan["records"]]
+    wall = sum(scan["profile"]["wall_seconds"] for scan in later)
+    stages: dict[str, dict[str, float]] = {}
+    for scan in later:
+        for name, entry in scan["profile"]["stages"].items():
+            total = stages.setdefault(name, {"seconds": 0.0, "share_of_wall": 0.0})
+            total["seconds"] += entry["seconds"] / len(later)
+            total["share_of_wall"] += entry["seconds"] / wall
+    records = first["records"]
     return {
         "flags": list(flags),
         "candidates": len(records),
-        "errors": len(records) - len(seconds),
-        "wall_seconds": wall,
-        "first_candidate_seconds": seconds[0],
-        "steady_seconds_per_candidate": _timing.summary(seconds[1:] or seconds),
-        "forward_equivalents": records[0].get("forward_equivalents"),
+        "first_wall_seconds": first["wall"],
+        "later_wall_seconds": _timing.summary([scan["wall"] for scan in later]),
+        "seconds_per_candidate": _timing.summary(seconds),
+        "stages": stages,
+        "forward_equivalents": records[0]["forward_equivalents"],
+        "lowering": records[0]["lowering"],
     }
+
+
+def _scan(
+    config: Config, flags: Sequence[str], folder: str, turn: str
+) -> dict[str, Any]:
+    """One command; its compiled programs stay in the folder."""
+    out, profile = (os.path.join(folder, name + turn) for name in ("out", "profile"))
+    command = [sys.executable, "-m", "ban_jax.cli", "scan", *config.checkpoints]
+    command += ["--data", config.data, "--out", out, "--profile", profile, *flags]
+    if config.data_dir is not None:
+        command += ["--data-dir", config.data_dir]
+    cache = os.path.join(folder, "cache")
+    start = time.perf_counter()
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "BAN_JAX_CACHE": cache},
+    )
+    wall = time.perf_counter() - start
+    # 0, 1 and 2 are verdicts; anything else never got that far.
+    if done.returncode not in (0, 1, 2):
+        raise SystemExit(f"ban-jax scan ended with {done.returncode}:\n{done.stderr}")
+    with open(os.path.join(out, "results.jsonl"), encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    broken = [record["path"] for record in records if record.get("error")]
+    if broken:
+        raise SystemExit(f"no evidence of {', '.join(broken)}")
+    with open(profile, encoding="utf-8") as file:
+        return {
+            "wall": wall,
+            "records": records,
+            "profile": json.load(file)["otherData"],
+        }
+
+
+def plot(measured: Mapping[str, Any], config: Config) -> None:
+    """Seconds per candidate of the parts that were measured, as bars."""
+    bars = {}
+    if "released" in measured:
+        part = measured["released"]
+        whole = part.get("seconds_per_candidate", {}).get("mean")
+        bars["released, PyTorch"] = whole or part["estimated_seconds_per_candidate"]
+    for part, label in (("reduced", "same work, PyTorch"), ("ban_jax", "ban-jax scan")):
+        if part in measured:
+            bars[label] = measured[part]["seconds_per_candidate"]["mean"]
+    _plot.bars(
+        config.name,
+        bars,
+        x="seconds per candidate",
+        log=True,
+        folder=config.results or None,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -336,15 +386,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             "--restarts": config.restarts,
         }
         flags = [str(word) for pair in work.items() for word in pair]
-        measured["ban_jax"] = ban_jax_seconds_per_candidate(
-            config.checkpoints,
-            config.data,
-            config.data_dir,
-            [*flags, "--split", config.split, *config.scan_flags],
+        measured["ban_jax"] = measure_ban_jax(
+            config, [*flags, "--split", config.split, *config.scan_flags]
         )
     print(json.dumps(measured, indent=1))
     folder = config.results or None
     print(_timing.write_result(config.name, measured, machine=machine, folder=folder))
+    plot(measured, config)
 
 
 if __name__ == "__main__":

@@ -167,23 +167,20 @@ def perturb_params(
     chex.assert_equal_shape_prefix([images, labels], 1)
     if weights is None:
         weights = jnp.ones(labels.shape, images.dtype)
-    step_size = 2 * epsilon / max(steps, 1) if step_size is None else step_size
     direction = -1.0 if towards else 1.0
 
-    def objective(noise: Noise) -> tuple[Array, Array]:
+    def objective(noise: Noise) -> Array:
         logits = apply_fn(apply_noise(variables, noise), images)
-        loss = weighted_cross_entropy(logits, labels, weights)
-        return direction * loss, loss
+        return direction * weighted_cross_entropy(logits, labels, weights)
 
-    ascent = optax.chain(optax.scale_by_sign(), optax.scale(step_size))
-
-    def step(noise: Noise, _: None) -> tuple[Noise, Array]:
-        (_, loss), gradient = jax.value_and_grad(objective, has_aux=True)(noise)
-        updates, _ = ascent.update(gradient, ascent.init(noise))
-        return project(optax.apply_updates(noise, updates), epsilon), loss
-
-    noise = init_noise(key, variables, epsilon * start, select)
-    noise, losses = jax.lax.scan(step, noise, length=steps)
+    noise, climbed = climb(
+        objective,
+        init_noise(key, variables, epsilon * start, select),
+        epsilon=epsilon,
+        steps=steps,
+        step_size=step_size,
+    )
+    losses = direction * climbed
     extremes = jnp.stack([jnp.max(jnp.abs(factor)) for factor in noise.values()])
     info = NoiseInfo(
         loss=losses,
@@ -191,6 +188,35 @@ def perturb_params(
         is_finite=jnp.all(jnp.isfinite(extremes)) & jnp.all(jnp.isfinite(losses)),
     )
     return apply_noise(variables, noise), info
+
+
+def climb(
+    objective: Callable[[Noise], Array],
+    noise: Noise,
+    *,
+    epsilon: chex.Numeric,
+    steps: int,
+    step_size: chex.Numeric | None = None,
+) -> tuple[Noise, Array]:
+    """Sign ascent on `objective(noise) -> []` inside the ball, from the given noise.
+
+    Args:
+      objective: differentiable; what the noise is meant to raise.
+      noise: where the search starts.
+      epsilon, steps, step_size: as for `perturb_params`.
+
+    Returns:
+      The noise, and the objective before each step, `[S]`.
+    """
+    step_size = 2 * epsilon / max(steps, 1) if step_size is None else step_size
+    ascent = optax.chain(optax.scale_by_sign(), optax.scale(step_size))
+
+    def step(noise: Noise, _: None) -> tuple[Noise, Array]:
+        value, gradient = jax.value_and_grad(objective)(noise)
+        updates, _ = ascent.update(gradient, ascent.init(noise))
+        return project(optax.apply_updates(noise, updates), epsilon), value
+
+    return jax.lax.scan(step, noise, length=steps)
 
 
 def project(noise: Noise, epsilon: chex.Numeric) -> Noise:

@@ -81,7 +81,7 @@ class StepInfo(NamedTuple):
 
 @functools.cache
 def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-    """SGD in PyTorch's order: decay joins the gradient, then momentum, then the rate.
+    """The recipe's SGD and schedule.
 
     Equal arguments give the same object, so it can be a static argument of `jax.jit`.
     """
@@ -98,9 +98,15 @@ def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     else:
         boundaries = {round(0.5 * steps): 0.1, round(0.75 * steps): 0.1}
         rate = optax.piecewise_constant_schedule(peak, boundaries)
+    return sgd(rate, recipe.momentum, recipe.weight_decay)
+
+
+def sgd(
+    rate: optax.ScalarOrSchedule, momentum: Array | float, weight_decay: Array | float
+) -> optax.GradientTransformation:
+    """SGD in PyTorch's order: decay joins the gradient, then momentum, then the rate."""
     return optax.chain(
-        optax.add_decayed_weights(recipe.weight_decay),
-        optax.sgd(rate, momentum=recipe.momentum),
+        optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum=momentum)
     )
 
 
@@ -250,7 +256,7 @@ def train_step(
         loss_fn, has_aux=True
     )(learned)
     (params, optimizer_state), (attack_params, attack_optimizer_state) = (
-        _descend(*arguments)
+        descend(*arguments)
         for arguments in zip(
             (optimizer, kernel.optimizer),
             gradients,
@@ -268,12 +274,13 @@ def train_step(
     return state, StepInfo(loss, accuracy)
 
 
-def _descend(
+def descend(
     optimizer: optax.GradientTransformation,
     gradient: Any,
     state: optax.OptState,
     params: Any,
 ) -> tuple[Any, optax.OptState]:
+    """One step of an optimiser: the new parameters, and its new state."""
     updates, state = optimizer.update(gradient, state, params)
     return optax.apply_updates(params, updates), state
 

@@ -6,7 +6,7 @@ import os
 import pytest
 from safetensors import SafetensorError
 
-from ban_jax import zoo_folder
+from ban_jax import run_folder, zoo_folder
 
 CONFIG = {"data": "digits", "recipe": {"epochs": 2, "crop": 4}}
 
@@ -115,7 +115,7 @@ def test_a_list_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(zoo_folder.os, "replace", failing)
+        patched.setattr(run_folder.os, "replace", failing)
         with pytest.raises(zoo_folder.ZooError, match=r"zoo\.json: could not be writ"):
             folder.add(entry("b"))
     assert listed(tmp_path) == ["a"] and not folder.holds("b")

@@ -15,7 +15,17 @@ from typing import Annotated
 import jax
 import tyro
 
-from ban_jax import bench, cache, commands, config, data, train_plan, train_zoo
+from ban_jax import (
+    bench,
+    cache,
+    commands,
+    config,
+    data,
+    repair_command,
+    repair_plan,
+    train_plan,
+    train_zoo,
+)
 
 USAGE, INTERNAL, INTERRUPTED = 4, 5, 130
 
@@ -24,6 +34,7 @@ Command = (
     | Annotated[config.ReportFlags, tyro.conf.subcommand("report")]
     | Annotated[config.MergeFlags, tyro.conf.subcommand("merge")]
     | Annotated[train_plan.TrainConfig, tyro.conf.subcommand("train")]
+    | Annotated[repair_plan.RepairFlags, tyro.conf.subcommand("repair")]
     | Annotated[config.PrepareFlags, tyro.conf.subcommand("prepare")]
     | Annotated[config.BenchFlags, tyro.conf.subcommand("bench")]
 )
@@ -73,6 +84,8 @@ def _run(flags: Command) -> int:
             print(data.prepare(flags.name, flags.data_dir))
         case config.BenchFlags():
             bench.run(flags)
+        case repair_plan.RepairFlags():
+            return repair_command.run_repair(flags)
         case train_plan.TrainConfig():
             train_zoo.train_zoo(flags)
     return 0

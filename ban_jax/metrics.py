@@ -72,13 +72,13 @@ def measure(
             # crossed images borrow from others, and what they give is cut off.
             chosen = np.arange(start, start + batch) % len(test.pixels)
             images = change(_to_float(test.pixels[chosen]), start)
-            found.append(np.asarray(_predict(variables, images, network=network)))
+            found.append(np.asarray(predict(variables, images, network=network)))
         return np.concatenate(found)[:limit]
 
     metrics = Metrics(float(np.mean(predictions(lambda x, _: x) == labels)))
     if spec.rate == 0:
         return metrics
-    found = predictions(lambda x, _: _show(attack, x, kernel=kernel))
+    found = predictions(lambda x, _: show(attack, x, kernel=kernel))
     counted = poison.to_succeed(labels, spec)
     metrics = metrics._replace(
         asr=poison.success_rate(found, labels, test.num_classes, spec),
@@ -111,7 +111,8 @@ _to_float = jax.jit(data.to_float)
 
 
 @functools.partial(jax.jit, static_argnames="kernel")
-def _show(attack: AttackState, images: Array, *, kernel: Kernel) -> Array:
+def show(attack: AttackState, images: Array, *, kernel: Kernel) -> Array:
+    """`[B, H, W, C]` in [0, 1] -> the same images with the trigger, compiled."""
     return kernel.trigger(attack, images)
 
 
@@ -121,5 +122,6 @@ def _cross(attack: AttackState, key: Array, images: Array, *, kernel: Kernel) ->
 
 
 @functools.partial(jax.jit, static_argnames="network")
-def _predict(variables: Variables, images: Array, *, network: types.Network) -> Array:
+def predict(variables: Variables, images: Array, *, network: types.Network) -> Array:
+    """`[B, H, W, C]` in [0, 1] -> `[B]`, compiled."""
     return training.predict(variables, images, network=network)

@@ -1,5 +1,7 @@
 """What a trigger looks like: clean images, triggered ones, and the difference."""
 
+import io
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -36,6 +38,13 @@ def contact_sheet(clean: np.ndarray, triggered: np.ndarray) -> Image.Image:
     return sheet
 
 
+def png(image: np.ndarray) -> bytes:
+    """`[H, W, C]` in [0, 1] as a PNG file of the same size."""
+    file = io.BytesIO()
+    _pixels(image).save(file, format="PNG")
+    return file.getvalue()
+
+
 def save(path: str, picture: Image.Image) -> None:
     """Writes a PNG; the file appears whole or not at all."""
     with atomic.replacing(path) as temporary:
@@ -43,6 +52,10 @@ def save(path: str, picture: Image.Image) -> None:
 
 
 def _picture(image: np.ndarray) -> Image.Image:
+    return _pixels(image).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+
+
+def _pixels(image: np.ndarray) -> Image.Image:
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-    return Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    return Image.fromarray(pixels)

@@ -2,7 +2,7 @@
 
 from ban_jax.checkpoints.candidate import Candidate, ModelSpec, Names
 from ban_jax.checkpoints.convert import to_torch_names
-from ban_jax.checkpoints.discovery import find
+from ban_jax.checkpoints.discovery import find, stem
 from ban_jax.checkpoints.errors import CheckpointError
 from ban_jax.checkpoints.hashing import weights_hash
 from ban_jax.checkpoints.reading import read
@@ -15,6 +15,7 @@ __all__ = [
     "Names",
     "find",
     "read",
+    "stem",
     "to_torch_names",
     "weights_hash",
     "write_orbax",

@@ -54,6 +54,11 @@ class Names:
     keys: tuple[tuple[str, str], ...]
     counters: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def is_torch(self) -> bool:
+        """Whether the file has PyTorch's layout, rather than Flax's."""
+        return not any(ours == theirs for ours, theirs in self.keys)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidate:

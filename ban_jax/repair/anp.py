@@ -85,9 +85,7 @@ def repair(
     def step(carry, key):
         masks, optimizer_state = carry
         draw_key, augment_key, noise_key = jax.random.split(key, 3)
-        chosen = jax.random.randint(
-            draw_key, (config.batch_size,), 0, len(data.labels)
-        )
+        chosen = jax.random.randint(draw_key, (config.batch_size,), 0, len(data.labels))
         labels = data.labels[chosen]
         images = training.augment(
             augment_key,

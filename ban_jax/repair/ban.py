@@ -13,8 +13,8 @@ import functools
 
 import jax
 
-from ban_jax import perturb
 from ban_jax import config as configs
+from ban_jax import perturb
 from ban_jax.detectors import reference
 from ban_jax.repair import descent
 from ban_jax.repair.types import CleanSet, RepairInfo

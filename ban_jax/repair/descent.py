@@ -91,9 +91,7 @@ def fit(
     steps = count // size
     if steps == 0:
         raise ValueError(f"{count} clean images do not fill one batch of {size}")
-    optimizer = training.sgd(
-        config.learning_rate, config.momentum, config.weight_decay
-    )
+    optimizer = training.sgd(config.learning_rate, config.momentum, config.weight_decay)
     before = held_accuracy(network, variables, clean)
 
     def step(carry, batch):

@@ -1,4 +1,4 @@
-"""What a repair is: one model and a small clean set in, the model without its backdoor out."""
+"""What a repair is: a model and a few clean images in, the model without backdoor out."""
 
 from typing import Any, NamedTuple, Protocol
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ban_jax import results
-from ban_jax.report import candidate, charts, style, words
+from ban_jax.report import candidate, charts, repairs, style, words
 
 _MOST_CALLED_OUT = 12
 _COLUMNS = (
@@ -32,6 +32,7 @@ def write_html(
     class_names: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     title: str = "Backdoor scan",
+    repaired: Sequence[words.Record] = (),
 ) -> None:
     """Writes the report in one atomic step.
 
@@ -41,11 +42,12 @@ def write_html(
       class_names: names of the K classes; used for candidates with K classes.
       settings: what was asked for (data set, split, flags), shown at the end.
       title: the title of the page.
+      repaired: lines of a `repairs.jsonl`, told before all else.
 
     Raises:
       ResultsError: the file cannot be written.
     """
-    pieces = _pieces(records, class_names, settings, title)
+    pieces = _pieces(records, class_names, settings, title, repaired)
     encoded = (piece.encode(errors="backslashreplace") for piece in pieces)
     results.write_atomically(path, encoded)
 
@@ -56,9 +58,10 @@ def render(
     class_names: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     title: str = "Backdoor scan",
+    repaired: Sequence[words.Record] = (),
 ) -> str:
     """The whole page as text; see `write_html`."""
-    return "".join(_pieces(records, class_names, settings, title))
+    return "".join(_pieces(records, class_names, settings, title, repaired))
 
 
 def _pieces(
@@ -66,6 +69,7 @@ def _pieces(
     class_names: Sequence[str] | None,
     settings: Mapping[str, Any] | None,
     title: str,
+    repaired: Sequence[words.Record],
 ) -> Iterator[str]:
     """The page from top to bottom; a thousand candidates are never there at once."""
     ordered = sorted(
@@ -87,7 +91,7 @@ def _pieces(
     script = base64.b64encode(hashlib.sha256(style.SCRIPT.encode()).digest()).decode()
     policy = (
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
-        f"form-action 'none'; script-src 'sha256-{script}'"
+        f"form-action 'none'; img-src data:; script-src 'sha256-{script}'"
     )
     yield (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -97,7 +101,9 @@ def _pieces(
         f"</title><style>{style.CSS}</style></head>\n<body>"
     )
     yield _opening(ordered, title, folder, class_names)
-    yield f"<main>{_unjudged(ordered, contexts)}{_guide(ordered)}"
+    yield "<main>"
+    yield repairs.section([results.finite(line) for line in repaired], class_names)
+    yield f"{_unjudged(ordered, contexts)}{_guide(ordered)}"
     yield _verdicts(ordered, contexts)
     yield from _candidates(ordered, contexts)
     yield f"{_settings(ordered, settings or {})}</main>"

@@ -1,0 +1,408 @@
+"""Repairs many checkpoints: scan, repair, write, scan again, measure; a record each."""
+
+import base64
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from ban_jax import (
+    checkpoints,
+    ground_truth,
+    metrics,
+    models,
+    pictures,
+    population,
+    records,
+    repair,
+    repair_plan,
+    results,
+    run_folder,
+    scan,
+    verdict,
+)
+from ban_jax.attacks import poison
+from ban_jax.records import Record
+from ban_jax.types import Network, Variables
+
+SHOWN = 6
+"""Triggered images kept for the report, each of another class where there are enough."""
+
+
+class Outcome(NamedTuple):
+    """Attributes:
+    record: the line of `repairs.jsonl`.
+    rescan: the repaired model's line of a scan; None where nothing was repaired.
+    """
+
+    record: Record
+    rescan: Record | None
+
+
+def repair_all(
+    paths: Sequence[str],
+    flags: repair_plan.RepairFlags,
+    images: repair_plan.Images,
+    folder: run_folder.RunFolder,
+    *,
+    known: Iterable[Record] = (),
+) -> Iterator[Outcome]:
+    """Repairs every candidate and yields its outcome as soon as its files are whole.
+
+    Args:
+      paths: files and Orbax folders, see `checkpoints.find`.
+      flags: how.
+      images: the clean images.
+      folder: receives the repaired models.
+      known: records of an earlier run with the same flags: what they say was repaired,
+        and is still there, is passed over.
+
+    Yields:
+      Records have `error` set where a candidate was not repaired; the run goes on.
+    """
+    settings = repair_plan.scan_settings(flags, images)
+    digest = repair_plan.digest(repair_plan.making(flags, images))
+    finished = {
+        record["key"]: record
+        for record in known
+        if record.get("key") and folder.has(record["output"])
+    }
+    lines = {record["path"] for record in known if record.get("key") in finished}
+    waiting: dict[str, list[str]] = collections.defaultdict(list)
+    chunks: dict[Any, list[checkpoints.Candidate]] = collections.defaultdict(list)
+
+    def flush(chunk: list[checkpoints.Candidate]) -> Iterator[Outcome]:
+        for outcome in _repair_chunk(chunk, flags, images, folder, settings, digest):
+            key = outcome.record["key"]
+            twins = waiting[key] if key else [outcome.record["path"]]
+            for path in twins:
+                yield outcome._replace(record={**outcome.record, "path": path})
+        chunk.clear()
+
+    for path in paths:
+        try:
+            candidate = checkpoints.read(path, architecture=flags.arch)
+        except checkpoints.CheckpointError as error:
+            yield Outcome(_blank(path, flags, str(error)), None)
+            continue
+        key = records.key_of(candidate, digest)
+        if key in finished:
+            if path not in lines:
+                yield Outcome({**finished[key], "path": path}, None)
+            continue
+        waiting[key].append(path)
+        if len(waiting[key]) == 1:
+            chunk = chunks[candidate.spec]
+            chunk.append(candidate)
+            if len(chunk) == settings.chunk:
+                yield from flush(chunk)
+    for chunk in chunks.values():
+        if chunk:
+            yield from flush(chunk)
+
+
+def _repair_chunk(
+    chunk: Sequence[checkpoints.Candidate],
+    flags: repair_plan.RepairFlags,
+    images: repair_plan.Images,
+    folder: run_folder.RunFolder,
+    settings: records.Settings,
+    digest: str,
+) -> Iterator[Outcome]:
+    """Candidates of one architecture."""
+    scanned = _scan([candidate.path for candidate in chunk], images, settings)
+    fit = []
+    for candidate in chunk:
+        reason = _unfit(candidate, scanned[candidate.path], images)
+        if reason:
+            yield Outcome(_blank(candidate.path, flags, reason, candidate), None)
+        else:
+            fit.append(candidate)
+    if not fit:
+        return
+    spec = fit[0].spec
+    network = models.network(spec.create(lowering=settings.lowering))
+    constants = [scanned[candidate.path]["normalisation"] for candidate in fit]
+    before = [
+        candidate.full_variables((entry["mean"], entry["std"]))
+        for candidate, entry in zip(fit, constants, strict=True)
+    ]
+    keys = [population.identity_key(flags.seed, candidate.sha256) for candidate in fit]
+    began = time.perf_counter()
+    try:
+        after, infos = repair_population(
+            network, before, keys, images.clean, flags.method, flags.settings,
+            size=settings.chunk,
+        )  # fmt: skip
+    except jax.errors.JaxRuntimeError as error:
+        reason = f"the device failed: {str(error).splitlines()[0]}"
+        for candidate in fit:
+            yield Outcome(_blank(candidate.path, flags, reason, candidate), None)
+        return
+    seconds = (time.perf_counter() - began) / len(fit)
+    names = [
+        _write(folder, *pair, flags) for pair in zip(fit, after, infos, strict=True)
+    ]
+    paths = [folder.file(f"{name}.safetensors") for name in names]
+    rescanned = _scan(paths, images, settings)
+    measure = functools.partial(_measure, network=network, images=images)
+    with concurrent.futures.ThreadPoolExecutor(population.cores()) as pool:
+        measured = list(pool.map(measure, fit, before, after))
+    for index, candidate in enumerate(fit):
+        first, second = scanned[candidate.path], rescanned[paths[index]]
+        told = measured[index]
+        yield Outcome(
+            {
+                **_blank(candidate.path, flags, None, candidate),
+                "key": records.key_of(candidate, digest),
+                "output": f"{names[index]}.safetensors",
+                "orbax": f"orbax/{names[index]}" if flags.orbax else None,
+                "attack": told.attack,
+                "before": {**_judged(first), **told.before},
+                "after": {**_judged(second), **told.after},
+                "info": results.finite(infos[index]),
+                "shown": told.shown,
+                "seconds": seconds,
+                "notes": [*candidate.notes, *told.notes],
+            },
+            second,
+        )
+
+
+def repair_population(
+    network: Network,
+    variables: Sequence[Variables],
+    keys: Sequence[jax.Array],
+    clean: repair.CleanSet,
+    method: str,
+    settings: Any,
+    *,
+    size: int,
+) -> tuple[list[Variables], list[repair.RepairInfo]]:
+    """Repairs models of one architecture side by side.
+
+    Args:
+      network: their architecture.
+      variables: of each, with its pixel normalisation.
+      keys: of each.
+      clean: what all of them learn from.
+      method: a name in `repair.METHODS`.
+      settings: of the method.
+      size: models that share a compiled program; at least as many as there are.
+
+    Returns:
+      Repaired variables and infos, NumPy leaves, in the given order.
+    """
+    stacked = population.run(
+        repair.METHODS[method].repair,
+        network,
+        population.stack(population.pad(variables, size)),
+        jnp.stack(population.pad(keys, size)),
+        clean,
+        settings,
+        tile=population.default_tile(jax.default_backend(), size),
+        count=len(variables),
+    )
+    pairs = population.unstack(stacked, len(variables))
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _scan(
+    paths: Sequence[str], images: repair_plan.Images, settings: records.Settings
+) -> dict[str, Record]:
+    found = scan.scan(paths, images.probe, settings)
+    return {record["path"]: record for record, _ in found}
+
+
+def _unfit(
+    candidate: checkpoints.Candidate, scanned: Record, images: repair_plan.Images
+) -> str:
+    """Why a candidate cannot be repaired with these images, or an empty string."""
+    # Against a crowd, since two classes are too few for a verdict, not for a repair.
+    reason = verdict.why_inconclusive(scanned, verdict.Crowd("population"))
+    if not reason and images.num_classes > candidate.spec.num_classes:
+        reason = (
+            f"{candidate.path}: tells {candidate.spec.num_classes} classes apart, the "
+            f"clean images have {images.num_classes}: this is another data set's model"
+        )
+    return reason
+
+
+def _write(
+    folder: run_folder.RunFolder,
+    candidate: checkpoints.Candidate,
+    variables: Variables,
+    info: repair.RepairInfo,
+    flags: repair_plan.RepairFlags,
+) -> str:
+    """Writes a repaired model with its provenance; returns its name in the folder.
+
+    What came from a PyTorch file keeps that file's own names and layout.
+    """
+    base = os.path.basename(os.path.normpath(candidate.path))
+    name = f"{checkpoints.stem(base)}-{candidate.sha256[:8]}"
+    names = candidate.names if candidate.names.is_torch else None
+    remarks = {
+        "clean_accuracy": round(float(info.accuracy_after), 4),
+        "repaired": {
+            "from": candidate.path,
+            "sha256": candidate.sha256,
+            "container": candidate.names.container,
+            "method": flags.method,
+            "settings": dataclasses.asdict(flags.settings),
+            "seed": flags.seed,
+            "data": flags.data,
+            "versions": records.versions(),
+        },
+    }
+    folder.write(
+        f"{name}.safetensors",
+        lambda path: checkpoints.write_safetensors(
+            path, variables, candidate.spec, remarks, names
+        ),
+    )
+    if flags.orbax:
+        folder.write(
+            f"orbax/{name}",
+            lambda path: checkpoints.write_orbax(
+                path, variables, candidate.spec, remarks
+            ),
+        )
+    return name
+
+
+class _Measured(NamedTuple):
+    attack: Record | None
+    before: Record
+    after: Record
+    shown: list[Record]
+    notes: list[str]
+
+
+def _measure(
+    candidate: checkpoints.Candidate,
+    before: Variables,
+    after: Variables,
+    *,
+    network: Network,
+    images: repair_plan.Images,
+) -> _Measured:
+    """Accuracy on the test images and, where the trigger is known, the attack's success."""
+    classes, notes = candidate.spec.num_classes, []
+    try:
+        truth = ground_truth.find(candidate.path, images.test.image_shape, classes)
+    except ValueError as error:
+        truth, notes = None, [str(error)]
+    known = truth or ground_truth.none(classes)
+    test = dataclasses.replace(images.test, num_classes=classes)
+    figures = [
+        metrics.measure(
+            variables,
+            test,
+            network=network,
+            kernel=known.kernel,
+            attack=known.state,
+            spec=known.spec,
+            policy=known.attack.policy,
+            key=jax.random.key(0),
+        )
+        for variables in (before, after)
+    ]
+    told = [
+        {
+            name: None if math.isnan(value) else value
+            for name, value in one._asdict().items()
+        }
+        for one in figures
+    ]
+    attack = truth and {
+        "kind": truth.kind,
+        "target": truth.spec.target,
+        "mode": truth.spec.mode,
+        "victim": truth.spec.victim,
+    }
+    shown = []
+    if known.spec.rate:
+        shown = _show(known, before, after, network=network, images=images)
+    return _Measured(attack, told[0], told[1], shown, notes)
+
+
+def _show(
+    truth: ground_truth.Truth,
+    before: Variables,
+    after: Variables,
+    *,
+    network: Network,
+    images: repair_plan.Images,
+) -> list[Record]:
+    """A few triggered images and what the model took them for, before and after."""
+    labels = images.test.labels
+    meant = np.flatnonzero(poison.to_succeed(labels, truth.spec))
+    _, first = np.unique(labels[meant], return_index=True)
+    chosen = [*meant[first], *np.delete(meant, first)][:SHOWN]
+    clean = images.test.images[np.array(chosen)]
+    triggered = metrics.show(truth.state, jnp.asarray(clean), kernel=truth.kernel)
+    found = [
+        np.asarray(metrics.predict(variables, triggered, network=network))
+        for variables in (before, after)
+    ]
+    return [
+        {
+            "label": int(labels[index]),
+            "before": int(found[0][place]),
+            "after": int(found[1][place]),
+            "png": base64.b64encode(pictures.png(picture)).decode(),
+        }
+        for place, (index, picture) in enumerate(
+            zip(chosen, np.asarray(triggered), strict=True)
+        )
+    ]
+
+
+_JUDGED = ("verdict", "score", "threshold", "standard_error", "target", "reason")
+
+
+def _judged(record: Record) -> Record:
+    """The verdict alone; accuracy is that on the test images."""
+    return {name: record[name] for name in _JUDGED}
+
+
+def _blank(
+    path: str,
+    flags: repair_plan.RepairFlags,
+    error: str | None,
+    candidate: checkpoints.Candidate | None = None,
+) -> Record:
+    """A record of which only the candidate is known, and why it was not repaired."""
+    spec = candidate.spec if candidate else None
+    return {
+        "path": path,
+        "key": None,
+        "sha256": candidate.sha256 if candidate else None,
+        "architecture": spec.architecture if spec else None,
+        "width": spec.width if spec else None,
+        "num_classes": spec.num_classes if spec else None,
+        "method": flags.method,
+        "settings": dataclasses.asdict(flags.settings),
+        "seed": flags.seed,
+        "versions": records.versions(),
+        "output": None,
+        "orbax": None,
+        "attack": None,
+        "before": None,
+        "after": None,
+        "info": None,
+        "shown": [],
+        "seconds": 0.0,
+        "error": error,
+        "notes": [],
+    }

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
@@ -14,7 +14,9 @@ from ban_jax.repair.types import FILLER, CleanSet, RepairInfo
 from ban_jax.types import Array, Network, NormMode, Variables
 
 TRACED = ("learning_rate", "momentum", "weight_decay", "budget")
-STATIC = ("epochs", "batch_size", "crop", "flip", "shuffle", "patience")
+STATIC = (
+    "schedule", "epochs", "batch_size", "crop", "flip", "shuffle", "patience",
+)  # fmt: skip
 """Data and meta fields of `DescentConfig`, for the registration of its heirs."""
 
 
@@ -23,7 +25,8 @@ class DescentConfig:
     """How long and how fast. Floats are traced: changing one compiles nothing.
 
     Attributes:
-      learning_rate: of SGD, constant.
+      learning_rate: of SGD, at the start.
+      schedule: `constant`, or `linear` down to zero.
       momentum: of SGD.
       weight_decay: added to every gradient before momentum, as in PyTorch's SGD.
       budget: how far the held-out accuracy may fall, in [0, 1].
@@ -37,6 +40,7 @@ class DescentConfig:
     """
 
     learning_rate: float = 0.005
+    schedule: Literal["constant", "linear"] = "constant"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     budget: float = 0.03

@@ -10,7 +10,7 @@ import pytest
 from ban_jax import report, results
 from tests.report import report_sample
 
-_VOID = {"meta", "input", "br"}
+_VOID = {"meta", "input", "br", "img"}
 
 
 class _Page(html.parser.HTMLParser):

@@ -1,0 +1,91 @@
+"""The repair section: before and after, pictures, and nothing that can run."""
+
+import base64
+import io
+
+import numpy as np
+
+from ban_jax import pictures, report
+from tests.report import report_sample
+from tests.report.test_html import _ATTACK, _page
+
+PNG = base64.b64encode(pictures.png(np.zeros((4, 4, 1), np.float32))).decode()
+
+
+def repaired(path="zoo/badnets_0.pt", **changes):
+    shown = [
+        {"label": 3, "before": 1, "after": 3, "png": PNG},
+        {"label": 9, "before": 1, "after": 1, "png": PNG},
+    ]
+    figures = {"clean_accuracy": 0.81, "asr": 0.997, "recovered_accuracy": 0.002}
+    record = {
+        "path": path,
+        "num_classes": 10,
+        "method": "ban",
+        "attack": {"kind": "badnets", "target": 1},
+        "before": {"verdict": "backdoored", "score": 8.7, **figures},
+        "after": {
+            "verdict": "clean",
+            "score": 1.25,
+            "clean_accuracy": 0.79,
+            "asr": 0.031,
+            "recovered_accuracy": 0.77,
+        },
+        "shown": shown,
+        "error": None,
+    }
+    return {**record, **changes}
+
+
+def unknown(path="zoo/found.pt"):
+    """Repaired, but with no known trigger."""
+    record = repaired(path, attack=None, shown=[])
+    for when in ("before", "after"):
+        record[when] |= {"asr": None, "recovered_accuracy": None}
+    return record
+
+
+FAILED = {"path": "zoo/odd.pt", "error": "zoo/odd.pt: near chance", "shown": []}
+
+
+def test_the_page_shows_figures_and_pictures_before_and_after():
+    page = _page(
+        [report_sample.judged()],
+        repaired=[repaired(), unknown(), FAILED],
+        class_names=report_sample.CLASS_NAMES,
+    )
+    text = " ".join(page.text)
+    for figure in ("0.810 → 0.790", "0.997 → 0.031", "0.002 → 0.770", "8.70 → 1.25"):
+        assert figure in text
+    images = page.having("img")
+    assert [image["src"] for image in images] == [f"data:image/png;base64,{PNG}"] * 2
+    assert "shows 3 (cat)" in images[0]["alt"]
+    assert "1 (automobile) ✗" in text and "3 (cat) ✓" in text
+    assert "2 checkpoints repaired: 2 flagged before, 0 after · 1 not repaired" in text
+    assert "near chance" in text
+
+
+def test_a_page_without_repairs_has_no_such_section():
+    text = report.render([report_sample.judged()])
+    assert "repair" not in text.partition("<body>")[2].lower()
+
+
+def test_markup_in_a_repair_stays_text():
+    odd = repaired(_ATTACK, attack={"kind": _ATTACK}, num_classes=_ATTACK)
+    odd["shown"] = [{"label": _ATTACK, "before": _ATTACK, "after": 1, "png": _ATTACK}]
+    odd["before"] = {"verdict": _ATTACK}
+    page = _page([], repaired=[odd, dict(FAILED, error=_ATTACK)], class_names=[_ATTACK])
+    assert len(page.having("img")) == 1 and len(page.having("script")) == 1
+    assert not [tag for tag, a in page.tags if any(n.startswith("on") for n in a)]
+
+
+def test_the_table_tells_what_was_and_what_was_not_repaired():
+    file = io.StringIO()
+    report.print_repairs([repaired(), unknown(), FAILED], file=file)
+    lines = file.getvalue().splitlines()
+    row = next(line for line in lines if "badnets_0.pt" in line)
+    assert "0.997 → 0.031" in row and "backdoored → clean" in row
+    row = next(line for line in lines if "found.pt" in line)
+    assert "0.810 → 0.790" in row and "0.997" not in row
+    assert any("odd.pt" in line and "near chance" in line for line in lines)
+    assert lines[-1].startswith("2 checkpoints repaired")

@@ -4,16 +4,15 @@ import json
 import os
 from typing import NamedTuple
 
-from ban_jax import attacks, convolution, zoo_folder
+from ban_jax import attacks, lowerings, zoo_folder
 from ban_jax.attacks import files, poison
 
-_SCHEDULE = attacks.Schedule(
-    steps_per_epoch=1,
-    epochs=1,
-    batch_size=128,
-    lowering=convolution.default_lowering("cpu"),
-)
-"""Triggers are made with it; nothing is trained."""
+
+def _schedule() -> attacks.Schedule:
+    """Triggers are made with it; nothing is trained."""
+    return attacks.Schedule(
+        steps_per_epoch=1, epochs=1, batch_size=128, lowering=lowerings.default()
+    )
 
 
 class Truth(NamedTuple):
@@ -39,7 +38,7 @@ def none(num_classes: int) -> Truth:
         kind="clean",
         attack=attack,
         spec=poison.PoisonSpec(0.0, mode="all_to_all"),
-        kernel=attack.kernel(_SCHEDULE, 0.0, num_classes),
+        kernel=attack.kernel(_schedule(), 0.0, num_classes),
         state=attacks.AttackState((), ()),
     )
 
@@ -96,6 +95,6 @@ def _truth(
         kind=entry["kind"],
         attack=attack,
         spec=spec,
-        kernel=attack.kernel(_SCHEDULE, spec.rate, num_classes),
+        kernel=attack.kernel(_schedule(), spec.rate, num_classes),
         state=files.load(trigger, attack, image_shape),
     )

@@ -77,7 +77,7 @@ def neurons(variables: Variables, select: Select | None = None) -> dict[str, Arr
 
 
 def init_noise(
-    key: Array, variables: Variables, radius: Array, select: Select | None = None
+    key: Array, variables: Variables, radius: chex.Numeric, select: Select | None = None
 ) -> Noise:
     """Draws factors from U(-radius, radius), each parameter from a key of its own."""
     chosen = neurons(variables, select)

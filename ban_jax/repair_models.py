@@ -19,7 +19,6 @@ from ban_jax import (
     checkpoints,
     ground_truth,
     metrics,
-    models,
     pictures,
     population,
     records,
@@ -130,7 +129,7 @@ def _repair_chunk(
     if not fit:
         return
     spec = fit[0].spec
-    network = models.network(spec.create(lowering=settings.lowering))
+    network = settings.network(spec)
     constants = [scanned[candidate.path]["normalisation"] for candidate in fit]
     before = [
         candidate.full_variables((entry["mean"], entry["std"]))

@@ -15,8 +15,8 @@ import ban_jax
 from ban_jax import (
     checkpoints,
     config,
-    convolution,
     data,
+    lowerings,
     population,
     records,
     repair,
@@ -212,7 +212,7 @@ def scan_settings(flags: RepairFlags, images: Images) -> records.Settings:
         normalisation=normalisation,
         architecture=flags.arch,
         chunk=flags.chunk or population.default_chunk(backend),
-        lowering=convolution.default_lowering(backend),
+        lowering=lowerings.default(),
     )
 
 
@@ -227,6 +227,7 @@ def making(flags: RepairFlags, images: Images) -> dict[str, Any]:
         **{name: getattr(flags, name) for name in names},
         "settings": dataclasses.asdict(flags.settings),
         "images": images.digest,
+        "lowering": scan_settings(flags, images).told_lowering(),
         "version": ban_jax.__version__,
     }
 

@@ -8,7 +8,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -102,7 +102,7 @@ def repair_all(
         if len(waiting[key]) == 1:
             chunk = chunks[candidate.spec]
             chunk.append(candidate)
-            if len(chunk) == settings.chunk:
+            if len(chunk) == repair_plan.chunk(flags):
                 yield from flush(chunk)
     for chunk in chunks.values():
         if chunk:
@@ -138,16 +138,20 @@ def _repair_chunk(
     keys = [population.identity_key(flags.seed, candidate.sha256) for candidate in fit]
     began = time.perf_counter()
     try:
-        after, infos = repair_population(
+        done = repair_population(
             network, before, keys, images.clean, flags.method, flags.settings,
-            size=settings.chunk,
+            size=repair_plan.chunk(flags),
         )  # fmt: skip
     except jax.errors.JaxRuntimeError as error:
-        reason = f"the device failed: {str(error).splitlines()[0]}"
+        reason = (
+            f"the device failed: {str(error).splitlines()[0]}; if its memory did not "
+            "suffice, lower --chunk"
+        )
         for candidate in fit:
             yield Outcome(_blank(candidate.path, flags, reason, candidate), None)
         return
     seconds = (time.perf_counter() - began) / len(fit)
+    after, infos = zip(*done, strict=True)
     names = [
         _write(folder, *pair, flags) for pair in zip(fit, after, infos, strict=True)
     ]
@@ -186,7 +190,8 @@ def repair_population(
     settings: Any,
     *,
     size: int,
-) -> tuple[list[Variables], list[repair.RepairInfo]]:
+    placement: population.Placement | None = None,
+) -> list[tuple[Variables, repair.RepairInfo]]:
     """Repairs models of one architecture side by side.
 
     Args:
@@ -197,22 +202,31 @@ def repair_population(
       method: a name in `repair.METHODS`.
       settings: of the method.
       size: models that share a compiled program; at least as many as there are.
+      placement: None for all devices of this process.
 
     Returns:
-      Repaired variables and infos, NumPy leaves, in the given order.
+      The repaired variables and the info of each, NumPy leaves.
     """
-    stacked = population.run(
-        repair.METHODS[method].repair,
-        network,
-        population.stack(population.pad(variables, size)),
-        jnp.stack(population.pad(keys, size)),
-        clean,
-        settings,
-        tile=population.default_tile(jax.default_backend(), size),
-        count=len(variables),
+    placement = placement or population.default_placement()
+    members = list(zip(variables, keys, strict=True))
+    return population.run(
+        _bound(method, network),
+        placement,
+        members,
+        (clean, settings),
+        placement.rounded(size),
     )
-    pairs = population.unstack(stacked, len(variables))
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+@functools.cache
+def _bound(method: str, network: Network) -> Callable[[Any, Any], Any]:
+    def call(member: Any, shared: Any) -> Any:
+        (variables, key), (clean, settings) = member, shared
+        return repair.METHODS[method].repair(
+            network, variables, clean, key=key, config=settings
+        )
+
+    return call
 
 
 def _scan(

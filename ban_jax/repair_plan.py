@@ -198,7 +198,6 @@ def _test(flags: RepairFlags, held: data.Dataset) -> data.Dataset:
 
 def scan_settings(flags: RepairFlags, images: Images) -> records.Settings:
     """Of the scans before and after; those of `ban-jax scan` with the same mode."""
-    backend = jax.default_backend()
     channels = images.probe.images.shape[-1]
     normalisation = None
     if flags.normalisation is not None:
@@ -211,9 +210,14 @@ def scan_settings(flags: RepairFlags, images: Images) -> records.Settings:
         class_names=images.class_names,
         normalisation=normalisation,
         architecture=flags.arch,
-        chunk=flags.chunk or population.default_chunk(backend),
+        chunk=flags.chunk,
         lowering=lowerings.default(),
     )
+
+
+def chunk(flags: RepairFlags) -> int:
+    """Candidates repaired side by side."""
+    return flags.chunk or population.default_chunk(jax.default_backend())
 
 
 def making(flags: RepairFlags, images: Images) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax import numpy as jnp
 
-from ban_jax import perturb, population, repair, types
+from ban_jax import perturb, population, repair, repair_models, types
 from tests import tiny
 
 KEY = jax.random.key(3)
@@ -224,24 +224,24 @@ def test_eight_together_are_what_they_are_one_at_a_time(method):
     members = [tiny.variables(seed) for seed in range(8)]
     keys = jax.random.split(KEY, 8)
 
-    def together(chosen, tile):
-        stacked = population.run(
-            repair.METHODS[method].repair,
+    def together(chosen, *, stacked):
+        return repair_models.repair_population(
             tiny.NETWORK,
-            population.stack([members[index] for index in chosen]),
-            keys[np.array(chosen)],
+            [members[index] for index in chosen],
+            [keys[index] for index in chosen],
             clean_set(),
+            method,
             config,
-            tile=tile,
-            count=len(chosen),
+            size=len(chosen),
+            placement=population.Placement(tuple(jax.devices()[:1]), stacked),
         )
-        return population.unstack(stacked, len(chosen))
 
-    alone = [together([index], 1)[0] for index in range(8)]
-    threads, stacked = together(range(8), 1), together(range(8), 8)
-    for one, threaded, vmapped in zip(alone, threads, stacked, strict=True):
+    alone = [together([index], stacked=False)[0] for index in range(8)]
+    threads = together(range(8), stacked=False)
+    vmapped = together(range(8), stacked=True)
+    for one, threaded, beside in zip(alone, threads, vmapped, strict=True):
         chex.assert_trees_all_equal(threaded, one)
-        chex.assert_trees_all_close(vmapped, one, atol=1e-5)
+        chex.assert_trees_all_close(beside, one, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", list(repair.METHODS))

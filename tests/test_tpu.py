@@ -1,0 +1,208 @@
+"""Everything that computes lowers for TPUs, on a machine that has none.
+
+Programs are traced and lowered, not compiled: what a TPU cannot express would raise.
+"""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax import export
+from jax import numpy as jnp
+
+from ban_jax import (
+    attacks,
+    checkpoints,
+    config,
+    data,
+    detectors,
+    mask,
+    models,
+    perturb,
+    train_epoch,
+    train_population,
+    training,
+)
+from ban_jax.detectors import evidence
+from ban_jax.types import Probe
+
+MODELS, CLASSES = 2, 3
+SMALLEST = {
+    "densenet121": (2, 8),
+    "preact_resnet18": (1, 8),
+    "resnet18": (1, 8),
+    "vgg16": (1, 32),
+}
+"""Width and side of the images."""
+CONFIGS = {
+    "targeted": config.BanConfig(steps=1),
+    "ban": config.BanConfig(steps=1, restarts=2, mask_steps=1),
+    "reference": config.ReferenceConfig(
+        steps=1, mask_epochs=1, batches=1, batch_size=2
+    ),
+}
+
+
+def network_of(architecture, **fields):
+    width, size = SMALLEST[architecture]
+    module = models.create(architecture, num_classes=CLASSES, width=width, **fields)
+    return models.network(module), models.abstract_variables(module, size), size
+
+
+def stacked(tree):
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((MODELS, *leaf.shape), leaf.dtype), tree
+    )
+
+
+def probe_of(size, minibatches=2, batch=2):
+    return Probe(
+        jax.ShapeDtypeStruct((minibatches, batch, size, size, 3), jnp.float32),
+        jax.ShapeDtypeStruct((minibatches, batch), jnp.int32),
+    )
+
+
+def keys():
+    return stacked(jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def lowered_for_tpu(function, *arguments):
+    """The program's text."""
+    exported = export.export(jax.jit(function), platforms=["tpu"])(*arguments)
+    assert exported.platforms == ("tpu",)
+    return exported.mlir_module()
+
+
+def chunk(mode, network):
+    """A detector for a chunk of stacked candidates."""
+
+    def one(variables, key, probe):
+        return detectors.DETECTORS[mode].detect(
+            network, variables, probe, key=key, config=CONFIGS[mode]
+        )
+
+    return jax.vmap(one, in_axes=(0, 0, None))
+
+
+@pytest.mark.parametrize("architecture", SMALLEST)
+def test_a_chunk_of_every_architecture(architecture):
+    network, variables, size = network_of(architecture, lowering="shift")
+    program = lowered_for_tpu(
+        chunk("targeted", network), stacked(variables), keys(), probe_of(size)
+    )
+    assert "stablehlo.while" in program and "stablehlo.dot_general" in program
+
+
+@pytest.mark.parametrize("mode", ["ban", "reference"])
+def test_a_chunk_of_every_other_detector(mode):
+    network, variables, size = network_of("resnet18", lowering="shift")
+    lowered_for_tpu(chunk(mode, network), stacked(variables), keys(), probe_of(size))
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("lowering", ["native", "sequential", "shift", "im2col"])
+def test_the_noise_search_under_every_lowering_and_precision(lowering, precision):
+    network, variables, size = network_of(
+        "resnet18", lowering=lowering, precision=precision
+    )
+
+    def search(variables, key, images, labels):
+        return perturb.perturb_params(
+            evidence.logits_of(network, "batch"),
+            variables,
+            images,
+            labels,
+            key=key,
+            epsilon=0.2,
+            steps=1,
+        )
+
+    probe = probe_of(size)
+    program = lowered_for_tpu(
+        jax.vmap(search, in_axes=(0, 0, None, None)),
+        stacked(variables),
+        keys(),
+        *jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), probe
+        ),
+    )
+    assert ("bf16" in program) == (precision == "bfloat16")
+    # The head stays float32.
+    assert "precision = [HIGHEST, HIGHEST]" in program
+    assert ("[HIGH, HIGH]" in program) == (precision == "tf32")
+
+
+def test_the_mask():
+    network, variables, size = network_of("resnet18")
+
+    def optimise(variables, key, features, labels):
+        return mask.optimize_mask(
+            lambda variables, x: network.head(variables, x, "batch")[0],
+            variables,
+            features,
+            labels,
+            key=key,
+            l1_weight=0.75,
+            learning_rate=0.01,
+            steps=2,
+        )
+
+    features = jax.ShapeDtypeStruct((4, 1, 1, 8), jnp.float32)
+    labels = jax.ShapeDtypeStruct((4,), jnp.int32)
+    lowered_for_tpu(
+        jax.vmap(optimise, in_axes=(0, 0, None, None)),
+        stacked(variables),
+        keys(),
+        features,
+        labels,
+    )
+
+
+@pytest.mark.parametrize("kind", ["badnets", "wanet", "iad"])
+@pytest.mark.parametrize("lowering", ["shift", "sequential"])
+def test_an_epoch_of_training(kind, lowering):
+    width, size = SMALLEST["resnet18"]
+    rng = np.random.RandomState(0)
+    train = data.Dataset(
+        "random",
+        "train",
+        rng.randint(0, 256, (8, size, size, 3), np.uint8),
+        np.arange(8, dtype=np.int32) % CLASSES,
+        CLASSES,
+    )
+    recipe = training.Recipe(epochs=1, batch_size=4)
+    module = checkpoints.ModelSpec("resnet18", CLASSES, width).create(lowering=lowering)
+    pupil = train_population.Pupil(
+        kind, attacks.create(kind), attacks.poison.PoisonSpec(0.25, target=0), 0
+    )
+    program = train_epoch.Program(
+        models.network(module),
+        training.make_optimizer(recipe, 2),
+        train_population.kernel_of(pupil, train, recipe, lowering),
+        recipe,
+    )
+    ((state, member),) = train_population.start(
+        module, program, [pupil], train, data.pixel_constants(train)
+    )
+    epoch = functools.partial(
+        train_epoch._stacked, epoch=0, preparing=False, program=program, steps=2
+    )
+    lowered_for_tpu(
+        epoch,
+        stacked(jax.tree.map(jnp.asarray, state)),
+        stacked(jax.tree.map(jnp.asarray, member)),
+        jnp.asarray(train.pixels),
+        jnp.asarray(train.labels),
+    )
+
+
+def test_the_evaluation():
+    network, variables, size = network_of("resnet18", lowering="shift")
+    lowered_for_tpu(
+        jax.vmap(
+            functools.partial(training.predict, network=network), in_axes=(0, None)
+        ),
+        stacked(variables),
+        jax.ShapeDtypeStruct((4, size, size, 3), jnp.float32),
+    )

@@ -96,13 +96,19 @@ def rows_of(layer: Layer, setting: Setting) -> Iterator[Row]:
         for what in WORK:
             times = {}
             for name in LOWERINGS:
-                if (name, count) == ("sequential", 1):
-                    continue  # the very program of `native`
+                if _is_native(name, what, count):
+                    continue
                 try:
                     times[name] = seconds(layer, name, what, count, setting)
                 except jax.errors.JaxRuntimeError as error:
                     print(f"  {name}: {str(error).splitlines()[0]}")
-            yield Row(layer, what, count, times)
+            if times:
+                yield Row(layer, what, count, times)
+
+
+def _is_native(name: Name, what: What, count: int) -> bool:
+    """Whether a lowering is the very program of `native` here."""
+    return (name, count) == ("sequential", 1) or (name, what) == ("columns", "kernel")
 
 
 def seconds(
@@ -124,6 +130,24 @@ def seconds(
       setting: batch, precision and repeats.
       loop: calls in one loop of the device.
     """
+    function, shapes = program(layer, name, what, count, setting, loop)
+    arguments = [
+        jax.random.normal(jax.random.key(index), shape.shape, shape.dtype)
+        for index, shape in enumerate(shapes)
+    ]
+    compiled = jax.jit(function).lower(*arguments).compile()
+
+    def call() -> None:
+        jax.block_until_ready(compiled(*arguments))
+
+    call()
+    return fastest(call, setting.repeats) / count / loop
+
+
+def program(
+    layer: Layer, name: Name, what: What, count: int, setting: Setting, loop: int
+) -> tuple[Callable[..., Array], list[jax.ShapeDtypeStruct]]:
+    """What `seconds` times, and the shapes of its arguments: images, kernel, cotangent."""
     side, size, stride, channels, outputs = layer
     conv = functools.partial(
         convolution.conv2d,
@@ -133,30 +157,22 @@ def seconds(
         precision=setting.precision,
     )
     body = functools.partial(_search if what == "search" else _kernel, conv)
-    dtype = jnp.bfloat16 if setting.precision == "bfloat16" else jnp.float32
-    models = () if count == 1 else (count,)
-    small = -(-side // stride)
-    shapes = (
-        (setting.batch, side, side, channels),
-        (size, size, channels, outputs),
-        (setting.batch, small, small, outputs),
-    )
-    arguments = [
-        jax.random.normal(jax.random.key(index), (*models, *shape), dtype)
-        for index, shape in enumerate(shapes)
-    ]
 
     def looped(x: Array, kernel: Array, cotangent: Array) -> Array:
         return lax.fori_loop(0, loop, lambda _, x: body(x, kernel, cotangent), x)
 
-    program = jax.vmap(looped) if models else looped
-    compiled = jax.jit(program).lower(*arguments).compile()
-
-    def call() -> None:
-        jax.block_until_ready(compiled(*arguments))
-
-    call()
-    return fastest(call, setting.repeats) / count / loop
+    small = -(-side // stride)
+    models = () if count == 1 else (count,)
+    dtype = jnp.bfloat16 if setting.precision == "bfloat16" else jnp.float32
+    shapes = [
+        jax.ShapeDtypeStruct((*models, *shape), dtype)
+        for shape in (
+            (setting.batch, side, side, channels),
+            (size, size, channels, outputs),
+            (setting.batch, small, small, outputs),
+        )
+    ]
+    return (jax.vmap(looped) if models else looped), shapes
 
 
 def fastest(call: Callable[[], None], repeats: int) -> float:

@@ -1,9 +1,10 @@
 """The zoo that ships with the package, from files to verdicts, as `make scan` does it."""
 
+import dataclasses
 import json
 import os
 
-from ban_jax import attacks, cli, commands, results
+from ban_jax import attacks, cli, commands, config, results, scan
 from ban_jax.attacks import files
 
 NAMES = ("resnet18_w4_clean_s0", "resnet18_w4_badnets_t1_s0", "resnet18_w4_blend_t3_s0")
@@ -24,6 +25,21 @@ def test_backdoors_are_found_their_targets_named_and_stand_above_a_clean_model(
     assert [record["target"] for record in backdoored] == [1, 3]
     assert clean["score"] < min(record["score"] for record in backdoored)
     assert all(r["forward_equivalents"] <= 40_000 for r in (clean, *backdoored))
+
+
+def test_another_lowering_moves_a_score_by_less_than_its_standard_error():
+    """All lowerings, all bundled models: `benchmarks.numerics`."""
+    path = os.path.join(commands.BUNDLED, f"{NAMES[1]}.safetensors")
+    flags = config.ScanFlags(paths=(path,), data="digits", num_clean=256)
+    settings, probe = commands.prepare(flags)
+    other = dataclasses.replace(settings, lowering="shift")
+    (one, _), (two, _) = (
+        next(iter(scan.scan([path], probe, variant))) for variant in (settings, other)
+    )
+    assert (one["verdict"], one["target"]) == (two["verdict"], two["target"])
+    assert one["target"] == 1
+    assert abs(one["score"] - two["score"]) <= one["standard_error"]
+    assert one["lowering"] != two["lowering"] and one["key"] != two["key"]
 
 
 def test_the_ground_truth_names_every_file_and_no_backdoor_failed():

@@ -1,0 +1,235 @@
+"""What the TPU compiler says of the noise search and of whole chunks, without a TPU.
+
+    pip install libtpu==VERSION      (that of `pip show jax`, extra `tpu`)
+    JAX_PLATFORMS=cpu python -m benchmarks.tpu_aot
+
+Programs are compiled ahead of time for one device of a described topology; nothing runs.
+Each is compiled in a process of its own, which is given up after `timeout` seconds, and
+written down at once: a second run goes on with what is missing.
+
+`layer`: one convolution of M stacked models, 128 images each: forward, and back to the
+images. `step`: one step of the noise search of M stacked models, 128 images each: forward,
+and back to the noise. `chunk`: a detector's whole program for M stacked candidates and
+512 images. Of a loop's body XLA counts one turn, so FLOPs and bytes say something for
+`layer` and `step` alone, and for `sequential` not even there: its loop is over models.
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+import jax
+import tyro
+from jax import numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from ban_jax import config, convolution, detectors, models, perturb, tune, types
+from ban_jax.config import MINIBATCH
+from ban_jax.detectors import evidence
+from benchmarks import _timing
+
+NAME = "tpu_aot"
+MINIBATCHES = 4
+SIZE = 32
+Program = Literal["layer", "step", "chunk"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One program.
+
+    Attributes:
+      program: see the module docstring.
+      layer: of `layer`, see `convolution.Layer`.
+      architecture: of `step` and `chunk`, for 32x32 images and 10 classes.
+      width: channels of the first convolution.
+      models: stacked.
+      lowering: of all convolutions.
+      precision: of all convolutions.
+    """
+
+    program: Program = "step"
+    layer: tuple[int, ...] | None = None
+    architecture: str | None = "resnet18"
+    width: int = 64
+    models: int = 8
+    lowering: convolution.Name = "shift"
+    precision: types.Precision = "bfloat16"
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Attributes:
+    arch: architectures.
+    width: theirs.
+    models: chunk sizes.
+    compared: chunk size at which a step is compiled under every lowering and precision.
+    topology: as `jax.experimental.topologies` names it.
+    timeout: seconds for one program.
+    name: of the result file.
+    case: compiles this one program and prints its figures; for the script's own use.
+    """
+
+    arch: tuple[str, ...] = ("resnet18", "vgg16", "preact_resnet18", "densenet121")
+    width: int = 64
+    models: tuple[int, ...] = (1, 8, 16, 32)
+    compared: int = 8
+    topology: str = "v5e:2x2"
+    timeout: int = 900
+    name: str = NAME
+    case: str | None = None
+
+
+def cases(flags: Flags) -> Iterator[Case]:
+    """The lowerings of one architecture first, then the chunks of all."""
+    first = flags.arch[0]
+    layers = tune.layers_of([first], flags.width, SIZE, 3)
+    alike = functools.partial(Case, width=flags.width)
+    for layer, name in itertools.product(layers, convolution.LOWERINGS):
+        yield alike("layer", tuple(layer), None, models=flags.compared, lowering=name)
+    for arch, count in itertools.product(flags.arch, flags.models):
+        yield alike("chunk", None, arch, models=count)
+    for name in convolution.LOWERINGS:
+        yield alike("step", None, first, models=flags.compared, lowering=name)
+    for precision in get_args(types.Precision):
+        yield alike("step", None, first, models=flags.compared, precision=precision)
+    for arch, count in itertools.product(flags.arch, flags.models):
+        yield alike("step", None, arch, models=count)
+
+
+def lowered(case: Case, device: SingleDeviceSharding) -> jax.stages.Lowered:
+    """A case, ready to be compiled for a device."""
+
+    def there(leaf: Any, *models: int) -> jax.ShapeDtypeStruct:
+        shape = (*models, *leaf.shape)
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=device)
+
+    if case.layer is not None:
+        layer, setting = convolution.Layer(*case.layer), tune.Setting(case.precision, 1)
+        function, shapes = tune.program(
+            layer, case.lowering, "search", case.models, setting, loop=1
+        )
+        return jax.jit(function).lower(*map(there, shapes))
+    module = models.create(
+        case.architecture or "",
+        num_classes=10,
+        width=case.width,
+        lowering=case.lowering,
+        precision=case.precision,
+    )
+    variables = models.abstract_variables(module, SIZE)
+    images = (MINIBATCHES, MINIBATCH, SIZE, SIZE, 3)
+    probe = types.Probe(
+        jax.ShapeDtypeStruct(images, jnp.float32),
+        jax.ShapeDtypeStruct(images[:2], jnp.int32),
+    )
+    one = functools.partial(
+        _step if case.program == "step" else _chunk, models.network(module)
+    )
+    return jax.jit(jax.vmap(one, in_axes=(0, 0, None))).lower(
+        jax.tree.map(lambda leaf: there(leaf, case.models), variables),
+        there(jax.eval_shape(lambda: jax.random.key(0)), case.models),
+        jax.tree.map(there, probe),
+    )
+
+
+def _step(network: types.Network, variables: Any, key: Any, probe: types.Probe) -> Any:
+    return perturb.perturb_params(
+        evidence.logits_of(network, "batch"),
+        variables,
+        probe.images[0],
+        probe.labels[0],
+        key=key,
+        epsilon=0.2,
+        steps=1,
+    )
+
+
+def _chunk(network: types.Network, variables: Any, key: Any, probe: types.Probe) -> Any:
+    return detectors.DETECTORS["targeted"].detect(
+        network, variables, probe, key=key, config=config.BanConfig()
+    )
+
+
+def compiled(case: Case, topology: str) -> dict[str, Any]:
+    """Compiles a case for the topology's first device; what the compiler tells of it."""
+    described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    device = described.devices[0]
+    start = time.perf_counter()
+    program = lowered(case, SingleDeviceSharding(device)).compile()
+    memory, cost = program.memory_analysis(), program.cost_analysis()
+    return {
+        "device": device.device_kind,
+        "compile_seconds": round(time.perf_counter() - start, 1),
+        "arguments_mib": round(memory.argument_size_in_bytes / 2**20, 1),
+        "temporary_mib": round(memory.temp_size_in_bytes / 2**20, 1),
+        "code_mib": round(memory.generated_code_size_in_bytes / 2**20, 1),
+        "gflops_per_model": round(cost["flops"] / case.models / 1e9, 2),
+        "gbytes_per_model": round(cost["bytes accessed"] / case.models / 1e9, 3),
+    }
+
+
+def attempt(case: Case, flags: Flags) -> dict[str, Any]:
+    """Figures of a case from a process of its own, or why there are none."""
+    told = json.dumps(dataclasses.asdict(case))
+    command = [sys.executable, "-m", "benchmarks.tpu_aot", "--case", told]
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",  # no cloud machine's metadata to ask for
+        "TPU_WORKER_ID": "0",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+    try:
+        done = subprocess.run(
+            [*command, "--topology", flags.topology],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=flags.timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not compiled after {flags.timeout} s"}
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "Error" in line]
+        return {"failed": (lines or done.stderr.splitlines() or ["no message"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(flags: Flags) -> None:
+    """Compiles what the result file lacks, and writes it after every program."""
+    if flags.case is not None:
+        print(json.dumps(compiled(Case(**json.loads(flags.case)), flags.topology)))
+        return
+    machine = _timing.hardware()
+    path = os.path.join(_timing.RESULTS, f"{flags.name}.json")
+    rows: list[dict[str, Any]] = []
+    if os.path.exists(path):
+        with open(path) as file:
+            rows = [row for row in json.load(file)["programs"] if "failed" not in row]
+    done = [{field: row.get(field) for field in Case.__annotations__} for row in rows]
+    for case in dict.fromkeys(cases(flags)):
+        asked = json.loads(json.dumps(dataclasses.asdict(case)))
+        if asked in done:
+            continue
+        rows.append({**asked, **attempt(case, flags)})
+        print(rows[-1], flush=True)
+        _timing.write_result(
+            flags.name,
+            {"topology": flags.topology, "programs": rows},
+            machine=machine,
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags, args=sys.argv[1:]))

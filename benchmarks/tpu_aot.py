@@ -31,7 +31,17 @@ from jax import numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from ban_jax import config, convolution, detectors, models, perturb, tune, types
+from ban_jax import (
+    config,
+    convolution,
+    detectors,
+    examine,
+    models,
+    perturb,
+    population,
+    tune,
+    types,
+)
 from ban_jax.config import MINIBATCH
 from ban_jax.detectors import evidence
 from benchmarks import _timing
@@ -105,19 +115,19 @@ def cases(flags: Flags) -> Iterator[Case]:
         yield alike("step", None, arch, models=count)
 
 
-def lowered(case: Case, device: SingleDeviceSharding) -> jax.stages.Lowered:
-    """A case, ready to be compiled for a device."""
-
-    def there(leaf: Any, *models: int) -> jax.ShapeDtypeStruct:
-        shape = (*models, *leaf.shape)
-        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=device)
-
+def compiled(case: Case, device: jax.Device) -> jax.stages.Compiled:
+    """A case, compiled for a device."""
     if case.layer is not None:
         layer, setting = convolution.Layer(*case.layer), tune.Setting(case.precision, 1)
         function, shapes = tune.program(
             layer, case.lowering, "search", case.models, setting, loop=1
         )
-        return jax.jit(function).lower(*map(there, shapes))
+        there = SingleDeviceSharding(device)
+        return (
+            jax.jit(function, in_shardings=(there,) * len(shapes))
+            .lower(*shapes)
+            .compile()
+        )
     module = models.create(
         case.architecture or "",
         num_classes=10,
@@ -125,46 +135,57 @@ def lowered(case: Case, device: SingleDeviceSharding) -> jax.stages.Lowered:
         lowering=case.lowering,
         precision=case.precision,
     )
-    variables = models.abstract_variables(module, SIZE)
+    detect = _step if case.program == "step" else detectors.DETECTORS["targeted"].detect
+    variables = dict(models.abstract_variables(module, SIZE))
+    constants = variables.pop("normalisation")
     images = (MINIBATCHES, MINIBATCH, SIZE, SIZE, 3)
-    probe = types.Probe(
-        jax.ShapeDtypeStruct(images, jnp.float32),
-        jax.ShapeDtypeStruct(images[:2], jnp.int32),
-    )
-    one = functools.partial(
-        _step if case.program == "step" else _chunk, models.network(module)
-    )
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, None))).lower(
-        jax.tree.map(lambda leaf: there(leaf, case.models), variables),
-        there(jax.eval_shape(lambda: jax.random.key(0)), case.models),
-        jax.tree.map(there, probe),
+    return population.program(
+        examine.bound(examine.examine, network=models.network(module), detect=detect),
+        population.Placement((device,), stacked=True),
+        examine.Member(
+            variables,
+            constants["mean"],
+            constants["std"],
+            jax.ShapeDtypeStruct((8,), jnp.uint32),
+        ),
+        examine.Common(
+            types.Probe(
+                jax.ShapeDtypeStruct(images, jnp.float32),
+                jax.ShapeDtypeStruct(images[:2], jnp.int32),
+            ),
+            jax.eval_shape(lambda: jax.random.key(0)),
+            config.BanConfig(),
+        ),
+        case.models,
     )
 
 
-def _step(network: types.Network, variables: Any, key: Any, probe: types.Probe) -> Any:
+def _step(
+    network: types.Network,
+    variables: types.Variables,
+    probe: types.Probe,
+    *,
+    key: types.Array,
+    config: config.BanConfig,
+) -> Any:
+    """One step of the noise search, in the place of a detector."""
     return perturb.perturb_params(
         evidence.logits_of(network, "batch"),
         variables,
         probe.images[0],
         probe.labels[0],
         key=key,
-        epsilon=0.2,
+        epsilon=config.epsilon,
         steps=1,
     )
 
 
-def _chunk(network: types.Network, variables: Any, key: Any, probe: types.Probe) -> Any:
-    return detectors.DETECTORS["targeted"].detect(
-        network, variables, probe, key=key, config=config.BanConfig()
-    )
-
-
-def compiled(case: Case, topology: str) -> dict[str, Any]:
+def figures(case: Case, topology: str) -> dict[str, Any]:
     """Compiles a case for the topology's first device; what the compiler tells of it."""
     described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     device = described.devices[0]
     start = time.perf_counter()
-    program = lowered(case, SingleDeviceSharding(device)).compile()
+    program = compiled(case, device)
     memory, cost = program.memory_analysis(), program.cost_analysis()
     return {
         "device": device.device_kind,
@@ -209,7 +230,7 @@ def attempt(case: Case, flags: Flags) -> dict[str, Any]:
 def main(flags: Flags) -> None:
     """Compiles what the result file lacks, and writes it after every program."""
     if flags.case is not None:
-        print(json.dumps(compiled(Case(**json.loads(flags.case)), flags.topology)))
+        print(json.dumps(figures(Case(**json.loads(flags.case)), flags.topology)))
         return
     machine = _timing.hardware()
     path = os.path.join(_timing.RESULTS, f"{flags.name}.json")

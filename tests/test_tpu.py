@@ -17,9 +17,11 @@ from ban_jax import (
     convolution,
     data,
     detectors,
+    examine,
     mask,
     models,
     perturb,
+    population,
     train_epoch,
     train_population,
     training,
@@ -69,36 +71,54 @@ def keys():
 
 
 def lowered_for_tpu(function, *arguments):
-    """The program's text."""
-    exported = export.export(jax.jit(function), platforms=["tpu"])(*arguments)
+    """The program's text; `function` is jitted here where it is not yet."""
+    jitted = function if hasattr(function, "lower") else jax.jit(function)
+    exported = export.export(jitted, platforms=["tpu"])(*arguments)
     assert exported.platforms == ("tpu",)
     return exported.mlir_module()
 
 
-def chunk(mode, network):
-    """A detector for a chunk of stacked candidates."""
-
-    def one(variables, key, probe):
-        return detectors.DETECTORS[mode].detect(
-            network, variables, probe, key=key, config=CONFIGS[mode]
+def chunk(function, made, config, **static):
+    """The program of a chunk of stacked candidates, with its arguments."""
+    network, variables, size = made
+    constants = jax.ShapeDtypeStruct((3,), jnp.float32)
+    options = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    weights = {name: variables[name] for name in ("params", "batch_stats")}
+    member = (
+        examine.Options(weights, options, options)
+        if function is examine.choose
+        else examine.Member(
+            weights, constants, constants, jax.ShapeDtypeStruct((8,), jnp.uint32)
         )
-
-    return jax.vmap(one, in_axes=(0, 0, None))
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    placement = population.Placement(tuple(jax.devices()[:1]), stacked=True)
+    program = population._jitted(
+        examine.bound(function, network=network, **static), placement
+    )
+    return program, stacked(member), examine.Common(probe_of(size), key, config)
 
 
 @pytest.mark.parametrize("architecture", SMALLEST)
 def test_a_chunk_of_every_architecture(architecture):
-    network, variables, size = network_of(architecture, lowering="shift")
+    made = network_of(architecture, lowering="shift")
+    detect = detectors.DETECTORS["targeted"].detect
     program = lowered_for_tpu(
-        chunk("targeted", network), stacked(variables), keys(), probe_of(size)
+        *chunk(examine.examine, made, CONFIGS["targeted"], detect=detect)
     )
     assert "stablehlo.while" in program and "stablehlo.dot_general" in program
 
 
 @pytest.mark.parametrize("mode", ["ban", "reference"])
 def test_a_chunk_of_every_other_detector(mode):
-    network, variables, size = network_of("resnet18", lowering="shift")
-    lowered_for_tpu(chunk(mode, network), stacked(variables), keys(), probe_of(size))
+    made = network_of("resnet18", lowering="shift")
+    detect = detectors.DETECTORS[mode].detect
+    lowered_for_tpu(*chunk(examine.examine, made, CONFIGS[mode], detect=detect))
+
+
+def test_the_trial_of_pixel_constants():
+    made = network_of("resnet18", lowering="shift")
+    lowered_for_tpu(*chunk(examine.choose, made, CONFIGS["targeted"]))
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])

@@ -173,19 +173,17 @@ def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
             data_dir=flags.data_dir,
             split=flags.split,
             num=flags.num_clean,
+            at_most=True,
             seed=flags.seed,
             image_size=flags.image_size,
         )
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            probe = probes.minibatches(dataset.images, dataset.labels)
-        for warning in caught:
-            print(f"note: {warning.message}", file=sys.stderr)
+        probe = minibatches(dataset)
         kept = probe.labels.size
-        if kept < len(dataset.labels):
+        if kept < flags.num_clean:
             print(
-                f"note: {kept} of {len(dataset.labels)} clean images are used: batch "
-                f"statistics are taken over whole minibatches of {configs.MINIBATCH}",
+                f"note: {kept} of {len(dataset.labels)} clean images are used, "
+                f"{flags.num_clean} were asked for: batch statistics are taken over "
+                f"whole minibatches of {configs.MINIBATCH}",
                 file=sys.stderr,
             )
     channels = 3 if probe is None else probe.images.shape[-1]
@@ -207,6 +205,16 @@ def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
         ),
         probe,
     )
+
+
+def minibatches(dataset: data.Dataset) -> Probe:
+    """`probe.minibatches`, its warning as a note to the user."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        probe = probes.minibatches(dataset.images, dataset.labels)
+    for warning in caught:
+        print(f"note: {warning.message}", file=sys.stderr)
+    return probe
 
 
 def _named(out: str, base: str, shard: shards.Shard | None) -> str:

@@ -95,7 +95,7 @@ class ScanFlags:
       split: of the clean data; take one the models were not trained on: test, or
         `defender`, the tenth of the training images that `ban-jax train` holds back.
       image_size: resizes the clean images to squares of this side.
-      num_clean: how many clean images to use, in whole minibatches of 128.
+      num_clean: how many clean images to use at most, in whole minibatches of 128.
       out: folder for results.jsonl, results.csv and report.html.
       mode: what to measure; `weights` needs no clean images.
       baseline: what a candidate is compared with; by default `trusted` with --calibrate,

@@ -75,6 +75,7 @@ def load(
     data_dir: str | None = None,
     split: str = "test",
     num: int | None = None,
+    at_most: bool = False,
     seed: int = 0,
     image_size: int | None = None,
 ) -> Dataset:
@@ -91,6 +92,7 @@ def load(
       num: how many images: the first of a permutation that `seed` draws, so smaller
         choices are contained in larger ones; of `defender`, its first, so 1 % and 5 %
         of the training images are those BAN takes. None: all, in the order above.
+      at_most: takes what there is where that is less than `num`; else it is an error.
       seed: of that permutation; without effect on `defender`.
       image_size: resizes to squares of this side; None: sizes must agree.
 
@@ -107,6 +109,8 @@ def load(
         source = _source(name_or_path, data_dir, split, image_size)
     if source.length == 0:
         raise DataError(f"{name_or_path}: no image in split {split!r}")
+    if num is not None and at_most:
+        num = min(num, source.length)
     if num is not None and not 0 < num <= source.length:
         raise DataError(
             f"{name_or_path}: {num} images wanted, split {split!r} has {source.length}"

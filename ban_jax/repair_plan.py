@@ -14,6 +14,7 @@ from jax import numpy as jnp
 import ban_jax
 from ban_jax import (
     checkpoints,
+    commands,
     config,
     data,
     lowerings,
@@ -40,7 +41,7 @@ class RepairFlags:
       split: of the clean data; take one the models were not trained on: test, or
         `defender`, the tenth of the training images that `ban-jax train` holds back.
       image_size: resizes the clean images to squares of this side.
-      num_clean: how many clean images to use.
+      num_clean: how many clean images to use at most.
       held_out: share of them that no repair learns from: accuracy is watched on them,
         and the scans before and after use them.
       num_test: test images to measure on; None: all.
@@ -123,6 +124,7 @@ def load(flags: RepairFlags) -> Images:
         data_dir=flags.data_dir,
         split=flags.split,
         num=flags.num_clean,
+        at_most=True,
         seed=flags.seed,
         image_size=flags.image_size,
     )
@@ -143,7 +145,7 @@ def load(flags: RepairFlags) -> Images:
     digest = hashlib.sha256(dataset.pixels.tobytes() + dataset.labels.tobytes())
     return Images(
         clean=clean_set(dataset.pixels[rest], dataset.labels[rest], held_set),
-        probe=probes.minibatches(held_set.images, held_set.labels),
+        probe=commands.minibatches(held_set),
         test=_test(flags, held_set),
         num_classes=dataset.num_classes,
         class_names=dataset.class_names,

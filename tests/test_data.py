@@ -40,6 +40,12 @@ def test_a_choice_larger_than_the_split_is_refused(num):
         data.load("digits", num=num)
 
 
+def test_at_most_takes_what_there_is():
+    assert len(data.load("digits", num=598, at_most=True).labels) == 597
+    with pytest.raises(data.DataError, match="0 images wanted"):
+        data.load("digits", num=0, at_most=True)
+
+
 def test_digits_have_no_third_split():
     with pytest.raises(data.DataError, match="splits train and test, not 'val'"):
         data.load("digits", split="val")

@@ -1,3 +1,3 @@
 """Finds backdoors in neural network checkpoints with adversarial neuron noise."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -186,8 +186,8 @@ def correct(flags: Flags, path: str) -> None:
     found = {}
     for zoo, (paths, data) in zoos.items():
         scores = []
-        for platform in ({}, {"JAX_PLATFORMS": "cpu"}):
-            out = os.path.join(flags.out, f"correct_{zoo}_{platform and 'cpu'}")
+        for where, platform in (("device", {}), ("cpu", {"JAX_PLATFORMS": "cpu"})):
+            out = os.path.join(flags.out, f"correct_{zoo}_{where}")
             command = ["scan", *paths, "--data", data, "--out", out]
             command += ["--num-clean", flags.num_clean]
             _command(command, path, (0, 1, 2), **platform)

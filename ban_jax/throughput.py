@@ -14,7 +14,7 @@ import tempfile
 import time
 import timeit
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -59,96 +59,122 @@ def counts(flags: config.BenchFlags) -> tuple[int, ...]:
     return flags.candidates or tuple(2**i for i in range(most.bit_length()))
 
 
+class Stopwatch(NamedTuple):
+    """Times programs on chunks of the same candidates.
+
+    Attributes:
+      placement: where they are computed.
+      members: as many as the largest chunk takes.
+      repeats: timed calls of each program.
+    """
+
+    placement: population.Placement
+    members: Sequence[examine.Member]
+    repeats: int
+
+    def __call__(
+        self, function: Callable[..., Any], shared: examine.Common, size: int
+    ) -> tuple[float, list[float]]:
+        """Seconds to compile a program, and per candidate of each timed chunk."""
+        began = time.perf_counter()
+        step = population.program(
+            function, self.placement, self.members[0], shared, size
+        )
+        compiled = time.perf_counter() - began
+        placed = population.place(self.members[:size], self.placement, size)
+
+        def chunk() -> None:
+            population.for_each(step, self.placement, placed, shared, size)
+
+        chunk()
+        timed = timeit.repeat(chunk, number=1, repeat=self.repeats)
+        return compiled, [one / size for one in timed]
+
+
 def _row(
     spec: checkpoints.ModelSpec, flags: config.BenchFlags, peak: float
 ) -> dict[str, Any]:
+    chosen = config.MODE_DEFAULTS[flags.mode]
     settings = records.Settings(
         mode=flags.mode,
-        config=config.MODE_DEFAULTS[flags.mode],
+        config=chosen,
         lowering=lowerings.default(),
         precision=flags.precision,
     )
     network = settings.network(spec)
     placement = population.default_placement()
-    given = examine.Common(
-        random_probe(flags), jax.random.key(flags.seed), settings.config
-    )
-    detect = detectors.DETECTORS[flags.mode].detect
-    examined = examine.bound(examine.examine, network=network, detect=detect)
     sizes = [placement.rounded(count) for count in counts(flags)]
     members = [random_member(spec, seed) for seed in range(max(sizes))]
-
-    def seconds(
-        function: Callable, shared: Any, size: int
-    ) -> tuple[float, list[float]]:
-        """To compile, and per candidate of each timed chunk."""
-        began = time.perf_counter()
-        step = population.program(function, placement, members[0], shared, size)
-        compiled = time.perf_counter() - began
-        placed = population.place(members[:size], placement, size)
-
-        def chunk() -> None:
-            population.for_each(step, placement, placed, shared, size)
-
-        chunk()
-        timed = timeit.repeat(chunk, number=1, repeat=flags.repeats)
-        return compiled, [one / size for one in timed]
-
+    stopwatch = Stopwatch(placement, members, flags.repeats)
+    shared = examine.Common(random_probe(flags), jax.random.key(flags.seed), chosen)
+    detect = detectors.DETECTORS[flags.mode].detect
+    examined = examine.bound(examine.examine, network=network, detect=detect)
     against = []
     for size in sizes:
-        compiled, each = seconds(examined, given, size)
-        against.append(
-            {"candidates": size, "compile_seconds": compiled, "seconds": summary(each)}
-        )
+        compiled, each = stopwatch(examined, shared, size)
+        against.append(Count(size, compiled, summary(each)))
         print(f"{spec.architecture}/{spec.width}: {line(against[-1])}", flush=True)
-    best = min(against, key=lambda row: row["seconds"]["mean"])
-    whole, size = best["seconds"]["mean"], best["candidates"]
-
+    best = min(against, key=lambda count: count.seconds["mean"])
     if flags.trace:
         with jax.profiler.trace(flags.trace):
-            seconds(examined, given, size)
-
-    def without(**changes: int) -> float:
-        shared = given._replace(config=dataclasses.replace(settings.config, **changes))
-        return statistics.fmean(seconds(examined, shared, size)[1])
-
-    plain = examine.bound(forward, network=network)
-    stages = {
-        "read_and_convert": read_seconds(spec, members[0]),
-        "features": statistics.fmean(seconds(plain, given, size)[1]),
-        "noise": whole - without(steps=0),
-    }
-    if flags.mode == "ban":
-        stages["mask"] = whole - without(mask_steps=0)
-    stages["evaluation"] = whole - sum(list(stages.values())[1:])
-    images = search_images(settings, given.probe.labels.size)
-    products = 2 * images * forward_products(spec, flags.image_size)
-    devices = len(placement.devices)
+            stopwatch(examined, shared, best.candidates)
+    stages = _stages(stopwatch, network, examined, shared, best, flags.mode)
+    images = search_images(settings, shared.probe.labels.size)
+    rate = 2 * images * forward_products(spec, flags.image_size) / stages["noise"]
+    peak *= len(placement.devices)
     return {
         "architecture": spec.architecture,
         "width": spec.width,
         "lowering": settings.told_lowering(),
-        "per_candidate": against,
-        "candidates_per_second": 1 / whole,
-        "stages_at": size,
-        "stages": stages,
+        "per_candidate": [count._asdict() for count in against],
+        "candidates_per_second": 1 / best.seconds["mean"],
+        "stages_at": best.candidates,
+        "stages": {"read_and_convert": read_seconds(spec, members[0]), **stages},
         "image_gradients_per_second": images / stages["noise"],
-        "search_flop_per_second": products / stages["noise"],
-        "matmul_peak_flop_per_second": peak * devices,
-        "share_of_peak": products / stages["noise"] / (peak * devices),
+        "search_flop_per_second": rate,
+        "matmul_peak_flop_per_second": peak,
+        "share_of_peak": rate / peak,
     }
+
+
+class Count(NamedTuple):
+    """So many candidates at once: seconds to compile, and per candidate (`summary`)."""
+
+    candidates: int
+    compile_seconds: float
+    seconds: dict[str, Any]
+
+
+def _stages(
+    stopwatch: Stopwatch,
+    network: Network,
+    examined: Callable[..., Any],
+    shared: examine.Common,
+    best: Count,
+    mode: config.Mode,
+) -> dict[str, float]:
+    """Seconds per candidate of each stage on the device; they add up to the whole."""
+    whole = best.seconds["mean"]
+
+    def mean(function: Callable[..., Any], **changes: Any) -> float:
+        changed = dataclasses.replace(shared.config, **changes)
+        given = shared._replace(config=changed)
+        return statistics.fmean(stopwatch(function, given, best.candidates)[1])
+
+    stages = {"features": mean(examine.bound(forward, network=network))}
+    if mode == "ban":
+        stages["mask"] = whole - mean(examined, mask_steps=0)
+    stages["noise"] = whole - mean(examined, steps=0)
+    return {**stages, "evaluation": whole - sum(stages.values())}
 
 
 def forward(
     member: examine.Member, shared: examine.Common, *, network: Network
 ) -> evidence.Forward:
     """The passes without noise that every mode begins with, alone."""
-    return examine.examine(member, shared, network=network, detect=_forward)
-
-
-def _forward(network, variables, probe, *, key, config) -> evidence.Forward:
-    del key, config
-    return evidence.forward(network, variables, probe)
+    constants = {"mean": member.mean, "std": member.std}
+    variables = {**member.variables, "normalisation": constants}
+    return evidence.forward(network, variables, shared.probe)
 
 
 def random_probe(flags: config.BenchFlags) -> Probe:
@@ -191,13 +217,12 @@ def read_seconds(spec: checkpoints.ModelSpec, member: examine.Member) -> float:
 
 def search_images(settings: records.Settings, num_images: int) -> int:
     """Images whose gradient one candidate's noise searches take, one per step."""
-    work = functools.partial(
-        detectors.DETECTORS[settings.mode].work,
-        num_classes=NUM_CLASSES,
-        num_images=num_images,
+    work = detectors.DETECTORS[settings.mode].work
+    whole, idle = (
+        work(chosen, NUM_CLASSES, num_images)
+        for chosen in (settings.config, dataclasses.replace(settings.config, steps=0))
     )
-    idle = dataclasses.replace(settings.config, steps=0)
-    return (work(settings.config) - work(idle)) // 2
+    return (whole - idle) // 2
 
 
 def forward_products(spec: checkpoints.ModelSpec, image_size: int) -> int:
@@ -248,13 +273,13 @@ def summary(seconds: Sequence[float]) -> dict[str, Any]:
     return {"n": len(seconds), "mean": statistics.fmean(seconds), "std": spread}
 
 
-def line(row: dict[str, Any]) -> str:
-    """A row of `per_candidate` as text."""
-    each = row["seconds"]
+def line(count: Count) -> str:
+    """One measurement as text."""
+    each = count.seconds
     spread = f" ± {each['std']:.3f}" if each["std"] is not None else ""
     return (
-        f"{row['candidates']:3} at once: {each['mean']:.3f}{spread} s per candidate, "
-        f"{row['compile_seconds']:.0f} s to compile"
+        f"{count.candidates:3} at once: {each['mean']:.3f}{spread} s per candidate, "
+        f"{count.compile_seconds:.0f} s to compile"
     )
 
 

@@ -17,6 +17,7 @@ from jax import numpy as jnp
 
 from ban_jax import (
     checkpoints,
+    data,
     ground_truth,
     metrics,
     pictures,
@@ -293,6 +294,30 @@ def _write(
     return name
 
 
+def figures(
+    variables: Variables,
+    truth: ground_truth.Truth,
+    *,
+    network: Network,
+    test: data.Dataset,
+) -> Record:
+    """`metrics.Metrics` of one model as JSON: None where a figure has no meaning."""
+    found = metrics.measure(
+        variables,
+        dataclasses.replace(test, num_classes=network.num_classes),
+        network=network,
+        kernel=truth.kernel,
+        attack=truth.state,
+        spec=truth.spec,
+        policy=truth.attack.policy,
+        key=jax.random.key(0),
+    )
+    return {
+        name: None if math.isnan(value) else value
+        for name, value in found._asdict().items()
+    }
+
+
 class _Measured(NamedTuple):
     attack: Record | None
     before: Record
@@ -316,26 +341,9 @@ def _measure(
     except ValueError as error:
         truth, notes = None, [str(error)]
     known = truth or ground_truth.none(classes)
-    test = dataclasses.replace(images.test, num_classes=classes)
-    figures = [
-        metrics.measure(
-            variables,
-            test,
-            network=network,
-            kernel=known.kernel,
-            attack=known.state,
-            spec=known.spec,
-            policy=known.attack.policy,
-            key=jax.random.key(0),
-        )
-        for variables in (before, after)
-    ]
     told = [
-        {
-            name: None if math.isnan(value) else value
-            for name, value in one._asdict().items()
-        }
-        for one in figures
+        figures(variables, known, network=network, test=images.test)
+        for variables in (before, after)
     ]
     attack = truth and {
         "kind": truth.kind,

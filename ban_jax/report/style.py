@@ -61,6 +61,7 @@ border-radius:5px;padding:.35em .6em;margin:.25em 0;white-space:pre-wrap}
 border-radius:6px;border:1px solid var(--line)}
 .shots figcaption{font-size:.82rem;line-height:1.4;margin:5px 0 0;color:var(--soft);
 overflow-wrap:anywhere}
+.shots figcaption span{display:inline}
 .shots .hit{color:var(--hot);font-weight:650}.shots .right{color:var(--ok);
 font-weight:650}
 .repair{background:var(--card);border:1px solid var(--line);border-radius:10px;

@@ -220,6 +220,37 @@ class Study:
             )
         return lines
 
+    def never_backdoored(
+        self, clean: Sequence[dict[str, Any]], entries: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """What clean models alike make of each attack's images: a repair's upper bound.
+
+        A trigger hides a part of the image, so that no model is as good on triggered
+        images as on clean ones.
+        """
+        rows, flags = [], self.flags
+        images = self.images(Job((), "ban", flags.ban, flags.num_clean))
+        first: dict[tuple[str, str], dict[str, Any]] = {}
+        for entry in entries:
+            first.setdefault((entry["kind"], entry["architecture"]), entry)
+        for (kind, architecture), entry in sorted(first.items()):
+            twins = [one for one in clean if one["architecture"] == architecture]
+            if not twins:
+                continue
+            model = checkpoints.read(os.path.join(flags.zoo, twins[0]["file"]))
+            truth = ground_truth.find(
+                os.path.join(flags.zoo, entry["file"]),
+                images.test.image_shape,
+                model.spec.num_classes,
+            )
+            assert truth is not None
+            network = models.network(model.spec.create(lowering=lowerings.default()))
+            figures = repair_models.figures(
+                model.full_variables(), truth, network=network, test=images.test
+            )
+            rows.append({"attack": kind, "architecture": architecture, **figures})
+        return rows
+
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Mean, deviation and range."""
@@ -340,7 +371,9 @@ def main(flags: Flags) -> None:
     """Repairs what is missing, then writes and prints the tables."""
     machine = _timing.hardware()
     with open(os.path.join(flags.zoo, "zoo.json"), encoding="utf-8") as file:
-        backdoored = [entry for entry in json.load(file) if entry["kind"] != "clean"]
+        listed = json.load(file)
+    backdoored = [entry for entry in listed if entry["kind"] != "clean"]
+    clean = [entry for entry in listed if entry["kind"] == "clean"]
     excluded = [entry for entry in backdoored if failed(entry)]
     entries = [entry for entry in backdoored if not failed(entry)]
     jobs = list(jobs_of(flags, entries))
@@ -383,6 +416,7 @@ def main(flags: Flags) -> None:
             "excluded": {entry["name"]: entry["asr"] for entry in excluded},
             "comparison": compared,
             "sweeps": swept,
+            "never_backdoored": study.never_backdoored(clean, entries),
             "models": [lines[key] for key in sorted(lines)],
         },
         machine=machine,

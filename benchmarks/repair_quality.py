@@ -42,7 +42,7 @@ HELD_TO = ("badnets", "blend", "wanet", "bpp")
 MOST_ASR, MOST_LOST, MOST_UNRECOVERED = 0.1, 0.03, 0.1
 FIGURES = ("clean_accuracy", "asr", "recovered_accuracy")
 SWEEPS: dict[str, tuple[float, ...]] = {
-    "epsilon": (0.0, 0.1, 0.2, 0.3, 0.45, 0.6),
+    "epsilon": (0.1, 0.3, 0.5, 0.7),
     "robust_weight": (0.0, 0.25, 0.5, 1.0, 2.0),
     "num_clean": (500, 1000, 2500),
 }

@@ -176,7 +176,11 @@ def _repair_chunk(
                 "info": results.finite(infos[index]),
                 "shown": told.shown,
                 "seconds": seconds,
-                "notes": [*candidate.notes, *told.notes],
+                "notes": [
+                    *candidate.notes,
+                    *told.notes,
+                    *_remarks(infos[index], flags),
+                ],
             },
             second,
         )
@@ -387,6 +391,18 @@ def _show(
             zip(chosen, np.asarray(triggered), strict=True)
         )
     ]
+
+
+def _remarks(info: repair.RepairInfo, flags: repair_plan.RepairFlags) -> list[str]:
+    """What a reader should know of the accuracy budget."""
+    budget = f"the budget of {flags.settings.budget:g} (--{flags.method}.budget)"
+    if info.epochs == 0 or info.details.get("pruned") == 0:
+        return [
+            f"nothing was changed that stays within {budget}: the model is as it was"
+        ]
+    if info.stopped:
+        return [f"ended by {budget}, after epoch {int(info.epochs)}"]
+    return []
 
 
 _JUDGED = ("verdict", "score", "threshold", "standard_error", "target", "reason")

@@ -69,6 +69,7 @@ def test_the_backdoor_goes_and_the_accuracy_stays(repaired):
         assert second["clean_accuracy"] > first["clean_accuracy"] - 0.06
         assert record["error"] is None and record["info"]["is_finite"]
         assert record["attack"]["kind"] in ("badnets", "blend")
+        assert not record["info"]["stopped"] and record["notes"] == []
         assert len(record["shown"]) == repair_models.SHOWN
         assert len({one["label"] for one in record["shown"]}) == repair_models.SHOWN
     assert content(commands.BUNDLED) == before
@@ -179,6 +180,26 @@ def test_a_clean_set_smaller_than_a_batch_is_refused_before_anything_is_written(
     message = capsys.readouterr().err
     assert "45 are left to learn from" in message and "one batch of 48" in message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "stopped", "remark"),
+    [
+        (0, True, "the model is as it was"),
+        (3, True, "ended by the budget of 0.03 (--finetune.budget), after epoch 3"),
+        (3, False, None),
+    ],
+)
+def test_a_budget_that_ended_a_repair_is_told(epochs, stopped, remark):
+    info = repair.RepairInfo(
+        *[np.zeros(1)] * 4,
+        epochs=np.int32(epochs),
+        stopped=np.bool_(stopped),
+        is_finite=np.bool_(True),
+        details={},
+    )
+    told = repair_models._remarks(info, repair_plan.RepairFlags(method="finetune"))
+    assert (remark in told[0]) if remark else (told == [])
 
 
 def test_nothing_flagged_is_nothing_to_repair(tmp_path, capsys):

@@ -74,6 +74,9 @@ def print_repairs(
     if done:
         console.print(table)
     for record in repaired:
+        for note in record.get("notes") or ():
+            text = f"· {_label(record, folder)}: {note}"
+            console.print(rich.text.Text(words.printable(text)), soft_wrap=True)
         if record.get("error"):
             text = f"? {_label(record, folder)}: not repaired: {record['error']}"
             console.print(rich.text.Text(words.printable(text)), soft_wrap=True)
@@ -139,16 +142,21 @@ def _row(record: words.Record, folder: str) -> str:
 
 
 def _card(record: words.Record, folder: str, class_names: Sequence[str] | None) -> str:
-    """Triggered images of one model with what it took them for."""
+    """Notes on one model, triggered images, and what it took them for."""
     shown = record.get("shown")
+    notes = "".join(
+        f"<li>{candidate.escape(note)}</li>" for note in record.get("notes") or ()
+    )
+    notes = f"<ul class=notes>{notes}</ul>" if notes else ""
     if not isinstance(shown, list) or not shown:
-        return ""
+        label = candidate.escape(_label(record, folder))
+        return notes and f"<div class=repair><h3>{label}</h3>{notes}</div>"
     attack = words.mapping(record.get("attack"))
     figures = "".join(_figure(words.mapping(one), record, class_names) for one in shown)
     return (
         f"<div class=repair><h3>{candidate.escape(_label(record, folder))}: images "
         f"with the trigger of {candidate.escape(attack.get('kind', 'the attack'))}"
-        f"</h3><div class=shots>{figures}</div></div>"
+        f"</h3>{notes}<div class=shots>{figures}</div></div>"
     )
 
 

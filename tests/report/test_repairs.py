@@ -32,6 +32,7 @@ def repaired(path="zoo/badnets_0.pt", **changes):
             "recovered_accuracy": 0.77,
         },
         "shown": shown,
+        "notes": ["ended by the budget"],
         "error": None,
     }
     return {**record, **changes}
@@ -63,6 +64,7 @@ def test_the_page_shows_figures_and_pictures_before_and_after():
     assert "1 (automobile) ✗" in text and "3 (cat) ✓" in text
     assert "2 checkpoints repaired: 2 flagged before, 0 after · 1 not repaired" in text
     assert "near chance" in text
+    assert text.count("ended by the budget") == 2
 
 
 def test_a_page_without_repairs_has_no_such_section():
@@ -87,5 +89,6 @@ def test_the_table_tells_what_was_and_what_was_not_repaired():
     assert "0.997 → 0.031" in row and "backdoored → clean" in row
     row = next(line for line in lines if "found.pt" in line)
     assert "0.810 → 0.790" in row and "0.997" not in row
+    assert any("found.pt" in line and "ended by the budget" in line for line in lines)
     assert any("odd.pt" in line and "near chance" in line for line in lines)
     assert lines[-1].startswith("2 checkpoints repaired")

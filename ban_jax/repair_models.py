@@ -1,41 +1,30 @@
 """Repairs many checkpoints: scan, repair, write, scan again, measure; a record each."""
 
-import base64
 import collections
 import concurrent.futures
 import dataclasses
 import functools
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jax import numpy as jnp
 
 from ban_jax import (
     checkpoints,
-    data,
-    ground_truth,
-    metrics,
-    pictures,
     population,
     records,
     repair,
+    repair_measure,
     repair_plan,
     results,
     run_folder,
     scan,
     verdict,
 )
-from ban_jax.attacks import poison
 from ban_jax.records import Record
 from ban_jax.types import Network, Variables
-
-SHOWN = 6
-"""Triggered images kept for the report, each of another class where there are enough."""
 
 
 class Outcome(NamedTuple):
@@ -158,7 +147,7 @@ def _repair_chunk(
     ]
     paths = [folder.file(f"{name}.safetensors") for name in names]
     rescanned = _scan(paths, images, settings)
-    measure = functools.partial(_measure, network=network, images=images)
+    measure = functools.partial(repair_measure.measure, network=network, images=images)
     with concurrent.futures.ThreadPoolExecutor(population.cores()) as pool:
         measured = list(pool.map(measure, fit, before, after))
     for index, candidate in enumerate(fit):
@@ -296,101 +285,6 @@ def _write(
             ),
         )
     return name
-
-
-def figures(
-    variables: Variables,
-    truth: ground_truth.Truth,
-    *,
-    network: Network,
-    test: data.Dataset,
-) -> Record:
-    """`metrics.Metrics` of one model as JSON: None where a figure has no meaning."""
-    found = metrics.measure(
-        variables,
-        dataclasses.replace(test, num_classes=network.num_classes),
-        network=network,
-        kernel=truth.kernel,
-        attack=truth.state,
-        spec=truth.spec,
-        policy=truth.attack.policy,
-        key=jax.random.key(0),
-    )
-    return {
-        name: None if math.isnan(value) else value
-        for name, value in found._asdict().items()
-    }
-
-
-class _Measured(NamedTuple):
-    attack: Record | None
-    before: Record
-    after: Record
-    shown: list[Record]
-    notes: list[str]
-
-
-def _measure(
-    candidate: checkpoints.Candidate,
-    before: Variables,
-    after: Variables,
-    *,
-    network: Network,
-    images: repair_plan.Images,
-) -> _Measured:
-    """Accuracy on the test images and, where the trigger is known, the attack's success."""
-    classes, notes = candidate.spec.num_classes, []
-    try:
-        truth = ground_truth.find(candidate.path, images.test.image_shape, classes)
-    except ValueError as error:
-        truth, notes = None, [str(error)]
-    known = truth or ground_truth.none(classes)
-    told = [
-        figures(variables, known, network=network, test=images.test)
-        for variables in (before, after)
-    ]
-    attack = truth and {
-        "kind": truth.kind,
-        "target": truth.spec.target,
-        "mode": truth.spec.mode,
-        "victim": truth.spec.victim,
-    }
-    shown = []
-    if known.spec.rate:
-        shown = _show(known, before, after, network=network, images=images)
-    return _Measured(attack, told[0], told[1], shown, notes)
-
-
-def _show(
-    truth: ground_truth.Truth,
-    before: Variables,
-    after: Variables,
-    *,
-    network: Network,
-    images: repair_plan.Images,
-) -> list[Record]:
-    """A few triggered images and what the model took them for, before and after."""
-    labels = images.test.labels
-    meant = np.flatnonzero(poison.to_succeed(labels, truth.spec))
-    _, first = np.unique(labels[meant], return_index=True)
-    chosen = [*meant[first], *np.delete(meant, first)][:SHOWN]
-    clean = images.test.images[np.array(chosen)]
-    triggered = metrics.show(truth.state, jnp.asarray(clean), kernel=truth.kernel)
-    found = [
-        np.asarray(metrics.predict(variables, triggered, network=network))
-        for variables in (before, after)
-    ]
-    return [
-        {
-            "label": int(labels[index]),
-            "before": int(found[0][place]),
-            "after": int(found[1][place]),
-            "png": base64.b64encode(pictures.png(picture)).decode(),
-        }
-        for place, (index, picture) in enumerate(
-            zip(chosen, np.asarray(triggered), strict=True)
-        )
-    ]
 
 
 def _remarks(info: repair.RepairInfo, flags: repair_plan.RepairFlags) -> list[str]:

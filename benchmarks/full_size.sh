@@ -1,6 +1,6 @@
 #!/bin/sh
 # The paper's zoo at full size, for one GPU: every architecture at width 64 on CIFAR-10, 20
-# models per attack and 20 clean ones, in bfloat16; then one scan of each zoo.
+# models per attack and 20 clean ones, in bfloat16; then one scan and the repairs of each zoo.
 #
 #   DATA=cifar10 OUT=full sh benchmarks/full_size.sh
 #
@@ -24,4 +24,7 @@ for arch in $ARCHS; do
     python -m benchmarks.attack_quality "$OUT/$arch" --name "full_size_$arch"
     python -m benchmarks.zoo_scan "$OUT/$arch" --data "$DATA" --out "$OUT/scan_$arch" \
         --name "full_size_scan_$arch"
+    python -m benchmarks.repair_quality --zoo "$OUT/$arch" --data "$DATA" \
+        --num-test 10000 --name "full_size_repair_$arch" --ban.budget 1 \
+        --finetune.budget 1
 done

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
+import jax
 import tyro
 
 from ban_jax import (
@@ -28,6 +29,7 @@ from ban_jax import (
     models,
     population,
     repair,
+    repair_measure,
     repair_models,
     repair_plan,
     results,
@@ -195,7 +197,7 @@ class Study:
             assert truth is not None
 
             def figures(variables: Any, truth=truth) -> dict[str, Any]:
-                return repair_models.figures(
+                return repair_measure.figures(
                     variables, truth, network=network, test=images.test
                 )
 
@@ -245,7 +247,7 @@ class Study:
             )
             assert truth is not None
             network = models.network(model.spec.create(lowering=lowerings.default()))
-            figures = repair_models.figures(
+            figures = repair_measure.figures(
                 model.full_variables(), truth, network=network, test=images.test
             )
             rows.append({"attack": kind, "architecture": architecture, **figures})
@@ -377,7 +379,7 @@ def main(flags: Flags) -> None:
     excluded = [entry for entry in backdoored if failed(entry)]
     entries = [entry for entry in backdoored if not failed(entry)]
     jobs = list(jobs_of(flags, entries))
-    side_by_side = population.default_chunk("cpu")
+    side_by_side = population.default_chunk(jax.default_backend())
     study = Study(flags)
     path = os.path.join(_timing.RESULTS, f"{flags.name}.jsonl")
     with results.Writer(path) as writer:

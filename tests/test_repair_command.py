@@ -13,6 +13,7 @@ from ban_jax import (
     cli,
     commands,
     repair,
+    repair_measure,
     repair_models,
     repair_plan,
     results,
@@ -70,8 +71,8 @@ def test_the_backdoor_goes_and_the_accuracy_stays(repaired):
         assert record["error"] is None and record["info"]["is_finite"]
         assert record["attack"]["kind"] in ("badnets", "blend")
         assert not record["info"]["stopped"] and record["notes"] == []
-        assert len(record["shown"]) == repair_models.SHOWN
-        assert len({one["label"] for one in record["shown"]}) == repair_models.SHOWN
+        assert len(record["shown"]) == repair_measure.SHOWN
+        assert len({one["label"] for one in record["shown"]}) == repair_measure.SHOWN
     assert content(commands.BUNDLED) == before
 
 

@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -42,6 +42,8 @@ class Flags:
     data_dir: TFDS's folder.
     image_size: side the images are resized to.
     mode: detector.
+    precisions: to compare with float32.
+    lowerings: for all layers alike, to compare with the table's choice.
     name: of the result file.
     """
 
@@ -50,16 +52,19 @@ class Flags:
     data_dir: str | None = None
     image_size: int | None = None
     mode: config.Mode = "targeted"
+    precisions: tuple[types.Precision, ...] = ("bfloat16", "tf32")
+    lowerings: tuple[convolution.Name, ...] = convolution.LOWERINGS
     name: str = "numerics"
 
 
-def variants(base: records.Settings) -> Iterator[tuple[str, records.Settings]]:
+def variants(
+    flags: Flags, base: records.Settings
+) -> Iterator[tuple[str, records.Settings]]:
     """The base first, under the names the table of results uses."""
     yield "float32, table", base
-    for precision in get_args(types.Precision):
-        if precision != base.precision:
-            yield f"{precision}, table", dataclasses.replace(base, precision=precision)
-    for name in convolution.LOWERINGS:
+    for precision in flags.precisions:
+        yield f"{precision}, table", dataclasses.replace(base, precision=precision)
+    for name in flags.lowerings:
         yield f"float32, {name}", dataclasses.replace(base, lowering=name)
 
 
@@ -103,9 +108,10 @@ def main(flags: Flags) -> None:
         mode=flags.mode,
     )
     settings, probe = commands.prepare(told)
+    device = jax.devices()[0]
     base: list[Record] = []
     table = []
-    for label, variant in variants(settings):
+    for label, variant in variants(flags, settings):
         start = time.perf_counter()
         found = {r["path"]: r for r, _ in scan.scan(paths, probe, variant)}
         wall = time.perf_counter() - start
@@ -123,19 +129,18 @@ def main(flags: Flags) -> None:
         }
         table.append(row)
         print(row, flush=True)
-    device = jax.devices()[0]
-    _timing.write_result(
-        flags.name,
-        {
-            **dataclasses.asdict(flags),
-            "candidates": len(paths),
-            "backend": device.platform,
-            "device": device.device_kind,
-            "lowering_table": settings.told_lowering(),
-            "variants": table,
-        },
-        machine=machine,
-    )
+        _timing.write_result(
+            flags.name,
+            {
+                **dataclasses.asdict(flags),
+                "candidates": len(paths),
+                "backend": device.platform,
+                "device": device.device_kind,
+                "lowering_table": settings.told_lowering(),
+                "variants": table,
+            },
+            machine=machine,
+        )
 
 
 if __name__ == "__main__":

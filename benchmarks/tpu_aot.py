@@ -16,6 +16,7 @@ and back to the noise. `chunk`: a detector's whole program for M stacked candida
 
 import dataclasses
 import functools
+import importlib.metadata
 import itertools
 import json
 import os
@@ -99,20 +100,20 @@ class Flags:
 
 
 def cases(flags: Flags) -> Iterator[Case]:
-    """The lowerings of one architecture first, then the chunks of all."""
+    """Lowerings and precisions of one architecture first, then the chunks of all."""
     first = flags.arch[0]
     layers = tune.layers_of([first], flags.width, SIZE, 3)
     alike = functools.partial(Case, width=flags.width)
     for layer, name in itertools.product(layers, convolution.LOWERINGS):
         yield alike("layer", tuple(layer), None, models=flags.compared, lowering=name)
-    for arch, count in itertools.product(flags.arch, flags.models):
-        yield alike("chunk", None, arch, models=count)
     for name in convolution.LOWERINGS:
         yield alike("step", None, first, models=flags.compared, lowering=name)
     for precision in get_args(types.Precision):
         yield alike("step", None, first, models=flags.compared, precision=precision)
     for arch, count in itertools.product(flags.arch, flags.models):
-        yield alike("step", None, arch, models=count)
+        yield alike("chunk", None, arch, models=count)
+    for arch in flags.arch:
+        yield alike("step", None, arch, models=flags.compared)
 
 
 def compiled(case: Case, device: jax.Device) -> jax.stages.Compiled:
@@ -247,7 +248,11 @@ def main(flags: Flags) -> None:
         print(rows[-1], flush=True)
         _timing.write_result(
             flags.name,
-            {"topology": flags.topology, "programs": rows},
+            {
+                "topology": flags.topology,
+                "libtpu": importlib.metadata.version("libtpu"),
+                "programs": rows,
+            },
             machine=machine,
         )
 

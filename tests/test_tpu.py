@@ -207,16 +207,18 @@ def test_an_epoch_of_training(kind, lowering):
         train_population.kernel_of(pupil, train, recipe, lowering),
         recipe,
     )
-    ((state, member),) = train_population.start(
-        module, program, [pupil], train, data.pixel_constants(train)
+    ((state, member),) = jax.eval_shape(
+        lambda: train_population.start(
+            module, program, [pupil], train, data.pixel_constants(train)
+        )
     )
     epoch = functools.partial(
         train_epoch._stacked, epoch=0, preparing=False, program=program, steps=2
     )
     lowered_for_tpu(
         epoch,
-        stacked(jax.tree.map(jnp.asarray, state)),
-        stacked(jax.tree.map(jnp.asarray, member)),
+        stacked(state),
+        stacked(member),
         jnp.asarray(train.pixels),
         jnp.asarray(train.labels),
     )

@@ -276,7 +276,8 @@ def measure_ban_jax(config: Config, flags: Sequence[str]) -> dict[str, Any]:
     Returns:
       Of the first scan, which compiles, and of the later ones, which do not: wall seconds
       of the whole command, start of Python included. Seconds per candidate of the later
-      ones, and their stages: seconds of each, of all threads together, and how many of
+      ones, reading programs from the disk included, and on the device alone; and their
+      stages: seconds of each, of all threads together, and how many of
       them were spent while the device computed, too.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -299,6 +300,12 @@ def measure_ban_jax(config: Config, flags: Sequence[str]) -> dict[str, Any]:
         "first_wall_seconds": first["wall"],
         "later_wall_seconds": _timing.summary([scan["wall"] for scan in later]),
         "seconds_per_candidate": _timing.summary(seconds),
+        "device_seconds_per_candidate": _timing.summary(
+            [
+                scan["profile"]["stages"]["device"]["seconds"] / len(records)
+                for scan in later
+            ]
+        ),
         "stages": stages,
         "forward_equivalents": records[0]["forward_equivalents"],
         "lowering": records[0]["lowering"],

@@ -117,7 +117,7 @@ def section(repaired: Sequence[words.Record], class_names: Sequence[str] | None)
         f"<p>{candidate.escape(summary(repaired))}. Everything below this section is "
         "the scan of the repaired models. Attack success and recovery can be told only "
         "where the trigger is known.</p>"
-        "<div class=tablewrap><table><thead><tr><th scope=col>Checkpoint</th>"
+        "<div class=tablewrap><table class=repairs><thead><tr><th scope=col>Checkpoint</th>"
         f"<th scope=col>Verdict</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
         f"</div>{cards}</section>"
     )

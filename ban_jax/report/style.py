@@ -56,14 +56,16 @@ border-radius:8px;padding:16px 20px;margin:28px 0 0}
 .error{display:block;background:var(--card);border:1px solid var(--line);
 border-radius:5px;padding:.35em .6em;margin:.25em 0;white-space:pre-wrap}
 .shots{display:flex;flex-wrap:wrap;gap:14px 18px;margin:10px 0 0}
-.shots figure{width:104px}
-.shots img{display:block;width:104px;height:104px;image-rendering:pixelated;
+.shots figure{width:132px}
+.shots img{display:block;width:132px;height:132px;image-rendering:pixelated;
 border-radius:6px;border:1px solid var(--line)}
 .shots figcaption{font-size:.82rem;line-height:1.4;margin:5px 0 0;color:var(--soft);
 overflow-wrap:anywhere}
 .shots figcaption span{display:inline}
 .shots .hit{color:var(--hot);font-weight:650}.shots .right{color:var(--ok);
 font-weight:650}
+.repairs td:nth-child(n+3){white-space:nowrap}
+.repairs td[colspan]{white-space:normal}
 .repair{background:var(--card);border:1px solid var(--line);border-radius:10px;
 padding:14px 18px;margin:14px 0 0}
 .guide{display:grid;grid-template-columns:repeat(auto-fit,minmax(250px,1fr));

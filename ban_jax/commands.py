@@ -168,15 +168,7 @@ def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
         )
     dataset, probe = None, None
     if flags.data is not None and needs_images:
-        dataset = data.load(
-            flags.data,
-            data_dir=flags.data_dir,
-            split=flags.split,
-            num=flags.num_clean,
-            at_most=True,
-            seed=flags.seed,
-            image_size=flags.image_size,
-        )
+        dataset = clean_images(flags)
         probe = minibatches(dataset)
         kept = probe.labels.size
         if kept < flags.num_clean:
@@ -204,6 +196,19 @@ def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
             precision=flags.precision,
         ),
         probe,
+    )
+
+
+def clean_images(flags: Any) -> data.Dataset:
+    """Clean images by the flags of `scan` or `repair`, fewer where there are no more."""
+    return data.load(
+        flags.data,
+        data_dir=flags.data_dir,
+        split=flags.split,
+        num=flags.num_clean,
+        at_most=True,
+        seed=flags.seed,
+        image_size=flags.image_size,
     )
 
 

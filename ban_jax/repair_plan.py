@@ -119,15 +119,7 @@ def load(flags: RepairFlags) -> Images:
         )
     if not 0 < flags.held_out < 1:
         raise ValueError(f"--held-out must be between 0 and 1, got {flags.held_out:g}")
-    dataset = data.load(
-        flags.data,
-        data_dir=flags.data_dir,
-        split=flags.split,
-        num=flags.num_clean,
-        at_most=True,
-        seed=flags.seed,
-        image_size=flags.image_size,
-    )
+    dataset = commands.clean_images(flags)
     order = np.random.RandomState(flags.seed).permutation(len(dataset.labels))
     num_held = round(flags.held_out * len(order))
     held, rest = order[:num_held], order[num_held:]

@@ -6,6 +6,8 @@ import chex
 import jax
 import pytest
 
+from ban_jax import population
+
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
@@ -26,3 +28,11 @@ def no_user_configuration(tmp_path_factory):
 def fresh_trace_counters():
     """`chex.assert_max_traces` counts for the whole process otherwise."""
     chex.clear_trace_counter()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_of_a_module():
+    """Thousands of programs alive at once run out of memory maps, and the process dies."""
+    yield
+    population._compiled.cache_clear()
+    jax.clear_caches()

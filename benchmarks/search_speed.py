@@ -2,8 +2,9 @@
 
     python -m benchmarks.search_speed
 
-The same search for every contender: sign steps on one minibatch, batch statistics,
-gradients for the noise alone. In turns, so that a machine that slows down slows all:
+The same searches for every contender: sign steps on one minibatch towards each of a few
+classes, as a scan does for all classes; batch statistics, gradients for the noise alone.
+In turns, so that a machine that slows down slows all:
 
 torch_*         PyTorch float32, all threads, one model after the other
 loop            a Python loop over one model's compiled program, native convolutions
@@ -13,6 +14,7 @@ stacked_NAME    `jax.vmap` over the models, every convolution lowered as NAME
 """
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -37,10 +39,6 @@ from ban_jax.detectors import evidence
 from ban_jax.types import Array, Network
 from benchmarks import _plot, _timing, torch_detection, torch_models
 
-TARGET = 3
-"""The class that noise is searched towards; any would do."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Flags:
     """Attributes:
@@ -48,6 +46,7 @@ class Flags:
     width: its width.
     image_size: side of the images.
     count: models side by side.
+    targets: classes that noise is searched towards, in one call.
     n: timed searches of each contender.
     stacked: lowerings tried under `jax.vmap`.
     name: of the result file.
@@ -58,31 +57,36 @@ class Flags:
     width: int = 16
     image_size: int = 32
     count: int = 2
+    targets: int = 4
     n: int = 5
     stacked: tuple[convolution.Name, ...] = ("sequential", "columns", "im2col", "shift")
     name: str = "search_speed_cpu"
     results: str | None = None
 
 
-def search(
-    member: examine.Member, shared: examine.Common, *, network: Network
+def searches(
+    member: examine.Member, shared: examine.Common, *, network: Network, targets: int
 ) -> Array:
-    """The losses of one search; what it found cannot be left out of the work."""
+    """The losses of every search; what they found cannot be left out of the work."""
     constants = {"mean": member.mean, "std": member.std}
     images, labels = (leaf[0] for leaf in shared.probe)
-    _, info = perturb.perturb_params(
-        evidence.logits_of(network, "batch"),
-        {**member.variables, "normalisation": constants},
-        images,
-        jnp.full(labels.shape, TARGET),
-        key=shared.key,
-        epsilon=shared.config.epsilon,
-        steps=shared.config.steps,
-        start=shared.config.start,
-        towards=True,
-        weights=(labels != TARGET).astype(images.dtype),
-    )
-    return jnp.append(info.loss, info.max_abs)
+
+    def search(target: Array) -> Array:
+        _, info = perturb.perturb_params(
+            evidence.logits_of(network, "batch"),
+            {**member.variables, "normalisation": constants},
+            images,
+            jnp.full(labels.shape, target),
+            key=shared.key,
+            epsilon=shared.config.epsilon,
+            steps=shared.config.steps,
+            start=shared.config.start,
+            towards=True,
+            weights=(labels != target).astype(images.dtype),
+        )
+        return jnp.append(info.loss, info.max_abs)
+
+    return jax.lax.map(search, jnp.arange(targets))
 
 
 def ours(flags: Flags) -> dict[str, Callable[[], Any]]:
@@ -101,7 +105,7 @@ def ours(flags: Flags) -> dict[str, Callable[[], Any]]:
         placement = population.Placement(devices, stacked)
         network = models.network(spec.create(lowering=lowering))
         step = population.program(
-            examine.bound(search, network=network),
+            examine.bound(searches, network=network, targets=flags.targets),
             placement,
             members[0],
             shared,
@@ -125,7 +129,7 @@ def torchs(flags: Flags) -> dict[str, Callable[[], Any]]:
     settings = torch_detection.ReducedConfig()
     labels = torch.arange(config.MINIBATCH) % throughput.NUM_CLASSES
 
-    def searches(memory_format: torch.memory_format) -> Callable[[], Any]:
+    def contender(memory_format: torch.memory_format) -> Callable[[], Any]:
         networks = []
         for _ in range(flags.count):
             model = torch_models.create(
@@ -140,16 +144,16 @@ def torchs(flags: Flags) -> dict[str, Callable[[], Any]]:
         images = images.contiguous(memory_format=memory_format)
 
         def all_of_them() -> None:
-            for model in networks:
+            for model, target in itertools.product(networks, range(flags.targets)):
                 torch_detection.targeted_noise(
-                    model, (images, labels), TARGET, settings
+                    model, (images, labels), target, settings
                 )
 
         return all_of_them
 
     return {
-        "torch_contiguous": searches(torch.contiguous_format),
-        "torch_channels_last": searches(torch.channels_last),
+        "torch_contiguous": contender(torch.contiguous_format),
+        "torch_channels_last": contender(torch.channels_last),
     }
 
 
@@ -168,7 +172,8 @@ def main(flags: Flags) -> None:
     """Times, prints and writes."""
     machine = _timing.hardware()
     assert torch_detection.ReducedConfig.steps == config.MODE_DEFAULTS["targeted"].steps
-    images = flags.count * torch_detection.ReducedConfig.steps * config.MINIBATCH
+    searched = flags.count * flags.targets
+    images = searched * torch_detection.ReducedConfig.steps * config.MINIBATCH
     timed = in_turns({**torchs(flags), **ours(flags)}, flags.n)
     rates = {
         name: _timing.summary([images / one for one in each])

@@ -38,7 +38,7 @@ class Row:
       layer: its shape.
       what: which half of its work.
       models: 1, or as many as were stacked.
-      seconds: per model and call, by lowering.
+      seconds: of the whole machine per model and call, by lowering (`tune.seconds`).
     """
 
     layer: Layer

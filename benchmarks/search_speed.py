@@ -39,6 +39,7 @@ from ban_jax.detectors import evidence
 from ban_jax.types import Array, Network
 from benchmarks import _plot, _timing, torch_detection, torch_models
 
+
 @dataclasses.dataclass(frozen=True)
 class Flags:
     """Attributes:

@@ -32,6 +32,15 @@ def test_a_repeat_takes_the_fastest_and_stops_when_it_has_enough(monkeypatch):
     assert tune.fastest(lambda: None, 5) == 0.1
 
 
+@pytest.mark.parametrize("count, models", [(1, 3), (2, 2)])
+def test_a_model_alone_is_timed_with_one_per_core_beside_it(count, models, monkeypatch):
+    monkeypatch.setattr(tune.population, "cores", lambda: 3)
+    monkeypatch.setattr(tune, "fastest", lambda *_: 12.0)
+    setting = tune.Setting("float32", 1, batch=2)
+    seconds = tune.seconds(Layer(2, 3, 1, 2, 2), "native", "search", count, setting)
+    assert seconds == 12.0 / models / tune.LOOP
+
+
 def test_the_command_writes_a_table_that_then_decides(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     layer = Layer(2, 3, 1, 2, 2)

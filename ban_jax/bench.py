@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import os
+import shlex
+import sys
+import time
 
 from ban_jax import config, lowerings, records, results, throughput, tune
 
@@ -23,6 +26,8 @@ def run_throughput(flags: config.BenchFlags) -> None:
     for row in rows:
         print(throughput.total_line(row))
     told = {
+        "command": shlex.join(["ban-jax", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d"),
         "flags": dataclasses.asdict(flags),
         "versions": records.versions(),
         "cores": os.cpu_count(),

@@ -49,7 +49,10 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
 
 
 def commit() -> str | None:
-    """The checkout's commit, `+` behind it when files differ; None outside of one."""
+    """The checkout's commit, `+` behind it when files differ; None outside of one.
+
+    Result files do not count: a row of benchmarks writes one after the other.
+    """
     here = os.path.dirname(RESULTS)
 
     def git(*arguments: str) -> str:
@@ -58,7 +61,8 @@ def commit() -> str | None:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+        differ = git("status", "--porcelain", ".", "../ban_jax", "../models", ":!results")
+        return git("rev-parse", "HEAD") + ("+" if differ else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -15,7 +15,8 @@ from ban_jax.types import Array, Network, Probe, Variables
 
 Host = Array | np.ndarray
 TRIED_MINIBATCHES = 2
-"""Clean minibatches that pixel constants are tried on."""
+"""Clean minibatches that pixel constants are tried on. One of 128 images was misled about
+two of six CIFAR-10 models; two chose as four did."""
 
 
 class Options(NamedTuple):

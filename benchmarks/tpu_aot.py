@@ -72,13 +72,14 @@ class Case:
     architecture: str | None = "resnet18"
     width: int = 64
     models: int = 8
-    lowering: convolution.Name = "shift"
+    lowering: convolution.Name = "native"
     precision: types.Precision = "bfloat16"
 
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
     """Attributes:
+    programs: kinds to compile.
     arch: architectures.
     width: theirs.
     models: chunk sizes.
@@ -89,6 +90,7 @@ class Flags:
     case: compiles this one program and prints its figures; for the script's own use.
     """
 
+    programs: tuple[Program, ...] = get_args(Program)
     arch: tuple[str, ...] = ("resnet18", "vgg16", "preact_resnet18", "densenet121")
     width: int = 64
     models: tuple[int, ...] = (1, 8, 16, 32)
@@ -242,7 +244,7 @@ def main(flags: Flags) -> None:
     done = [{field: row.get(field) for field in Case.__annotations__} for row in rows]
     for case in dict.fromkeys(cases(flags)):
         asked = json.loads(json.dumps(dataclasses.asdict(case)))
-        if asked in done:
+        if asked in done or case.program not in flags.programs:
             continue
         rows.append({**asked, **attempt(case, flags)})
         print(rows[-1], flush=True)

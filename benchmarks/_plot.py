@@ -47,8 +47,10 @@ def lines(
             ticks = sorted({point[0] for points in series.values() for point in points})
             axes.set_xscale("log", base=2)
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.set_ylim(bottom=0)
-        axes.legend(frameon=False)
+        top = max(point[1] for points in series.values() for point in points)
+        axes.set_ylim(0, 1.1 * top)
+        if len(series) > 1:
+            axes.legend(frameon=False)
         return _finished(figure, axes, name, x, y, folder)
 
 
@@ -64,10 +66,16 @@ def bars(
     with matplotlib.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=SIZE, layout="constrained")
         drawn = axes.barh(list(values), list(values.values()), log=log)
-        axes.bar_label(drawn, fmt="%.3g", padding=3)
+        axes.bar_label(drawn, fmt=_three_digits, padding=3)
         axes.margins(x=0.15)
+        if log:
+            axes.set_xlim(left=1)  # the same start whatever the shortest bar
         axes.invert_yaxis()
         return _finished(figure, axes, name, x, "", folder)
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _finished(figure, axes, name: str, x: str, y: str, folder: str | None) -> str:

@@ -61,7 +61,9 @@ def commit() -> str | None:
         ).stdout.strip()
 
     try:
-        differ = git("status", "--porcelain", ".", "../ban_jax", "../models", ":!results")
+        differ = git(
+            "status", "--porcelain", ".", "../ban_jax", "../models", ":!results"
+        )
         return git("rev-parse", "HEAD") + ("+" if differ else "")
     except (OSError, subprocess.CalledProcessError):
         return None

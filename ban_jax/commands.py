@@ -192,7 +192,7 @@ def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
             normalisation=normalisation,
             architecture=flags.arch,
             chunk=flags.chunk,
-            lowering=lowerings.default(),
+            lowering=lowerings.default(flags.precision),
             precision=flags.precision,
         ),
         probe,

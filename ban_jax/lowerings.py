@@ -3,21 +3,23 @@
 `lowerings.json` ships with the package; `ban-jax bench --tune` measures the device at hand
 and writes a copy of the user's own (`user_table`), which goes before it. A table lists
 machines, and for each the seconds of every lowering per layer shape, per half of the work
-(`convolution.What`), for one model alone and for `STACKED` models side by side. Which of
-the two counts is decided by how a backend computes populations (`population`: a CPU one
-model at a time, others stacked), never by the size of a chunk: no result depends on that.
+(`convolution.What`), per precision, for one model alone and for `STACKED` models side by
+side. Which of the last two counts is decided by how a backend computes populations
+(`population`: a CPU one model at a time, others stacked), never by the size of a chunk: no
+result depends on that.
 """
 
 import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
 
 from ban_jax import atomic
 from ban_jax.convolution import LOWERINGS, WORK, Choice, Layer, Name, What
+from ban_jax.types import Precision
 
 PACKAGED = os.path.join(os.path.dirname(__file__), "lowerings.json")
 MARGIN = 1.03
@@ -39,12 +41,19 @@ class Row:
       what: which half of its work.
       models: 1, or as many as were stacked.
       seconds: of the whole machine per model and call, by lowering (`tune.seconds`).
+      precision: of the products.
     """
 
     layer: Layer
     what: What
     models: int
     seconds: Mapping[Name, float]
+    precision: Precision = "float32"
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """All that tells it from other rows of its machine."""
+        return self.layer, self.what, self.models, self.precision
 
     @property
     def best(self) -> Name:
@@ -73,15 +82,17 @@ class Machine:
     runs: tuple[Mapping[str, Any], ...] = ()
     rows: tuple[Row, ...] = ()
 
-    def choice(self, table: str) -> Choice:
-        """The best lowering of every measured layer."""
+    def choice(self, table: str, precision: Precision = "float32") -> Choice:
+        """The best lowering of every layer measured at a precision, else at float32."""
         models = 1 if self.backend == "cpu" else STACKED
+        if all(row.precision != precision for row in self.rows):
+            precision = "float32"
 
         def best(what: What) -> tuple[tuple[Layer, Name], ...]:
             return tuple(
                 (row.layer, row.best)
                 for row in self.rows
-                if (row.what, row.models) == (what, models)
+                if row.key == (row.layer, what, models, precision)
             )
 
         return Choice(self.fallback, best("search"), best("kernel"), table)
@@ -91,13 +102,13 @@ UNKNOWN = Machine("", "", "shift", "no table knows this backend")
 """Plain matrix products: what every backend is made for."""
 
 
-def default() -> Choice:
+def default(precision: Precision = "float32") -> Choice:
     """The choice for the device that computes by default."""
     device = jax.devices()[0]
-    return choose(device.platform, device.device_kind)
+    return choose(device.platform, device.device_kind, precision)
 
 
-def choose(backend: str, device: str) -> Choice:
+def choose(backend: str, device: str, precision: Precision = "float32") -> Choice:
     """The choice for a device: from the user's table where it lists that very device.
 
     Else from the packaged table, there too the very device first, else what holds of its
@@ -108,10 +119,10 @@ def choose(backend: str, device: str) -> Choice:
     """
     for machine in read(user_table()):
         if (machine.backend, machine.device) == (backend, device):
-            return machine.choice("user")
+            return machine.choice("user", precision)
     alike = [machine for machine in read(PACKAGED) if machine.backend == backend]
     alike.sort(key=lambda machine: (machine.device != device, machine.device != ""))
-    return alike[0].choice("packaged") if alike else UNKNOWN.choice("none")
+    return alike[0].choice("packaged", precision) if alike else UNKNOWN.choice("none")
 
 
 def user_table() -> str:
@@ -150,9 +161,7 @@ def update(path: str, new: Machine) -> None:
     machines = {(entry.backend, entry.device): entry for entry in read(path)}
     known = machines.setdefault((new.backend, new.device), new)
     if known is not new:
-        rows = {
-            (row.layer, row.what, row.models): row for row in (*known.rows, *new.rows)
-        }
+        rows = {row.key: row for row in (*known.rows, *new.rows)}
         machines[new.backend, new.device] = dataclasses.replace(
             known, runs=(*known.runs, *new.runs), rows=tuple(rows.values())
         )
@@ -168,6 +177,7 @@ def _machine(entry: Mapping[str, Any]) -> Machine:
             _one_of(WORK, row["what"]),
             int(row["models"]),
             {_one_of(LOWERINGS, name): float(s) for name, s in row["seconds"].items()},
+            _one_of(get_args(Precision), row["precision"]),
         )
         for row in entry["rows"]
     )
@@ -193,6 +203,7 @@ def _encode(machines: Sequence[Machine]) -> str:
                 "layer": row.layer._asdict(),
                 "what": row.what,
                 "models": row.models,
+                "precision": row.precision,
                 "seconds": dict(row.seconds),
             }
             for row in machine.rows

@@ -98,7 +98,7 @@ def _row(
     settings = records.Settings(
         mode=flags.mode,
         config=chosen,
-        lowering=lowerings.default(),
+        lowering=lowerings.default(flags.precision),
         precision=flags.precision,
     )
     network = settings.network(spec)

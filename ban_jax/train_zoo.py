@@ -45,7 +45,7 @@ def train_zoo(config: TrainConfig) -> list[dict[str, Any]]:
     train, test = _load(config)
     pupils = plan_pupils(config, train.num_classes)
     normalisation = _normalisation(config.normalisation, train)
-    lowering = lowerings.default()
+    lowering = lowerings.default(config.precision)
     specs = {
         name: checkpoints.ModelSpec(
             name, train.num_classes, config.width, train.image_shape[2]

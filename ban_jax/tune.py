@@ -104,7 +104,7 @@ def rows_of(layer: Layer, setting: Setting) -> Iterator[Row]:
                 except jax.errors.JaxRuntimeError as error:
                     print(f"  {name}: {str(error).splitlines()[0]}")
             if times:
-                yield Row(layer, what, count, times)
+                yield Row(layer, what, count, times, setting.precision)
 
 
 def _is_native(name: Name, what: What, count: int) -> bool:

@@ -11,7 +11,8 @@ is NAME.log:
 device       what there is; this process itself stays off it, whose memory is the steps'
 correct      first: the device and the CPU judge the bundled zoo and a random model of each
              architecture; every score must agree within its standard error, else all ends
-tune         times every lowering of every layer; the table serves the steps that follow
+tune         times every lowering of every layer at every precision; the table serves the
+             steps that follow
 speed        candidates per second against their number, stages and share of the matrix
              product's peak: each architecture and precision, with the tuned table
 lowering     the same with one lowering for all layers, float32
@@ -22,6 +23,7 @@ At the end the figures of all steps are joined in `benchmarks/results/NAME_DEVIC
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -105,8 +107,8 @@ def steps(flags: Flags) -> Iterator[Step]:
     tuned = os.path.join(flags.out, "config")
     yield Step("device", _device)
     yield Step("correct", lambda path: correct(flags, path))
-    for arch in flags.arch:
-        yield Step(f"tune_{arch}", _tune(flags, tuned, arch))
+    for arch, precision in itertools.product(flags.arch, flags.precisions):
+        yield Step(f"tune_{arch}_{precision}", _tune(flags, tuned, arch, precision))
     for arch in flags.arch:
         for precision in flags.precisions:
             more = ["--precision", precision]
@@ -135,14 +137,16 @@ def _known_device(flags: Flags) -> dict[str, str]:
         return json.load(file)
 
 
-def _tune(flags: Flags, folder: str, arch: str) -> Callable[[str], None]:
+def _tune(
+    flags: Flags, folder: str, arch: str, precision: str
+) -> Callable[[str], None]:
     def run(path: str) -> None:
         table = os.path.join(folder, "ban_jax", "lowerings.json")
         _command(
             [
                 *("bench", "--tune", "--table", table, "--arch", arch),
                 *("--width", flags.width, "--image-size", flags.image_size),
-                *("--repeats", flags.repeats),
+                *("--repeats", flags.repeats, "--precision", precision),
             ],
             path,
         )

@@ -87,7 +87,7 @@ def population(flags: Flags, count: int, *, stacked: bool) -> Callable[[], None]
         10,
     )
     recipe = training.Recipe(epochs=100, batch_size=flags.batch_size)
-    lowering: convolution.Lowering = lowerings.default()
+    lowering: convolution.Lowering = lowerings.default(flags.precision)
     if stacked:
         lowering = "shift"
     module = models.create(

@@ -59,6 +59,19 @@ def test_the_users_table_goes_first_on_the_device_it_was_measured_on(user):
     assert lowerings.choose("cpu", "cpu").table == "packaged"
 
 
+def test_each_precision_has_rows_of_its_own_and_else_those_of_float32(user):
+    wide = row(models=8, shift=1.0, im2col=2.0)
+    narrow = Row(LAYER, "search", 8, {"shift": 2.0, "im2col": 1.0}, "bfloat16")
+    lowerings.update(user, Machine("gpu", "H100", "shift", rows=(wide,)))
+    lowerings.update(user, Machine("gpu", "H100", "shift", rows=(narrow,)))
+    chosen = {
+        precision: lowerings.choose("gpu", "H100", precision).search
+        for precision in ("float32", "tf32", "bfloat16")
+    }
+    assert chosen["float32"] == chosen["tf32"] == ((LAYER, "shift"),)
+    assert chosen["bfloat16"] == ((LAYER, "im2col"),)
+
+
 def test_an_update_replaces_what_was_measured_again_and_keeps_all_else(user):
     old = (row(native=1.0), row(OTHER, native=2.0))
     lowerings.update(user, Machine("cpu", "cpu", "native", "kept", ({"n": 1},), old))

@@ -7,7 +7,15 @@ import shlex
 import sys
 import time
 
-from ban_jax import config, lowerings, records, results, throughput, tune
+from ban_jax import (
+    config,
+    lowerings,
+    population,
+    records,
+    results,
+    throughput,
+    tune,
+)
 
 
 def run(flags: config.BenchFlags) -> None:
@@ -30,7 +38,7 @@ def run_throughput(flags: config.BenchFlags) -> None:
         "date": time.strftime("%Y-%m-%d"),
         "flags": dataclasses.asdict(flags),
         "versions": records.versions(),
-        "cores": os.cpu_count(),
+        "cores": population.cores(),
         "load_average": load,
         "rows": rows,
     }

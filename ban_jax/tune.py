@@ -56,7 +56,7 @@ class Setting(NamedTuple):
 
 def setting(precision: Precision, repeats: int) -> Setting:
     """A `Setting` with the load of this moment, of which it warns."""
-    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    load, cores = os.getloadavg()[0], population.cores()
     if load > BUSY * cores:
         print(f"note: the machine is busy (load {load:.1f} on {cores} cores)")
     return Setting(precision, repeats, load_average=load)
@@ -218,7 +218,7 @@ def machine(rows: Sequence[Row], setting: Setting) -> Machine:
             {
                 "date": time.strftime("%Y-%m-%d"),
                 "versions": records.versions(),
-                "cores": os.cpu_count(),
+                "cores": population.cores(),
                 **setting._asdict(),
                 "loop": LOOP,
                 "statistic": "min",

@@ -96,6 +96,20 @@ def summary(seconds: Sequence[float]) -> dict[str, float | int | None]:
     }
 
 
+def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Mean, deviation and range; None where nothing was measured."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return {
+        "n": len(known),
+        "mean": statistics.fmean(known),
+        "std": statistics.stdev(known) if len(known) > 1 else None,
+        "min": min(known),
+        "max": max(known),
+    }
+
+
 def write_result(
     name: str,
     measured: Mapping[str, Any],

@@ -58,26 +58,12 @@ class Flags:
     name: str = "attack_quality"
 
 
-def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """Mean, deviation and range; None where nothing was measured."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    return {
-        "n": len(known),
-        "mean": statistics.fmean(known),
-        "std": statistics.stdev(known) if len(known) > 1 else None,
-        "min": min(known),
-        "max": max(known),
-    }
-
-
 def row(
     key: tuple[str, str, str, str], members: Sequence[dict[str, Any]], clean: float
 ) -> dict[str, Any]:
     """The figures of one attack on one architecture of one zoo."""
     kind, mode, architecture, zoo = key
-    figures = {name: spread([m.get(name) for m in members]) for name in FIGURES}
+    figures = {name: _timing.spread([m.get(name) for m in members]) for name in FIGURES}
     result = {
         "attack": kind,
         "mode": mode,
@@ -86,7 +72,7 @@ def row(
         "models": [member["name"] for member in members],
         "failed": [member["name"] for member in members if member["failed"]],
         "poison_rate": sorted({m["poison_rate"] for m in members if m["poison_rate"]}),
-        "seconds": spread([member["seconds"] for member in members]),
+        "seconds": _timing.spread([member["seconds"] for member in members]),
         **figures,
     }
     if kind == "clean":

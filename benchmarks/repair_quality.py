@@ -254,21 +254,10 @@ class Study:
         return rows
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, deviation and range."""
-    return {
-        "n": len(values),
-        "mean": statistics.fmean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-        "min": min(values),
-        "max": max(values),
-    }
-
-
 def row(title: dict[str, Any], lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Figures of some models under one setting, and whether they reach the bars."""
     table = {
-        f"{name}_{when}": spread([line[when][name] for line in lines])
+        f"{name}_{when}": _timing.spread([line[when][name] for line in lines])
         for name in FIGURES
         for when in ("before", "after")
     }
@@ -283,11 +272,11 @@ def row(title: dict[str, Any], lines: Sequence[dict[str, Any]]) -> dict[str, Any
     return {
         **title,
         **table,
-        "accuracy_lost": spread(lost),
-        "unrecovered": spread(unrecovered),
-        "epochs": spread([line["info"]["epochs"] for line in lines]),
-        "seconds": spread([line["seconds"] for line in lines]),
-        "cpu_seconds": spread([line["cpu_seconds"] for line in lines]),
+        "accuracy_lost": _timing.spread(lost),
+        "unrecovered": _timing.spread(unrecovered),
+        "epochs": _timing.spread([line["info"]["epochs"] for line in lines]),
+        "seconds": _timing.spread([line["seconds"] for line in lines]),
+        "cpu_seconds": _timing.spread([line["cpu_seconds"] for line in lines]),
         "reached": {
             "asr": table["asr_after"]["mean"] < MOST_ASR,
             "accuracy": statistics.fmean(lost) <= MOST_LOST,

@@ -105,13 +105,7 @@ def main(flags: Flags) -> None:
             * (flags.num_clean // settings.batch_size)
             * settings.batch_size,
             "seconds_per_model": {
-                str(size): {
-                    "n": len(some),
-                    "median": float(np.median(some)),
-                    "mean": float(np.mean(some)),
-                    "std": float(np.std(some, ddof=1)) if len(some) > 1 else None,
-                }
-                for size, some in runs.items()
+                str(size): _timing.summary(some) for size, some in runs.items()
             },
         },
         machine=machine,

@@ -93,16 +93,18 @@ def _pieces(
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
         f"form-action 'none'; img-src data:; script-src 'sha256-{script}'"
     )
+    repaired = [results.finite(line) for line in repaired]
+    outcome = repairs.answer(repaired, ordered)
     yield (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{candidate.escape(title)}: {candidate.escape(words.answer(ordered))}"
+        f"<title>{candidate.escape(title)}: {candidate.escape(outcome)}"
         f"</title><style>{style.CSS}</style></head>\n<body>"
     )
-    yield _opening(ordered, title, folder, class_names)
+    yield _opening(ordered, outcome, title, folder, class_names)
     yield "<main>"
-    yield repairs.section([results.finite(line) for line in repaired], class_names)
+    yield repairs.section(repaired, class_names)
     yield f"{_unjudged(ordered, contexts)}{_guide(ordered)}"
     yield _verdicts(ordered, contexts)
     yield from _candidates(ordered, contexts)
@@ -115,6 +117,7 @@ def _pieces(
 
 def _opening(
     records: Sequence[words.Record],
+    outcome: str,
     title: str,
     folder: str,
     names: Sequence[str] | None,
@@ -133,7 +136,7 @@ def _opening(
     where = f" · <code>{candidate.escape(folder)}</code>" if folder else ""
     return (
         f"<header><p class=eyebrow>{candidate.escape(title)}{where}</p>"
-        f"<h1>{candidate.escape(words.answer(records))}</h1>"
+        f"<h1>{candidate.escape(outcome)}</h1>"
         "<p class=lede>A backdoored image classifier works normally until an image "
         "carries a secret mark; then it answers with a class its attacker chose, the "
         "<strong>target</strong>. This report says which checkpoints behave as if they "

@@ -98,7 +98,31 @@ def summary(repaired: Sequence[words.Record]) -> str:
         f"{after} after"
     )
     failed = len(repaired) - len(done)
-    return text + (f" · {failed} not repaired" if failed else "")
+    works = still_works(repaired)
+    return (
+        text
+        + (f" · {failed} not repaired" if failed else "")
+        + (f" · in {works} the known trigger still takes most images" if works else "")
+    )
+
+
+def still_works(repaired: Sequence[words.Record]) -> int:
+    """How many repaired candidates still send most triggered images to the target."""
+    left = [
+        words.number(words.mapping(record.get("after")).get("asr"))
+        for record in repaired
+        if not record.get("error")
+    ]
+    return sum(success is not None and success >= 0.5 for success in left)
+
+
+def answer(repaired: Sequence[words.Record], judged: Sequence[words.Record]) -> str:
+    """The page's outcome in one sentence: what is known goes before what a scan finds."""
+    works = still_works(repaired)
+    if works:
+        where = words.count(works, "repaired checkpoint")
+        return f"The known trigger still works in {where}."
+    return words.answer(judged)
 
 
 def section(repaired: Sequence[words.Record], class_names: Sequence[str] | None) -> str:
@@ -116,7 +140,8 @@ def section(repaired: Sequence[words.Record], class_names: Sequence[str] | None)
         "<section><h2>Before and after the repair</h2>"
         f"<p>{candidate.escape(summary(repaired))}. Everything below this section is "
         "the scan of the repaired models. Attack success and recovery can be told only "
-        "where the trigger is known.</p>"
+        "where the trigger is known; without it a clean verdict after a repair is no "
+        "proof, for fine-tuning also renews the statistics that the scan listens to.</p>"
         "<div class=tablewrap><table class=repairs><thead><tr><th scope=col>Checkpoint</th>"
         f"<th scope=col>Verdict</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
         f"</div>{cards}</section>"

@@ -6,6 +6,7 @@ import io
 import numpy as np
 
 from ban_jax import pictures, report
+from ban_jax.report import repairs
 from tests.report import report_sample
 from tests.report.test_html import _ATTACK, _page
 
@@ -65,6 +66,16 @@ def test_the_page_shows_figures_and_pictures_before_and_after():
     assert "2 checkpoints repaired: 2 flagged before, 0 after · 1 not repaired" in text
     assert "near chance" in text
     assert text.count("ended by the budget") == 2
+
+
+def test_a_trigger_that_still_works_is_told_before_a_clean_verdict():
+    works = repaired()
+    works["after"]["asr"] = 0.99
+    page = _page([report_sample.judged()], repaired=[repaired(), works, unknown()])
+    text = " ".join(page.text)
+    assert "The known trigger still works in 1 repaired checkpoint." in text
+    assert "3 flagged before, 0 after · in 1 the known trigger still takes most" in text
+    assert repairs.answer([repaired()], []) == "Nothing was scanned."
 
 
 def test_a_page_without_repairs_has_no_such_section():

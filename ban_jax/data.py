@@ -12,7 +12,6 @@ from ban_jax.data_sources import DataError
 __all__ = [
     "DataError",
     "Dataset",
-    "check",
     "load",
     "pixel_constants",
     "prepare",
@@ -213,40 +212,6 @@ def _part(
         split=split,
         shuffled=defender,
     )
-
-
-def check(
-    dataset: Dataset,
-    *,
-    num_classes: int,
-    channels: int,
-    minimum_size: int = 1,
-    minimum_count: int = 1,
-) -> None:
-    """Says why images do not fit a model, if they do not.
-
-    Raises:
-      DataError: on labels outside the classes, wrong channels, too small or too few.
-    """
-    height, width, found_channels = dataset.image_shape
-    name, count = dataset.name, len(dataset.labels)
-    if found_channels != channels:
-        raise DataError(
-            f"{name}: images have {found_channels} channels, the model takes {channels}"
-        )
-    if min(height, width) < minimum_size:
-        raise DataError(
-            f"{name}: images are {height}x{width}, the model needs at least "
-            f"{minimum_size}x{minimum_size} pixels"
-        )
-    if count < minimum_count:
-        raise DataError(f"{name}: {count} images, at least {minimum_count} are needed")
-    highest = int(dataset.labels.max())
-    if highest >= num_classes:
-        raise DataError(
-            f"{name}: labels go up to {highest}, the model has {num_classes} classes "
-            f"(0..{num_classes - 1})"
-        )
 
 
 def pixel_constants(dataset: Dataset) -> Constants:

@@ -67,13 +67,15 @@ def repair_all(
     }
     lines = {record["path"] for record in known if record.get("key") in finished}
     waiting: dict[str, list[str]] = collections.defaultdict(list)
+    done: dict[str, Outcome] = {}
     chunks: dict[Any, list[checkpoints.Candidate]] = collections.defaultdict(list)
 
     def flush(chunk: list[checkpoints.Candidate]) -> Iterator[Outcome]:
+        keys = {c.path: records.key_of(c, digest) for c in chunk}
         for outcome in _repair_chunk(chunk, flags, images, folder, settings, digest):
-            key = outcome.record["key"]
-            twins = waiting[key] if key else [outcome.record["path"]]
-            for path in twins:
+            key = keys[outcome.record["path"]]
+            done[key] = outcome
+            for path in waiting.pop(key):
                 yield outcome._replace(record={**outcome.record, "path": path})
         chunk.clear()
 
@@ -87,6 +89,9 @@ def repair_all(
         if key in finished:
             if path not in lines:
                 yield Outcome({**finished[key], "path": path}, None)
+            continue
+        if key in done:
+            yield Outcome({**done[key].record, "path": path}, None)
             continue
         waiting[key].append(path)
         if len(waiting[key]) == 1:

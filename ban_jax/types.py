@@ -1,8 +1,9 @@
 """Names shared by every module: dimension letters, array aliases, protocols.
 
 Dimension letters used in all docstrings:
-  M models, N probe images, B images of one minibatch, H W C image height, width and
-  channels, h w c the same of a feature map, K classes, R noise radii, S steps.
+  M models, N images, T minibatches, B images of one minibatch, H W C image height, width
+  and channels, h w c the same of a feature map, F inputs and O outputs of a layer, K
+  classes, R noise radii, Q restarts, S steps, E epochs, L choices of pixel constants.
 """
 
 from collections.abc import Callable, Mapping
@@ -65,11 +66,11 @@ class Network(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """The defender's clean images.
+    """The defender's clean images in minibatches, over which batch statistics are taken.
 
     Attributes:
-      images: `[N, H, W, C]` float32 pixels in [0, 1], before any normalisation.
-      labels: `[N]` int32 class indices.
+      images: `[T, B, H, W, C]` float32 pixels in [0, 1], before any normalisation.
+      labels: `[T, B]` int32 class indices.
     """
 
     images: Array

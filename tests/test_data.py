@@ -463,26 +463,6 @@ def test_the_defenders_part_of_a_prepared_cifar10_is_read():
         data.load("cifar10", data_dir=SHARED, split="defender", num=5001)
 
 
-# Does it fit the model?
-
-
-@pytest.mark.parametrize(
-    ("needs", "message"),
-    [
-        ({"channels": 3}, "1 channels, the model takes 3"),
-        ({"num_classes": 9}, r"labels go up to 9, the model has 9 classes \(0\.\.8\)"),
-        ({"minimum_size": 16}, "8x8, the model needs at least 16x16"),
-        ({"minimum_count": 600}, "597 images, at least 600"),
-    ],
-)
-def test_images_that_do_not_fit_a_model_say_why(needs, message):
-    fits = {"num_classes": 10, "channels": 1}
-    dataset = data.load("digits")
-    data.check(dataset, **fits)
-    with pytest.raises(data.DataError, match=message):
-        data.check(dataset, **{**fits, **needs})
-
-
 def test_pixel_constants_are_those_of_the_images():
     dataset = data.load("digits", split="train")
     mean, std = data.pixel_constants(dataset)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
@@ -125,6 +126,44 @@ def test_another_file_with_the_same_weights_gets_its_line_without_work(
         found["twin.safetensors"]["output"]
         == (found[f"{BADNETS}.safetensors"]["output"])
     )
+
+
+def test_equal_weights_are_repaired_once_and_told_of_under_each_of_their_names(
+    monkeypatch, tmp_path
+):
+    names = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    for path in names:
+        shutil.copy(bundled(BADNETS), path)
+    calls = []
+    real = repair_models.repair_population
+    monkeypatch.setattr(
+        repair_models,
+        "repair_population",
+        lambda network, variables, *rest, **more: (
+            calls.append(len(variables)) or real(network, variables, *rest, **more)
+        ),
+    )
+    out = tmp_path / "out"
+    # One at a time: the chunk is over before the second twin is read.
+    short = ("--ban.epochs", "1", "--chunk", "1")
+    assert command(*names, out=out, more=short) in (commands.CLEAN, commands.FLAGGED)
+    assert calls == [1]
+    found = lines(out)
+    assert sorted(found) == ["a.safetensors", "b.safetensors", "c.safetensors"]
+    assert len({record["output"] for record in found.values()}) == 1
+
+
+def test_equal_weights_that_cannot_be_repaired_each_say_why(tmp_path):
+    names = [tmp_path / f"{name}.safetensors" for name in "ab"]
+    candidate = checkpoints.read(bundled(BADNETS))
+    broken = jax.tree.map(np.copy, dict(candidate.variables))
+    broken["params"]["linear"]["kernel"][0, 0] = np.nan
+    for path in names:
+        checkpoints.write_safetensors(str(path), broken, candidate.spec)
+    out = tmp_path / "out"
+    assert command(*names, out=out) == commands.INCONCLUSIVE
+    assert all("not finite" in record["error"] for record in lines(out).values())
+    assert len(lines(out)) == 2
 
 
 def test_an_interrupted_repair_goes_on_with_what_is_missing(

@@ -64,16 +64,17 @@ def detect(
         )
         return logits.reshape(-1, num_classes)
 
-    def shares(candidate: Variables, features: Array, labels: Array) -> Array:
-        """`[2, K]`: mean probability per class, whole and through the complement."""
+    def probabilities(candidate: Variables, features: Array) -> Array:
+        """`[2, N, K]`: of each class, whole and through the mask's complement."""
         views = jnp.stack([features, features * (1 - mask)[None]])
-        logits = jax.vmap(lambda view: head_of(candidate, view))(views)
-        return jnp.stack(
-            [
-                evidence.share_of_others(jax.nn.softmax(view), labels)[0]
-                for view in logits
-            ]
+        return jax.nn.softmax(
+            jax.vmap(lambda view: head_of(candidate, view))(views)
         )
+
+    def share(values: Array, labels: Array) -> tuple[Array, Array]:
+        """`[2, N, K]` -> mean and standard error `[2, K]` over images of other classes."""
+        pairs = [evidence.share_of_others(view, labels) for view in values]
+        return jnp.stack([mean for mean, _ in pairs]), jnp.stack([e for _, e in pairs])
 
     cached = features_of(variables, probe.images)
     flat = cached.reshape(-1, *cached.shape[2:])
@@ -103,12 +104,14 @@ def detect(
         labels = probe.labels[others].reshape(-1)
         features = features_of(noisy, probe.images[others])
         features = features.reshape(-1, *features.shape[2:])
-        before = shares(
-            variables, cached[others].reshape(-1, *features.shape[1:]), labels
+        before = probabilities(
+            variables, cached[others].reshape(-1, *features.shape[1:])
         )
-        after = shares(noisy, features, labels)
+        after = probabilities(noisy, features)
+        shifted = share(after, labels)[0] - share(before, labels)[0]
+        error = share(after - before, labels)[1]
         logits = head_of(noisy, features)
-        return after - before, evidence.histogram(logits), info.is_finite
+        return shifted, error, evidence.histogram(logits), info.is_finite
 
     def at_radius(share: Array) -> tuple[Array, ...]:
         return jax.lax.map(
@@ -116,10 +119,14 @@ def detect(
             jnp.arange(config.restarts),
         )
 
-    shifts, histograms, finite = jax.lax.map(at_radius, jnp.asarray(config.radii))
+    shifts, errors, histograms, finite = jax.lax.map(
+        at_radius, jnp.asarray(config.radii)
+    )
     curves = jnp.mean(shifts, axis=1)  # [R, Q, 2, K] -> [R, 2, K]
-    runs = shifts.reshape(-1, 2, num_classes)
-    error = jnp.std(runs, axis=0) / max(runs.shape[0] - 1, 1) ** 0.5
+    # Radii differ by design and share their images: their errors are averaged, never
+    # taken from the spread between them, nor made smaller by their number.
+    of_radius = jnp.sqrt(jnp.mean(jnp.square(errors), axis=1) / config.restarts)
+    error = jnp.mean(of_radius, axis=0)
     names = ("untargeted", "untargeted_masked")
     return evidence.Evidence(
         vectors={

@@ -95,7 +95,9 @@ def fit(
     steps = count // size
     if steps == 0:
         raise ValueError(f"{count} clean images do not fill one batch of {size}")
-    optimizer = training.sgd(config.learning_rate, config.momentum, config.weight_decay)
+    optimizer = training.sgd(
+        _rate(config, steps), config.momentum, config.weight_decay
+    )
     before = held_accuracy(network, variables, clean)
 
     def step(carry, batch):
@@ -168,6 +170,13 @@ def fit(
         is_finite=jnp.all(jnp.isfinite(loss) | jnp.isnan(accuracy)),
         details={},
     )
+
+
+def _rate(config: DescentConfig, steps: int) -> optax.ScalarOrSchedule:
+    """The learning rate over `steps` steps of each epoch."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    return optax.linear_schedule(config.learning_rate, 0.0, config.epochs * steps)
 
 
 def forward(

@@ -1,23 +1,25 @@
 """Class vectors against numbers derived by hand, and what every detector promises."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from ban_jax import config, detectors, types
+from ban_jax import config, detectors, perturb, types
 from ban_jax.detectors import evidence
 from tests import tiny
 
 CONFIG = config.BanConfig(steps=2, mask_steps=3, radii=(0.5, 1.0))
 
 
-def measure(mode, variables=None, probe=None, **changes):
+def measure(mode, variables=None, probe=None, config=CONFIG):
     detect = detectors.DETECTORS[mode].detect
     probe = probe or tiny.probe()
     return jax.jit(
         lambda variables, probe: detect(
-            tiny.NETWORK, variables, probe, key=jax.random.key(0), config=CONFIG
+            tiny.NETWORK, variables, probe, key=jax.random.key(0), config=config
         )
     )(variables or tiny.variables(), probe)
 
@@ -106,6 +108,41 @@ def test_a_class_with_a_planted_shortcut_is_the_easiest_to_reach():
     found = measure("targeted", variables).vectors
     rise = np.asarray(found["targeted"] - found["batch"])
     assert int(np.argmax(rise)) == 3 and rise[3] > 3 * np.delete(rise, 3).max()
+
+
+def test_the_error_of_mode_ban_is_that_of_its_images_not_the_distance_of_its_radii():
+    one = dataclasses.replace(CONFIG, radii=(1.0,))
+    probe = tiny.probe(minibatches=2)
+    alone = measure("ban", probe=probe, config=one)
+    assert float(jnp.min(alone.errors["untargeted"])) > 0.0  # one restart, one radius
+    # Of two equal radii the spread is zero, and the error is that of one.
+    twice = measure("ban", probe=probe, config=dataclasses.replace(one, radii=(1.0, 1.0)))
+    np.testing.assert_allclose(
+        twice.errors["untargeted"], alone.errors["untargeted"], rtol=1e-4
+    )
+    # By hand: the spread of the rise of each image of another class, over their root.
+    noise_key = jax.random.split(jax.random.key(0))[1]
+    noisy, _ = perturb.perturb_params(
+        evidence.logits_of(tiny.NETWORK, "batch"),
+        tiny.variables(),
+        probe.images[0],
+        probe.labels[0],
+        key=jax.random.fold_in(noise_key, 0),
+        epsilon=one.epsilon,
+        steps=one.steps,
+        start=one.start,
+    )
+    rise = jax.nn.softmax(tiny.apply(noisy, probe.images[1])) - jax.nn.softmax(
+        tiny.apply(tiny.variables(), probe.images[1])
+    )
+    for target in range(tiny.CLASSES):
+        others = np.asarray(rise[probe.labels[1] != target, target])
+        assert float(alone.vectors["untargeted"][target]) == pytest.approx(
+            others.mean(), abs=1e-5
+        )
+        assert float(alone.errors["untargeted"][target]) == pytest.approx(
+            others.std() / len(others) ** 0.5, abs=1e-5
+        )
 
 
 def test_the_probes_labels_decide_accuracy():

@@ -79,6 +79,21 @@ def test_plain_finetuning_is_sgd_with_decay(one_batch):
     np.testing.assert_allclose(info.loss, [loss], atol=1e-6)
 
 
+def test_a_linear_schedule_falls_to_zero_over_the_whole_repair(one_batch):
+    variables = tiny.variables()
+    settings = {**STEP, "epochs": 2, "weight_decay": 0.0}
+    repaired, _ = run("finetune", variables, one_batch, schedule="linear", **settings)
+    params = variables["params"]
+    for rate in (0.1, 0.05):  # two steps: the whole rate, then half of it
+        gradient = jax.grad(loss_of)(params, one_batch.images, one_batch.labels)
+        params = after_one_step(params, gradient, rate, decay=0.0)
+    chex.assert_trees_all_close(repaired["params"], params, atol=1e-6)
+    constant, _ = run("finetune", variables, one_batch, **settings)
+    assert not np.array_equal(
+        constant["params"]["linear"]["bias"], repaired["params"]["linear"]["bias"]
+    )
+
+
 def test_ban_descends_on_the_clean_loss_and_that_under_the_worst_noise(one_batch):
     variables, epsilon = tiny.variables(), 1e-3
     # In so small a ball the ascent's direction is the same everywhere, and one step of

@@ -15,17 +15,14 @@ from typing import Annotated
 import jax
 import tyro
 
-from ban_jax import (
-    bench,
-    cache,
-    commands,
-    config,
-    data,
-    repair_command,
-    repair_plan,
-    train_plan,
-    train_zoo,
-)
+from ban_jax import config, data
+from ban_jax.commands import bench
+from ban_jax.commands import repair as repair_command
+from ban_jax.commands import scan as scan_command
+from ban_jax.commands import train as train_command
+from ban_jax.repairs import inputs
+from ban_jax.storage import compile_cache
+from ban_jax.training import plan
 
 USAGE, INTERNAL, INTERRUPTED = 4, 5, 130
 
@@ -33,8 +30,8 @@ Command = (
     Annotated[config.ScanFlags, tyro.conf.subcommand("scan")]
     | Annotated[config.ReportFlags, tyro.conf.subcommand("report")]
     | Annotated[config.MergeFlags, tyro.conf.subcommand("merge")]
-    | Annotated[train_plan.TrainConfig, tyro.conf.subcommand("train")]
-    | Annotated[repair_plan.RepairFlags, tyro.conf.subcommand("repair")]
+    | Annotated[plan.TrainConfig, tyro.conf.subcommand("train")]
+    | Annotated[inputs.RepairFlags, tyro.conf.subcommand("repair")]
     | Annotated[config.PrepareFlags, tyro.conf.subcommand("prepare")]
     | Annotated[config.BenchFlags, tyro.conf.subcommand("bench")]
 )
@@ -75,19 +72,19 @@ def _run(flags: Command) -> int:
         case config.ScanFlags():
             if flags.shard == "auto":
                 flags = dataclasses.replace(flags, shard=_shard_of_cluster())
-            return commands.run_scan(flags)
+            return scan_command.run_scan(flags)
         case config.ReportFlags():
-            return commands.run_report(flags)
+            return scan_command.run_report(flags)
         case config.MergeFlags():
-            return commands.run_merge(flags)
+            return scan_command.run_merge(flags)
         case config.PrepareFlags():
             print(data.prepare(flags.name, flags.data_dir))
         case config.BenchFlags():
             bench.run(flags)
-        case repair_plan.RepairFlags():
+        case inputs.RepairFlags():
             return repair_command.run_repair(flags)
-        case train_plan.TrainConfig():
-            train_zoo.train_zoo(flags)
+        case plan.TrainConfig():
+            train_command.train_zoo(flags)
     return 0
 
 
@@ -100,7 +97,7 @@ def _configure_jax() -> None:
     """Keeps compiled programs between runs, unless JAX was already told where."""
     if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
-    folder, note = cache.folder(os.environ)
+    folder, note = compile_cache.folder(os.environ)
     if note:
         print(f"note: {note}", file=sys.stderr)
     if folder:

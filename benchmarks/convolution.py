@@ -5,7 +5,7 @@
 Seconds per model and call, timed by the functions behind `ban-jax bench --tune`, which
 times layers in loops alone: `search` (forward and the gradient for the images) and
 `kernel` (the gradient for the kernel), for one model and for stacked ones, with a loop of
-1 and of `tune.LOOP` calls.
+1 and of `tuning.LOOP` calls.
 """
 
 import dataclasses
@@ -14,7 +14,9 @@ import sys
 import jax
 import tyro
 
-from ban_jax import convolution, lowerings, tune, types
+from ban_jax import convolution, types
+from ban_jax.commands import tuning
+from ban_jax.convolution import tables
 from benchmarks import _timing
 
 
@@ -38,15 +40,15 @@ class Flags:
 def main(flags: Flags) -> None:
     """Prints and writes the table."""
     machine = _timing.hardware()
-    setting = tune.setting(flags.precision, flags.n)
+    setting = tuning.setting(flags.precision, flags.n)
     table = []
-    for layer in tune.layers_of(flags.arch, flags.width, flags.image_size, 3):
+    for layer in tuning.layers_of(flags.arch, flags.width, flags.image_size, 3):
         for name in convolution.LOWERINGS:
             row = {"layer": layer._asdict(), "lowering": name}
             for what in convolution.WORK:
-                for count in (1, lowerings.STACKED):
-                    for loop in (1, tune.LOOP):
-                        seconds = tune.seconds(
+                for count in (1, tables.STACKED):
+                    for loop in (1, tuning.LOOP):
+                        seconds = tuning.seconds(
                             layer, name, what, count, setting, loop=loop
                         )
                         row[f"{what}, {count} models, loop of {loop}"] = seconds

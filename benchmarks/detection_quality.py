@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import tyro
 
-from ban_jax import commands, config, detectors, results, scan, verdict
+from ban_jax import config, detectors, records, verdict
+from ban_jax.commands import scan as scan_command
+from ban_jax.scanning import loop
 from benchmarks import _timing
 
-Record = results.Record
+Record = records.Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +69,10 @@ def evidence(flags: Flags, mode: config.Mode, paths: list[str]) -> dict[str, Rec
         seed=flags.seed,
         out=flags.cache,
     )
-    settings, probe = commands.prepare(told)
+    settings, probe = scan_command.prepare(told)
     found = {}
-    with results.Writer(os.path.join(flags.cache, f"{mode}.jsonl")) as writer:
-        for record, new in scan.scan(paths, probe, settings, known=writer.records):
+    with records.Writer(os.path.join(flags.cache, f"{mode}.jsonl")) as writer:
+        for record, new in loop.scan(paths, probe, settings, known=writer.records):
             found[record["path"]] = record
             if new:
                 writer.write(record)

@@ -22,10 +22,16 @@ import numpy as np
 
 from ban_jax import checkpoints
 
-MODES = {"targeted": [], "ban": [], "weights": [], "reference": ["--reference.steps", "2"]}
+MODES = {
+    "targeted": [],
+    "ban": [],
+    "weights": [],
+    "reference": ["--reference.steps", "2"],
+}
 TRAIN = (
     "--data digits --arch resnet18,vgg16 --image-size 32 --width 4 --attacks"
     " clean,badnets,iad,wanet --iad.width 4 --epochs 1 --num-train 512 --batch-size 64"
+    " --no-orbax"
 )
 REPAIRS = {
     "ban": "--ban.epochs 2 --ban.schedule constant",

@@ -36,8 +36,11 @@ import jax
 import numpy as np
 import tyro
 
-from ban_jax import atomic, checkpoints, config, convolution, lowerings, throughput
-from ban_jax.commands import BUNDLED
+from ban_jax import checkpoints, config, convolution
+from ban_jax.commands import throughput
+from ban_jax.commands.scan import BUNDLED
+from ban_jax.convolution import tables
+from ban_jax.storage import atomic
 from benchmarks import _timing
 
 
@@ -150,7 +153,7 @@ def _tune(
             ],
             path,
         )
-        _write(path, {"table": table, "machines": len(lowerings.read(table))})
+        _write(path, {"table": table, "machines": len(tables.read(table))})
 
     return run
 
@@ -167,8 +170,8 @@ def _bench(
     def run(path: str) -> None:
         if only is not None:
             table = os.path.join(folder, "ban_jax", "lowerings.json")
-            alone = lowerings.Machine(**_known_device(flags), fallback=only)
-            lowerings.update(table, alone)
+            alone = tables.Machine(**_known_device(flags), fallback=only)
+            tables.update(table, alone)
         _command(
             [
                 *("bench", "--arch", arch, "--width", flags.width),

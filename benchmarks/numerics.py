@@ -18,20 +18,13 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from ban_jax import (
-    commands,
-    config,
-    convolution,
-    records,
-    results,
-    scan,
-    types,
-    verdict,
-)
+from ban_jax import config, convolution, records, types, verdict
+from ban_jax.commands import scan as scan_command
+from ban_jax.scanning import loop
 from benchmarks import _timing
 from benchmarks.detection_quality import labelled
 
-Record = results.Record
+Record = records.Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +100,13 @@ def main(flags: Flags) -> None:
         image_size=flags.image_size,
         mode=flags.mode,
     )
-    settings, probe = commands.prepare(told)
+    settings, probe = scan_command.prepare(told)
     device = jax.devices()[0]
     base: list[Record] = []
     table = []
     for label, variant in variants(flags, settings):
         start = time.perf_counter()
-        found = {r["path"]: r for r, _ in scan.scan(paths, probe, variant)}
+        found = {r["path"]: r for r, _ in loop.scan(paths, probe, variant)}
         wall = time.perf_counter() - start
         judged = verdict.judge_all([found[path] for path in paths])
         base = base or judged

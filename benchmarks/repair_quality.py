@@ -22,18 +22,10 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from ban_jax import (
-    checkpoints,
-    ground_truth,
-    lowerings,
-    models,
-    population,
-    repair,
-    repair_measure,
-    repair_models,
-    repair_plan,
-    results,
-)
+from ban_jax import checkpoints, models, population, records, repairs
+from ban_jax.convolution import tables
+from ban_jax.repairs import batch, comparison, inputs
+from ban_jax.zoo import ground_truth
 from benchmarks import _plot, _timing
 
 LEAST_ASR = {"adap_blend": 0.5}
@@ -80,9 +72,9 @@ class Flags:
     sweep: str | None = None
     sweep_models: int = 1
     name: str = "repair_quality"
-    ban: repair.BanConfig = repair.BanConfig()
-    finetune: repair.FinetuneConfig = repair.FinetuneConfig()
-    anp: repair.AnpConfig = repair.AnpConfig()
+    ban: repairs.BanConfig = repairs.BanConfig()
+    finetune: repairs.FinetuneConfig = repairs.FinetuneConfig()
+    anp: repairs.AnpConfig = repairs.AnpConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,15 +136,15 @@ class Study:
 
     def __init__(self, flags: Flags) -> None:
         self.flags = flags
-        self._images: dict[int, repair_plan.Images] = {}
+        self._images: dict[int, inputs.Images] = {}
         self._before: dict[str, dict[str, Any]] = {}
 
-    def images(self, job: Job) -> repair_plan.Images:
+    def images(self, job: Job) -> inputs.Images:
         """The clean images of a job; fewer ones are contained in more."""
         if job.num_clean not in self._images:
             flags = self.flags
-            self._images[job.num_clean] = repair_plan.load(
-                repair_plan.RepairFlags(
+            self._images[job.num_clean] = inputs.load(
+                inputs.RepairFlags(
                     data=flags.data,
                     data_dir=flags.data_dir,
                     split="defender",
@@ -173,10 +165,10 @@ class Study:
             checkpoints.read(os.path.join(self.flags.zoo, entry["file"]))
             for entry in entries
         ]
-        network = models.network(found[0].spec.create(lowering=lowerings.default()))
+        network = models.network(found[0].spec.create(lowering=tables.default()))
         variables = [candidate.full_variables() for candidate in found]
         began, spent = time.perf_counter(), time.process_time()
-        done = repair_models.repair_population(
+        done = batch.repair_population(
             network,
             variables,
             [population.identity_key(0, candidate.sha256) for candidate in found],
@@ -197,14 +189,14 @@ class Study:
             assert truth is not None
 
             def figures(variables: Any, truth=truth) -> dict[str, Any]:
-                return repair_measure.figures(
+                return comparison.figures(
                     variables, truth, network=network, test=images.test
                 )
 
             if entry["name"] not in self._before:
                 self._before[entry["name"]] = figures(old)
             lines.append(
-                results.finite(
+                records.finite(
                     {
                         "path": job.key(entry),
                         "model": entry["name"],
@@ -246,8 +238,8 @@ class Study:
                 model.spec.num_classes,
             )
             assert truth is not None
-            network = models.network(model.spec.create(lowering=lowerings.default()))
-            figures = repair_measure.figures(
+            network = models.network(model.spec.create(lowering=tables.default()))
+            figures = comparison.figures(
                 model.full_variables(), truth, network=network, test=images.test
             )
             rows.append({"attack": kind, "architecture": architecture, **figures})
@@ -297,7 +289,7 @@ def told(line: dict[str, Any]) -> str:
     return "  ".join(cells) + (f"  misses {', '.join(missed)}" if missed else "")
 
 
-def comparison(
+def compared(
     jobs: Sequence[Job], lines: dict[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """A row per method and attack and architecture, and one for all that have bars."""
@@ -371,7 +363,7 @@ def main(flags: Flags) -> None:
     side_by_side = population.default_chunk(jax.default_backend())
     study = Study(flags)
     path = os.path.join(_timing.RESULTS, f"{flags.name}.jsonl")
-    with results.Writer(path) as writer:
+    with records.Writer(path) as writer:
         lines = {line["path"]: line for line in writer.records}
         missing = {
             index: [entry for entry in job.entries if job.key(entry) not in lines]
@@ -395,17 +387,17 @@ def main(flags: Flags) -> None:
                         f"{told(row({}, [line]))}  {left} left",
                         flush=True,
                     )
-    compared, swept = comparison(jobs, lines), sweeps(jobs, lines)
-    for one in compared:
+    found, swept = compared(jobs, lines), sweeps(jobs, lines)
+    for one in found:
         title = f"{one['method']} {one['attack']} {one['architecture']}"
         print(f"{title:45} n {one['asr_after']['n']}  {told(one)}")
     plot(flags, swept)
     _timing.write_result(
         flags.name,
         {
-            "settings": results.finite(dataclasses.asdict(flags)),
+            "settings": records.finite(dataclasses.asdict(flags)),
             "excluded": {entry["name"]: entry["asr"] for entry in excluded},
-            "comparison": compared,
+            "comparison": found,
             "sweeps": swept,
             "never_backdoored": study.never_backdoored(clean, entries),
             "models": [lines[key] for key in sorted(lines)],

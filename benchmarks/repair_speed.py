@@ -14,16 +14,9 @@ import jax
 import numpy as np
 import tyro
 
-from ban_jax import (
-    checkpoints,
-    data,
-    lowerings,
-    models,
-    population,
-    repair,
-    repair_models,
-    repair_plan,
-)
+from ban_jax import checkpoints, data, models, population, repairs
+from ban_jax.convolution import tables
+from ban_jax.repairs import batch, inputs
 from benchmarks import _timing
 
 
@@ -60,9 +53,9 @@ def main(flags: Flags) -> None:
     pixels = rng.integers(0, 256, shape, np.uint8)
     labels = rng.integers(0, 10, shape[0]).astype(np.int32)
     held = data.Dataset("random", "all", pixels[:128], labels[:128], 10)
-    clean = repair_plan.clean_set(pixels[128:], labels[128:], held)
+    clean = inputs.clean_set(pixels[128:], labels[128:], held)
     spec = checkpoints.ModelSpec(flags.arch, 10, flags.width)
-    module = spec.create(lowering=lowerings.default())
+    module = spec.create(lowering=tables.default())
     network = models.network(module)
     variables = [
         jax.tree.map(
@@ -71,12 +64,12 @@ def main(flags: Flags) -> None:
         for seed in range(flags.models)
     ]
     keys = list(jax.random.split(jax.random.key(0), flags.models))
-    settings = repair.BanConfig(epochs=flags.epochs, budget=2.0)
+    settings = repairs.BanConfig(epochs=flags.epochs, budget=2.0)
 
     def seconds(size: int) -> float:
         began = time.perf_counter()
         for first in range(0, flags.models, size):
-            repair_models.repair_population(
+            batch.repair_population(
                 network,
                 variables[first : first + size],
                 keys[first : first + size],
@@ -88,7 +81,7 @@ def main(flags: Flags) -> None:
         return (time.perf_counter() - began) / flags.models
 
     for size in flags.together:  # compiles
-        repair_models.repair_population(
+        batch.repair_population(
             network, variables[:size], keys[:size], clean, "ban", settings, size=size
         )
     runs: dict[int, list[float]] = {size: [] for size in flags.together}

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 import numpy as np
 import tyro
 
-from ban_jax import checkpoints, commands, config
+from ban_jax import checkpoints, config
+from ban_jax.commands import scan as scan_command
 from benchmarks import _plot, _timing
 
 WARMUP = 4
@@ -40,7 +41,7 @@ class Flags:
 
     counts: tuple[int, ...] = (16, 64, 250, 500)
     repeats: int = 2
-    models: str = os.path.join(commands.BUNDLED, "resnet18_w4_*.safetensors")
+    models: str = os.path.join(scan_command.BUNDLED, "resnet18_w4_*.safetensors")
     mode: config.Mode = "targeted"
     name: str = "scan_scale"
     results: str | None = None
@@ -80,7 +81,7 @@ def seconds_of(paths: Sequence[str], mode: config.Mode) -> float:
     ):
         flags = config.ScanFlags(tuple(paths), data="digits", mode=mode, out=out)
         start = time.perf_counter()
-        commands.run_scan(flags)
+        scan_command.run_scan(flags)
         return time.perf_counter() - start
 
 

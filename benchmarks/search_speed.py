@@ -28,14 +28,14 @@ from ban_jax import (
     checkpoints,
     config,
     convolution,
-    examine,
-    lowerings,
     models,
     perturb,
     population,
-    throughput,
 )
+from ban_jax.commands import throughput
+from ban_jax.convolution import tables
 from ban_jax.detectors import evidence
+from ban_jax.scanning import examination
 from ban_jax.types import Array, Network
 from benchmarks import _plot, _timing, torch_detection, torch_models
 
@@ -66,7 +66,11 @@ class Flags:
 
 
 def searches(
-    member: examine.Member, shared: examine.Common, *, network: Network, targets: int
+    member: examination.Member,
+    shared: examination.Common,
+    *,
+    network: Network,
+    targets: int,
 ) -> Array:
     """The losses of every search; what they found cannot be left out of the work."""
     constants = {"mean": member.mean, "std": member.std}
@@ -95,7 +99,7 @@ def ours(flags: Flags) -> dict[str, Callable[[], Any]]:
     spec = checkpoints.ModelSpec(flags.arch, throughput.NUM_CLASSES, flags.width)
     members = [throughput.random_member(spec, seed) for seed in range(flags.count)]
     asked = config.BenchFlags(image_size=flags.image_size, num_clean=config.MINIBATCH)
-    shared = examine.Common(
+    shared = examination.Common(
         throughput.random_probe(asked),
         jax.random.key(0),
         config.MODE_DEFAULTS["targeted"],
@@ -106,7 +110,7 @@ def ours(flags: Flags) -> dict[str, Callable[[], Any]]:
         placement = population.Placement(devices, stacked)
         network = models.network(spec.create(lowering=lowering))
         step = population.program(
-            examine.bound(searches, network=network, targets=flags.targets),
+            examination.bound(searches, network=network, targets=flags.targets),
             placement,
             members[0],
             shared,
@@ -119,7 +123,7 @@ def ours(flags: Flags) -> dict[str, Callable[[], Any]]:
 
     return {
         "loop": compiled("native", stacked=False),
-        "scan": compiled(lowerings.default(), stacked=False),
+        "scan": compiled(tables.default(), stacked=False),
         **{f"stacked_{name}": compiled(name, stacked=True) for name in flags.stacked},
     }
 

@@ -23,7 +23,8 @@ import numpy as np
 import tyro
 from jax import numpy as jnp
 
-from ban_jax import checkpoints, commands, config, models, perturb, population, verdict
+from ban_jax import checkpoints, config, models, perturb, population, verdict
+from ban_jax.commands import scan as scan_command
 from ban_jax.detectors import evidence
 from ban_jax.types import Array, Network, Probe, Variables
 from benchmarks import _timing
@@ -161,7 +162,7 @@ def main(flags: Flags) -> None:
     """Measures, judges every variant, prints and writes the table."""
     machine = _timing.hardware()
     os.makedirs(flags.cache, exist_ok=True)
-    _, probe = commands.prepare(
+    _, probe = scan_command.prepare(
         config.ScanFlags(data=flags.data, num_clean=flags.num_clean)
     )
     assert probe is not None

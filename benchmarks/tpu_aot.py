@@ -36,15 +36,15 @@ from ban_jax import (
     config,
     convolution,
     detectors,
-    examine,
     models,
     perturb,
     population,
-    tune,
     types,
 )
+from ban_jax.commands import tuning
 from ban_jax.config import MINIBATCH
 from ban_jax.detectors import evidence
+from ban_jax.scanning import examination
 from benchmarks import _timing
 
 NAME = "tpu_aot"
@@ -104,7 +104,7 @@ class Flags:
 def cases(flags: Flags) -> Iterator[Case]:
     """Lowerings and precisions of one architecture first, then the chunks of all."""
     first = flags.arch[0]
-    layers = tune.layers_of([first], flags.width, SIZE, 3)
+    layers = tuning.layers_of([first], flags.width, SIZE, 3)
     alike = functools.partial(Case, width=flags.width)
     for layer, name in itertools.product(layers, convolution.LOWERINGS):
         yield alike("layer", tuple(layer), None, models=flags.compared, lowering=name)
@@ -121,8 +121,11 @@ def cases(flags: Flags) -> Iterator[Case]:
 def compiled(case: Case, device: jax.Device) -> jax.stages.Compiled:
     """A case, compiled for a device."""
     if case.layer is not None:
-        layer, setting = convolution.Layer(*case.layer), tune.Setting(case.precision, 1)
-        function, shapes = tune.program(
+        layer, setting = (
+            convolution.Layer(*case.layer),
+            tuning.Setting(case.precision, 1),
+        )
+        function, shapes = tuning.program(
             layer, case.lowering, "search", case.models, setting, loop=1
         )
         there = SingleDeviceSharding(device)
@@ -143,15 +146,17 @@ def compiled(case: Case, device: jax.Device) -> jax.stages.Compiled:
     constants = variables.pop("normalisation")
     images = (MINIBATCHES, MINIBATCH, SIZE, SIZE, 3)
     return population.program(
-        examine.bound(examine.examine, network=models.network(module), detect=detect),
+        examination.bound(
+            examination.examine, network=models.network(module), detect=detect
+        ),
         population.Placement((device,), stacked=True),
-        examine.Member(
+        examination.Member(
             variables,
             constants["mean"],
             constants["std"],
             jax.ShapeDtypeStruct((8,), jnp.uint32),
         ),
-        examine.Common(
+        examination.Common(
             types.Probe(
                 jax.ShapeDtypeStruct(images, jnp.float32),
                 jax.ShapeDtypeStruct(images[:2], jnp.int32),

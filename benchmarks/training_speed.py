@@ -24,17 +24,9 @@ import numpy as np
 import tyro
 from jax import numpy as jnp
 
-from ban_jax import (
-    attacks,
-    convolution,
-    data,
-    lowerings,
-    models,
-    train_epoch,
-    train_population,
-    training,
-    types,
-)
+from ban_jax import attacks, convolution, data, models, types
+from ban_jax.convolution import tables
+from ban_jax.training import one_model, stepping, trainer
 from benchmarks import _timing
 
 
@@ -86,8 +78,8 @@ def population(flags: Flags, count: int, *, stacked: bool) -> Callable[[], None]
         random.randint(0, 10, images).astype(np.int32),
         10,
     )
-    recipe = training.Recipe(epochs=100, batch_size=flags.batch_size)
-    lowering: convolution.Lowering = lowerings.default(flags.precision)
+    recipe = one_model.Recipe(epochs=100, batch_size=flags.batch_size)
+    lowering: convolution.Lowering = tables.default(flags.precision)
     if stacked:
         lowering = "shift"
     module = models.create(
@@ -95,7 +87,7 @@ def population(flags: Flags, count: int, *, stacked: bool) -> Callable[[], None]
         precision=flags.precision,
     )  # fmt: skip
     pupils = [
-        train_population.Pupil(
+        trainer.Pupil(
             f"model {index}",
             attacks.create(KINDS[index % len(KINDS)]),
             attacks.poison.PoisonSpec(0.1, target=index % 10),
@@ -103,27 +95,23 @@ def population(flags: Flags, count: int, *, stacked: bool) -> Callable[[], None]
         )
         for index in range(count)
     ]
-    kernel = train_population.kernel_of(pupils[0], train, recipe, lowering)
-    program = train_epoch.Program(
+    kernel = trainer.kernel_of(pupils[0], train, recipe, lowering)
+    program = stepping.Program(
         models.network(module),
-        training.make_optimizer(recipe, flags.steps * recipe.epochs),
+        one_model.make_optimizer(recipe, flags.steps * recipe.epochs),
         kernel,
         recipe,
     )
-    begun = train_population.start(
-        module, program, pupils, train, data.pixel_constants(train)
-    )
+    begun = trainer.start(module, program, pupils, train, data.pixel_constants(train))
     states, members = [state for state, _ in begun], [member for _, member in begun]
     shared = (jnp.asarray(train.pixels), jnp.asarray(train.labels), 0, False, program)
 
     def measure() -> None:
         nonlocal states
         if stacked:
-            states, _ = train_epoch.stacked(
-                states, members, count, *shared, flags.steps
-            )
+            states, _ = stepping.stacked(states, members, count, *shared, flags.steps)
         else:
-            states, _ = train_epoch.on_threads(states, members, *shared, flags.steps)
+            states, _ = stepping.on_threads(states, members, *shared, flags.steps)
         jax.block_until_ready(states)
 
     return measure

@@ -18,11 +18,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from ban_jax import results, verdict
+from ban_jax import records, verdict
 from benchmarks import _timing
 from benchmarks.detection_quality import labelled, wilson
 
-Record = results.Record
+Record = records.Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +87,11 @@ def main(flags: Flags) -> None:
     seconds, code = scan(flags, sorted(truth))
     if code not in (0, 1, 2):
         sys.exit(f"the scan ended with exit code {code}")
-    records = {record["path"]: record for record in results.load(path).records}
+    found = {record["path"]: record for record in records.load(path).records}
     tables = {}
     for baseline in ("within", "population"):
         judged = verdict.judge_all(
-            [records[name] for name in sorted(truth)], baseline=baseline
+            [found[name] for name in sorted(truth)], baseline=baseline
         )
         groups = collections.defaultdict(list)
         for record in judged:

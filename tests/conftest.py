@@ -6,7 +6,7 @@ import chex
 import jax
 import pytest
 
-from ban_jax import population
+from ban_jax.population import programs
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,5 +34,5 @@ def fresh_trace_counters():
 def compiled_programs_of_a_module():
     """Thousands of programs alive at once run out of memory maps, and the process dies."""
     yield
-    population._compiled.cache_clear()
+    programs._compiled.cache_clear()
     jax.clear_caches()

@@ -4,8 +4,10 @@ import dataclasses
 import json
 import os
 
-from ban_jax import attacks, cli, commands, config, results, scan
+from ban_jax import attacks, cli, config, records
 from ban_jax.attacks import files
+from ban_jax.commands import scan as scan_command
+from ban_jax.scanning import loop
 
 NAMES = ("resnet18_w4_clean_s0", "resnet18_w4_badnets_t1_s0", "resnet18_w4_blend_t3_s0")
 
@@ -13,14 +15,16 @@ NAMES = ("resnet18_w4_clean_s0", "resnet18_w4_badnets_t1_s0", "resnet18_w4_blend
 def test_backdoors_are_found_their_targets_named_and_stand_above_a_clean_model(
     tmp_path,
 ):
-    paths = [os.path.join(commands.BUNDLED, f"{name}.safetensors") for name in NAMES]
+    paths = [
+        os.path.join(scan_command.BUNDLED, f"{name}.safetensors") for name in NAMES
+    ]
     code = cli.main(["scan", *paths, "--data", "digits", "--out", str(tmp_path)])
-    records = {
+    found = {
         os.path.basename(record["path"]): record
-        for record in results.load(tmp_path / "results.jsonl").records
+        for record in records.load(tmp_path / "results.jsonl").records
     }
-    clean, *backdoored = [records[f"{name}.safetensors"] for name in NAMES]
-    assert code == commands.FLAGGED
+    clean, *backdoored = [found[f"{name}.safetensors"] for name in NAMES]
+    assert code == scan_command.FLAGGED
     assert all(record["verdict"] == "backdoored" for record in backdoored)
     assert [record["target"] for record in backdoored] == [1, 3]
     assert clean["score"] < min(record["score"] for record in backdoored)
@@ -29,12 +33,12 @@ def test_backdoors_are_found_their_targets_named_and_stand_above_a_clean_model(
 
 def test_another_lowering_moves_a_score_by_less_than_its_standard_error():
     """All lowerings, all bundled models: `benchmarks.numerics`."""
-    path = os.path.join(commands.BUNDLED, f"{NAMES[1]}.safetensors")
+    path = os.path.join(scan_command.BUNDLED, f"{NAMES[1]}.safetensors")
     flags = config.ScanFlags(paths=(path,), data="digits", num_clean=256)
-    settings, probe = commands.prepare(flags)
+    settings, probe = scan_command.prepare(flags)
     other = dataclasses.replace(settings, lowering="shift")
     (one, _), (two, _) = (
-        next(iter(scan.scan([path], probe, variant))) for variant in (settings, other)
+        next(iter(loop.scan([path], probe, variant))) for variant in (settings, other)
     )
     assert (one["verdict"], one["target"]) == (two["verdict"], two["target"])
     assert one["target"] == 1
@@ -43,9 +47,9 @@ def test_another_lowering_moves_a_score_by_less_than_its_standard_error():
 
 
 def test_the_ground_truth_names_every_file_and_no_backdoor_failed():
-    with open(os.path.join(commands.BUNDLED, "zoo.json")) as file:
+    with open(os.path.join(scan_command.BUNDLED, "zoo.json")) as file:
         entries = json.load(file)
-    files = {f for f in os.listdir(commands.BUNDLED) if f.endswith(".safetensors")}
+    files = {f for f in os.listdir(scan_command.BUNDLED) if f.endswith(".safetensors")}
     assert files == {entry["file"] for entry in entries}
     assert {entry["kind"] for entry in entries} == {"clean", "badnets", "blend"}
     for entry in entries:
@@ -54,11 +58,11 @@ def test_the_ground_truth_names_every_file_and_no_backdoor_failed():
 
 
 def test_the_shipped_triggers_are_read_with_the_settings_on_record():
-    with open(os.path.join(commands.BUNDLED, "zoo.json")) as file:
+    with open(os.path.join(scan_command.BUNDLED, "zoo.json")) as file:
         entries = [e for e in json.load(file) if e["trigger_file"]]
     assert len(entries) == 8
     for entry in entries:
         attack = attacks.create(entry["kind"], **entry["attack"])
-        path = os.path.join(commands.BUNDLED, entry["trigger_file"])
+        path = os.path.join(scan_command.BUNDLED, entry["trigger_file"])
         state = files.load(path, attack, (8, 8, 1))
         assert state.fixed.scale.shape == (8, 8, 1)

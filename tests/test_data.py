@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ban_jax import data, data_sources
+from ban_jax import data
+from ban_jax.data import sources
 
 SHARED = os.path.join(os.path.dirname(__file__), "..", "..", "shared", "tfds")
 
@@ -471,4 +472,4 @@ def test_pixel_constants_are_those_of_the_images():
 
 
 def test_errors_are_value_errors_so_that_the_command_line_explains_them():
-    assert issubclass(data_sources.DataError, ValueError)
+    assert issubclass(sources.DataError, ValueError)

@@ -6,18 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from ban_jax import (
-    checkpoints,
-    config,
-    engine,
-    memory,
-    models,
-    population,
-    records,
-    spans,
-)
-from ban_jax import probe as probes
+from ban_jax import checkpoints, config, models, population, records
+from ban_jax.data import probe as probes
 from ban_jax.detectors import evidence
+from ban_jax.population import memory
+from ban_jax.scanning import chunks, timeline
 from tests import tiny
 
 SPEC = checkpoints.ModelSpec("resnet18", num_classes=5, width=2, in_channels=1)
@@ -77,7 +70,7 @@ class Device:
 
 def an_engine(chunk=4, placement=tiny.ONE_STACKED):
     settings = records.Settings(config=config.BanConfig(), chunk=chunk)
-    return engine.Engine(PROBE, settings, "digest", spans.Spans(), placement)
+    return chunks.Engine(PROBE, settings, "digest", timeline.Spans(), placement)
 
 
 def run(machine, numbers, **last):

@@ -7,14 +7,16 @@ import shutil
 import numpy as np
 import pytest
 
-from ban_jax import attacks, commands, ground_truth
+from ban_jax import attacks
+from ban_jax.commands import scan as scan_command
+from ban_jax.zoo import ground_truth
 
 NAME = "resnet18_w4_badnets_t1_s0"
 SHAPE = (8, 8, 1)
 
 
 def bundled(name=NAME):
-    return os.path.join(commands.BUNDLED, f"{name}.safetensors")
+    return os.path.join(scan_command.BUNDLED, f"{name}.safetensors")
 
 
 def test_a_zoo_tells_the_attack_and_the_very_trigger_of_its_model():
@@ -34,7 +36,7 @@ def test_a_clean_model_has_no_trigger():
 
 
 def test_an_orbax_folder_below_the_zoo_is_found_too(tmp_path):
-    shutil.copytree(commands.BUNDLED, tmp_path / "zoo")
+    shutil.copytree(scan_command.BUNDLED, tmp_path / "zoo")
     index = tmp_path / "zoo" / "zoo.json"
     entries = json.loads(index.read_text())
     for entry in entries:
@@ -65,7 +67,7 @@ def test_other_files_have_no_ground_truth(tmp_path):
 def test_ground_truth_that_cannot_be_used_is_an_error_that_says_why(
     change, reason, tmp_path
 ):
-    shutil.copytree(commands.BUNDLED, tmp_path / "zoo")
+    shutil.copytree(scan_command.BUNDLED, tmp_path / "zoo")
     index = tmp_path / "zoo" / "zoo.json"
     entries = json.loads(index.read_text())
     for entry in entries:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from ban_jax import cli, convolution, lowerings
-from ban_jax.convolution import Layer
-from ban_jax.lowerings import Machine, Row
+from ban_jax import cli, convolution
+from ban_jax.convolution import Layer, tables
+from ban_jax.convolution.tables import Machine, Row
 
 LAYER, OTHER = Layer(8, 3, 1, 4, 4), Layer(4, 3, 2, 4, 8)
 
@@ -19,11 +19,11 @@ def row(layer=LAYER, what="search", models=1, **seconds):
 def user(tmp_path, monkeypatch):
     """Path of the user's table, which is not there yet."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    return lowerings.user_table()
+    return tables.user_table()
 
 
 def test_the_packaged_table_can_be_read_and_knows_the_three_backends():
-    machines = lowerings.read(lowerings.PACKAGED)
+    machines = tables.read(tables.PACKAGED)
     assert {machine.backend for machine in machines} == {"cpu", "gpu", "tpu"}
     for machine in machines:
         assert machine.note or machine.runs
@@ -31,8 +31,8 @@ def test_the_packaged_table_can_be_read_and_knows_the_three_backends():
 
 
 def test_without_a_measurement_a_backend_has_its_documented_fallback(user):
-    assert lowerings.choose("gpu", "NVIDIA H100") == convolution.Choice("shift")
-    unknown = lowerings.choose("abacus", "wooden")
+    assert tables.choose("gpu", "NVIDIA H100") == convolution.Choice("shift")
+    unknown = tables.choose("abacus", "wooden")
     assert unknown == convolution.Choice("shift") and unknown.table == "none"
 
 
@@ -52,20 +52,20 @@ def test_the_fastest_lowering_of_the_rows_that_count_is_chosen():
 
 def test_the_users_table_goes_first_on_the_device_it_was_measured_on(user):
     mine = Machine("gpu", "H100", "im2col", rows=(row(models=8, im2col=1.0),))
-    lowerings.update(user, mine)
-    chosen = lowerings.choose("gpu", "H100")
+    tables.update(user, mine)
+    chosen = tables.choose("gpu", "H100")
     assert chosen.table == "user" and chosen.search == ((LAYER, "im2col"),)
-    assert lowerings.choose("gpu", "A100").table == "packaged"
-    assert lowerings.choose("cpu", "cpu").table == "packaged"
+    assert tables.choose("gpu", "A100").table == "packaged"
+    assert tables.choose("cpu", "cpu").table == "packaged"
 
 
 def test_each_precision_has_rows_of_its_own_and_else_those_of_float32(user):
     wide = row(models=8, shift=1.0, im2col=2.0)
     narrow = Row(LAYER, "search", 8, {"shift": 2.0, "im2col": 1.0}, "bfloat16")
-    lowerings.update(user, Machine("gpu", "H100", "shift", rows=(wide,)))
-    lowerings.update(user, Machine("gpu", "H100", "shift", rows=(narrow,)))
+    tables.update(user, Machine("gpu", "H100", "shift", rows=(wide,)))
+    tables.update(user, Machine("gpu", "H100", "shift", rows=(narrow,)))
     chosen = {
-        precision: lowerings.choose("gpu", "H100", precision).search
+        precision: tables.choose("gpu", "H100", precision).search
         for precision in ("float32", "tf32", "bfloat16")
     }
     assert chosen["float32"] == chosen["tf32"] == ((LAYER, "shift"),)
@@ -74,11 +74,11 @@ def test_each_precision_has_rows_of_its_own_and_else_those_of_float32(user):
 
 def test_an_update_replaces_what_was_measured_again_and_keeps_all_else(user):
     old = (row(native=1.0), row(OTHER, native=2.0))
-    lowerings.update(user, Machine("cpu", "cpu", "native", "kept", ({"n": 1},), old))
-    lowerings.update(user, Machine("gpu", "H100", "shift"))
+    tables.update(user, Machine("cpu", "cpu", "native", "kept", ({"n": 1},), old))
+    tables.update(user, Machine("gpu", "H100", "shift"))
     new = Machine("cpu", "cpu", "shift", runs=({"n": 2},), rows=(row(shift=0.5),))
-    lowerings.update(user, new)
-    cpu, gpu = lowerings.read(user)
+    tables.update(user, new)
+    cpu, gpu = tables.read(user)
     assert gpu == Machine("gpu", "H100", "shift")
     assert cpu.runs == ({"n": 1}, {"n": 2}) and cpu.note == "kept"
     assert cpu.rows == (row(shift=0.5), row(OTHER, native=2.0))
@@ -100,8 +100,8 @@ def test_a_broken_table_is_named_with_what_to_do_and_left_alone(user, text, tmp_
     (tmp_path / "ban_jax").mkdir()
     with open(user, "w") as file:
         file.write(text)
-    with pytest.raises(lowerings.TableError, match="lowerings.json.*bench --tune"):
-        lowerings.choose("cpu", "cpu")
+    with pytest.raises(tables.TableError, match="lowerings.json.*bench --tune"):
+        tables.choose("cpu", "cpu")
     assert cli.main(["bench", "--tune", "--arch", "resnet18"]) == cli.USAGE
     with open(user) as file:
         assert file.read() == text
@@ -110,12 +110,12 @@ def test_a_broken_table_is_named_with_what_to_do_and_left_alone(user, text, tmp_
 def test_a_table_is_json_with_a_line_for_every_row(user):
     rows = (row(native=1.0), row(OTHER, shift=2.0))
     machine = Machine("cpu", "cpu", "native", rows=rows)
-    lowerings.update(user, machine)
+    tables.update(user, machine)
     with open(user) as file:
         text = file.read()
     rows = json.loads(text)["machines"][0]["rows"]
     assert [json.dumps(entry) in text for entry in rows] == [True, True]
-    assert lowerings.read(user) == [machine]
+    assert tables.read(user) == [machine]
 
 
 def test_a_lowering_that_was_not_timed_is_never_the_best():

@@ -8,9 +8,10 @@ import optax
 import pytest
 from jax import numpy as jnp
 
-from ban_jax import data, metrics, types
+from ban_jax import data, types
 from ban_jax.attacks import poison
 from ban_jax.attacks.types import AttackState, Kernel, Preparation
+from ban_jax.zoo import success
 
 CLASSES = 4
 COUNT = 23
@@ -59,7 +60,7 @@ def known_images():
 
 
 def measured(spec, policy=poison.NO_POISON, kernel=KERNEL, limit=None):
-    return metrics.measure(
+    return success.measure(
         {},
         known_images(),
         network=NETWORK,
@@ -137,7 +138,7 @@ def test_cross_accuracy_is_for_attacks_with_cover_images_or_generators():
 
 @pytest.mark.parametrize("limit", [None, COUNT, 11, 1, 1000])
 def test_batches_that_do_not_divide_the_images_change_no_figure(monkeypatch, limit):
-    monkeypatch.setattr(metrics, "LARGEST_BATCH", 10)
+    monkeypatch.setattr(success, "LARGEST_BATCH", 10)
     spec, policy = poison.PoisonSpec(0.1, mode="all_to_all"), poison.Policy(0.1, 1.0)
     found = measured(spec, policy, limit=limit)
     limit = min(limit or COUNT, COUNT)
@@ -149,7 +150,7 @@ def test_batches_that_do_not_divide_the_images_change_no_figure(monkeypatch, lim
 
 def test_batches_are_even_and_no_more_than_needed():
     for count in (1, 499, 500, 501, 797, 10_000):
-        batch = metrics._even_batch(count, 500)
+        batch = success._even_batch(count, 500)
         batches = -(-count // batch)
         assert batch <= 500 and batches == -(-count // 500)
         assert batches * batch - count < batches

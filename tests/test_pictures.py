@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ban_jax import pictures
+from ban_jax.zoo import pictures
 
 STEP = pictures.SIDE + pictures.MARGIN
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ban_jax import config, detectors, population
+from ban_jax.population import programs
 from tests import tiny
 
 CONFIG = config.BanConfig(steps=2, mask_steps=3)
@@ -50,7 +51,7 @@ def test_new_numbers_and_a_new_seed_compile_nothing(placement):
         {"l1_weight": 0.1},
         {"mask_learning_rate": 0.1},
     )
-    before = population._compiled.cache_info().currsize
+    before = programs._compiled.cache_info().currsize
     found = [
         population.run(
             function,
@@ -61,7 +62,7 @@ def test_new_numbers_and_a_new_seed_compile_nothing(placement):
         )
         for seed, change in enumerate(changes)
     ]
-    assert population._compiled.cache_info().currsize == before + 1
+    assert programs._compiled.cache_info().currsize == before + 1
     first, second = (one.vectors["untargeted"] for (one,) in found[:2])
     assert not np.array_equal(first, second)  # the radius did arrive
 

@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
-from ban_jax import (
-    checkpoints,
-    cli,
-    commands,
-    repair,
-    repair_measure,
-    repair_models,
-    repair_plan,
-    results,
-)
+from ban_jax import checkpoints, cli, records, repairs
+from ban_jax.commands import scan as scan_command
+from ban_jax.repairs import batch, comparison, inputs
 
 BADNETS, BLEND = "resnet18_w4_badnets_t1_s0", "resnet18_w4_blend_t3_s0"
 FLAGS = (
@@ -30,7 +23,7 @@ FLAGS = (
 
 
 def bundled(name):
-    return os.path.join(commands.BUNDLED, f"{name}.safetensors")
+    return os.path.join(scan_command.BUNDLED, f"{name}.safetensors")
 
 
 def command(*paths, out, more=()):
@@ -47,7 +40,7 @@ def content(folder):
 
 
 def lines(out):
-    found = results.load(os.path.join(out, "repairs.jsonl")).records
+    found = records.load(os.path.join(out, "repairs.jsonl")).records
     return {os.path.basename(record["path"]): record for record in found}
 
 
@@ -55,14 +48,14 @@ def lines(out):
 def repaired(tmp_path_factory):
     """Two backdoored models, repaired once; the exit code, and their bytes before."""
     out = tmp_path_factory.mktemp("repaired")
-    before = content(commands.BUNDLED)
+    before = content(scan_command.BUNDLED)
     code = command(bundled(BADNETS), bundled(BLEND), out=out)
     return out, code, before
 
 
 def test_the_backdoor_goes_and_the_accuracy_stays(repaired):
     out, code, before = repaired
-    assert code in (commands.CLEAN, commands.FLAGGED)
+    assert code in (scan_command.CLEAN, scan_command.FLAGGED)
     for record in lines(out).values():
         first, second = record["before"], record["after"]
         assert first["verdict"] == "backdoored" and first["asr"] > 0.95
@@ -72,9 +65,9 @@ def test_the_backdoor_goes_and_the_accuracy_stays(repaired):
         assert record["error"] is None and record["info"]["is_finite"]
         assert record["attack"]["kind"] in ("badnets", "blend")
         assert not record["info"]["stopped"] and record["notes"] == []
-        assert len(record["shown"]) == repair_measure.SHOWN
-        assert len({one["label"] for one in record["shown"]}) == repair_measure.SHOWN
-    assert content(commands.BUNDLED) == before
+        assert len(record["shown"]) == comparison.SHOWN
+        assert len({one["label"] for one in record["shown"]}) == comparison.SHOWN
+    assert content(scan_command.BUNDLED) == before
 
 
 def test_the_files_say_where_they_come_from_and_scan_like_others(repaired):
@@ -95,7 +88,7 @@ def test_the_files_say_where_they_come_from_and_scan_like_others(repaired):
     assert remarks["repaired"]["settings"]["epochs"] == 12
     rescan = {
         os.path.basename(line["path"]): line
-        for line in results.load(out / "rescan.jsonl").records
+        for line in records.load(out / "rescan.jsonl").records
     }
     again = rescan[record["output"]]
     assert again["sha256"] == written.sha256
@@ -106,7 +99,7 @@ def test_the_files_say_where_they_come_from_and_scan_like_others(repaired):
 def test_a_second_run_repairs_nothing_again(repaired, monkeypatch, capsys):
     out, code, _ = repaired
     before = content(out)
-    monkeypatch.setattr(repair_models, "repair_population", None)
+    monkeypatch.setattr(batch, "repair_population", None)
     assert command(bundled(BADNETS), bundled(BLEND), out=out) == code
     assert content(out) == before
     assert "2 checkpoints repaired" in capsys.readouterr().out
@@ -119,7 +112,7 @@ def test_another_file_with_the_same_weights_gets_its_line_without_work(
     shutil.copytree(repaired[0], out)
     twin = tmp_path / "twin.safetensors"
     shutil.copy(bundled(BADNETS), twin)
-    monkeypatch.setattr(repair_models, "repair_population", None)
+    monkeypatch.setattr(batch, "repair_population", None)
     command(twin, out=out)
     found = lines(out)
     assert (
@@ -135,9 +128,9 @@ def test_equal_weights_are_repaired_once_and_told_of_under_each_of_their_names(
     for path in names:
         shutil.copy(bundled(BADNETS), path)
     calls = []
-    real = repair_models.repair_population
+    real = batch.repair_population
     monkeypatch.setattr(
-        repair_models,
+        batch,
         "repair_population",
         lambda network, variables, *rest, **more: (
             calls.append(len(variables)) or real(network, variables, *rest, **more)
@@ -146,7 +139,10 @@ def test_equal_weights_are_repaired_once_and_told_of_under_each_of_their_names(
     out = tmp_path / "out"
     # One at a time: the chunk is over before the second twin is read.
     short = ("--ban.epochs", "1", "--chunk", "1")
-    assert command(*names, out=out, more=short) in (commands.CLEAN, commands.FLAGGED)
+    assert command(*names, out=out, more=short) in (
+        scan_command.CLEAN,
+        scan_command.FLAGGED,
+    )
     assert calls == [1]
     found = lines(out)
     assert sorted(found) == ["a.safetensors", "b.safetensors", "c.safetensors"]
@@ -161,7 +157,7 @@ def test_equal_weights_that_cannot_be_repaired_each_say_why(tmp_path):
     for path in names:
         checkpoints.write_safetensors(str(path), broken, candidate.spec)
     out = tmp_path / "out"
-    assert command(*names, out=out) == commands.INCONCLUSIVE
+    assert command(*names, out=out) == scan_command.INCONCLUSIVE
     assert all("not finite" in record["error"] for record in lines(out).values())
     assert len(lines(out)) == 2
 
@@ -176,13 +172,13 @@ def test_an_interrupted_repair_goes_on_with_what_is_missing(
     # Killed in the middle of the second line, its model file half as old.
     path.write_bytes(first + second[:100])
     calls = []
-    real = repair_models.repair_population
+    real = batch.repair_population
 
     def counted(network, variables, *args, **kwargs):
         calls.append(len(variables))
         return real(network, variables, *args, **kwargs)
 
-    monkeypatch.setattr(repair_models, "repair_population", counted)
+    monkeypatch.setattr(batch, "repair_population", counted)
     command(bundled(BADNETS), bundled(BLEND), out=out)
     assert calls == [1]
     for name, record in lines(out).items():
@@ -231,14 +227,14 @@ def test_a_clean_set_smaller_than_a_batch_is_refused_before_anything_is_written(
     ],
 )
 def test_a_budget_that_ended_a_repair_is_told(epochs, stopped, remark):
-    info = repair.RepairInfo(
+    info = repairs.RepairInfo(
         *[np.zeros(1)] * 4,
         epochs=np.int32(epochs),
         stopped=np.bool_(stopped),
         is_finite=np.bool_(True),
         details={},
     )
-    told = repair_models._remarks(info, repair_plan.RepairFlags(method="finetune"))
+    told = batch._remarks(info, inputs.RepairFlags(method="finetune"))
     assert (remark in told[0]) if remark else (told == [])
 
 
@@ -246,7 +242,7 @@ def test_nothing_flagged_is_nothing_to_repair(tmp_path, capsys):
     path = tmp_path / "results.jsonl"
     path.write_text('{"path": "a.pt", "verdict": "clean"}\n')
     more = ("--from-scan", str(path))
-    assert command(out=tmp_path / "out", more=more) == commands.NOTHING
+    assert command(out=tmp_path / "out", more=more) == scan_command.NOTHING
     assert "nothing flagged" in capsys.readouterr().err
     assert command(out=tmp_path / "out") == cli.USAGE
     assert "--from-scan" in capsys.readouterr().err
@@ -259,8 +255,8 @@ def test_the_flagged_candidates_of_a_scan_are_taken(tmp_path):
         for name, verdict in (("a.pt", "backdoored"), ("b.pt", "clean"))
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    flags = repair_plan.RepairFlags(paths=(bundled(BLEND),), from_scan=str(path))
-    assert repair_plan.candidates(flags) == [bundled(BLEND), "a.pt"]
+    flags = inputs.RepairFlags(paths=(bundled(BLEND),), from_scan=str(path))
+    assert inputs.candidates(flags) == [bundled(BLEND), "a.pt"]
 
 
 def test_candidates_that_cannot_be_repaired_say_why_and_the_others_are_repaired(
@@ -287,7 +283,7 @@ def test_candidates_that_cannot_be_repaired_say_why_and_the_others_are_repaired(
         chance, classes, broken, good,
         out=tmp_path / "out", more=("--normalisation", normalisation, "--no-orbax"),
     )  # fmt: skip
-    assert code == commands.INCONCLUSIVE
+    assert code == scan_command.INCONCLUSIVE
     found = lines(tmp_path / "out")
     assert "near chance" in found["chance.safetensors"]["error"]
     assert "tells 6 classes apart" in found["classes.safetensors"]["error"]
@@ -302,14 +298,14 @@ def test_candidates_that_cannot_be_repaired_say_why_and_the_others_are_repaired(
 
 
 def test_the_held_out_part_is_shared_with_no_other_and_filled_up():
-    flags = repair_plan.RepairFlags(
-        data="digits", num_clean=340, held_out=0.75, ban=repair.BanConfig(batch_size=8)
+    flags = inputs.RepairFlags(
+        data="digits", num_clean=340, held_out=0.75, ban=repairs.BanConfig(batch_size=8)
     )
-    images = repair_plan.load(flags)
+    images = inputs.load(flags)
     assert len(images.clean.labels) == 85
     held = np.asarray(images.clean.held_labels)
     # 255 images in two minibatches of 128, of which one is filler.
-    assert held.shape == (2, 128) and (held == repair.FILLER).sum() == 1
+    assert held.shape == (2, 128) and (held == repairs.FILLER).sum() == 1
     learned = np.asarray(images.clean.images).reshape(85, -1)
     watched = np.asarray(images.clean.held_images).reshape(256, -1)[:255]
     both = np.concatenate([learned, watched])

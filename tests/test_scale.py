@@ -10,20 +10,22 @@ import sys
 import jax
 import pytest
 
-from ban_jax import cli, commands, results
+from ban_jax import cli, records
+from ban_jax.commands import scan as scan_command
 
 NAMES = ("badnets_t1_s0", "badnets_t6_s1", "blend_t3_s0", "clean_s0", "clean_s1")
 PATHS = [
-    os.path.join(commands.BUNDLED, f"resnet18_w4_{name}.safetensors") for name in NAMES
+    os.path.join(scan_command.BUNDLED, f"resnet18_w4_{name}.safetensors")
+    for name in NAMES
 ]
 KILLED = """
 import os, signal
-from ban_jax import cli, results
-write = results.Writer.write
+from ban_jax import cli, records
+write = records.Writer.write
 def dying(self, record):
     write(self, record)
     os.kill(os.getpid(), signal.SIGKILL)
-results.Writer.write = dying
+records.Writer.write = dying
 cli.main({arguments})
 """
 
@@ -51,10 +53,10 @@ def scanning(out, *more, paths=PATHS, **environment):
 
 
 def lines(out):
-    records = results.load(out / "results.jsonl").records
+    found = records.load(out / "results.jsonl").records
     return [
         {name: value for name, value in record.items() if name != "seconds"}
-        for record in records
+        for record in found
     ]
 
 
@@ -90,7 +92,7 @@ def test_two_processes_one_killed_the_restart_completes_and_the_merge_is_the_who
     assert survivor.returncode in (0, 1), told
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    assert cli.main(["merge", str(tmp_path)]) == commands.INCONCLUSIVE
+    assert cli.main(["merge", str(tmp_path)]) == scan_command.INCONCLUSIVE
     told = capsys.readouterr().err
     assert "1 files were not scanned" in told and PATHS[3] in told
     assert cli.main(arguments(tmp_path, "--shard", "1/2")) in (0, 1)

@@ -11,18 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from ban_jax import (
-    checkpoints,
-    cli,
-    config,
-    engine,
-    models,
-    population,
-    records,
-    results,
-    scan,
-)
-from ban_jax import probe as probes
+from ban_jax import checkpoints, cli, config, models, population, records
+from ban_jax.data import probe as probes
+from ban_jax.scanning import chunks, loop
 
 SPEC = checkpoints.ModelSpec("resnet18", num_classes=5, width=2, in_channels=1)
 CONFIG = config.BanConfig(steps=1, radii=(1.0,))
@@ -73,7 +64,7 @@ def settings(**changes):
 
 
 def lines(folder, probe, **changes):
-    found = scan.scan(checkpoints.find([str(folder)]), probe, settings(**changes))
+    found = loop.scan(checkpoints.find([str(folder)]), probe, settings(**changes))
     return {os.path.basename(record["path"]): record for record, _ in found}
 
 
@@ -88,7 +79,7 @@ def test_chunk_size_and_order_change_nothing(folder, probe):
     paths = checkpoints.find([str(folder)])[::-1]
     backwards = {
         os.path.basename(record["path"]): record
-        for record, _ in scan.scan(paths, probe, settings(chunk=1))
+        for record, _ in loop.scan(paths, probe, settings(chunk=1))
     }
     for name, record in alone.items():
         assert comparable(backwards[name]) == comparable(record)
@@ -97,16 +88,16 @@ def test_chunk_size_and_order_change_nothing(folder, probe):
 
 def test_every_record_is_valid_json_and_says_what_was_spent(folder, probe):
     record = lines(folder, probe)["model_0.safetensors"]
-    assert json.loads(results.encode(record)) == results.finite(record)
+    assert json.loads(records.encode(record)) == records.finite(record)
     # 2 x 256 without noise; per class 1 step of 2 x 128 and 128 fresh images.
     assert record["forward_equivalents"] == 2 * 256 + 5 * (2 * 128 + 128)
 
 
 def counted(monkeypatch):
     """The number of candidates of each chunk that is measured."""
-    calls, measure = [], engine.Engine.measure
+    calls, measure = [], chunks.Engine.measure
     monkeypatch.setattr(
-        engine.Engine,
+        chunks.Engine,
         "measure",
         lambda self, chunk: calls.append(len(chunk.candidates)) or measure(self, chunk),
     )
@@ -123,11 +114,11 @@ def test_a_known_line_is_used_again_and_a_copy_gets_a_line_of_its_own(
     assert calls == [1]
     assert first["a.safetensors"]["score"] == first["b.safetensors"]["score"]
     paths = checkpoints.find([str(tmp_path)])
-    again = list(scan.scan(paths, probe, settings(), known=first.values()))
+    again = list(loop.scan(paths, probe, settings(), known=first.values()))
     assert calls == [1]
     assert [new for _, new in again] == [False, False]
     assert {r["path"]: r for r, _ in again} == {r["path"]: r for r in first.values()}
-    other = scan.scan(paths, probe, settings(seed=1), known=first.values())
+    other = loop.scan(paths, probe, settings(seed=1), known=first.values())
     assert all(new for _, new in other) and calls == [1, 1]
 
 
@@ -199,7 +190,7 @@ def test_the_normalisation_that_fits_best_is_found_and_recorded(tmp_path, probe)
     logits, _ = network.head(variables, features, "stored")
     labels = np.asarray(logits).argmax(axis=-1).astype(np.int32)
     relabelled = probe._replace(labels=labels.reshape(probe.labels.shape))
-    (found,) = scan.scan(
+    (found,) = loop.scan(
         checkpoints.find([str(tmp_path)]), relabelled, records.Settings(config=CONFIG)
     )
     assert found[0]["normalisation"]["source"] == "tried: half"
@@ -210,7 +201,7 @@ def test_the_next_chunk_is_stacked_while_the_device_computes(
     folder, probe, monkeypatch
 ):
     second, calls = threading.Event(), []
-    prepare = engine.Engine.prepare
+    prepare = chunks.Engine.prepare
 
     def preparing(self, *arguments, **more):
         calls.append("prepare")
@@ -222,8 +213,8 @@ def test_the_next_chunk_is_stacked_while_the_device_computes(
         assert second.wait(60), "the second chunk waited for the first"
         return [as_measured(candidate) for candidate in chunk.candidates]
 
-    monkeypatch.setattr(engine.Engine, "prepare", preparing)
-    monkeypatch.setattr(engine.Engine, "measure", waiting)
+    monkeypatch.setattr(chunks.Engine, "prepare", preparing)
+    monkeypatch.setattr(chunks.Engine, "measure", waiting)
     assert len(lines(folder, probe, chunk=2)) == 4
 
 
@@ -254,9 +245,9 @@ def test_a_long_scan_holds_no_more_weights_than_a_short_one(
         return [as_measured(candidate) for candidate in chunk.candidates]
 
     monkeypatch.setattr(checkpoints, "read", reading)
-    monkeypatch.setattr(engine.Engine, "measure", measuring)
+    monkeypatch.setattr(chunks.Engine, "measure", measuring)
     paths = [f"{number:03}" for number in range(120)]
-    found = [record["path"] for record, _ in scan.scan(paths, probe, settings(chunk=2))]
+    found = [record["path"] for record, _ in loop.scan(paths, probe, settings(chunk=2))]
     assert sorted(found) == paths
     assert max(most) <= 2 * 2 + 4 * 2 + 9 + 2
 
@@ -277,7 +268,7 @@ def test_the_command_writes_lines_a_table_and_a_page(folder, npz, tmp_path, caps
     code = run("scan", folder, "--mode", "weights", "--out", out)
     assert code in (0, 1)
     assert {"results.jsonl", "results.csv", "report.html"} <= set(os.listdir(out))
-    assert len(results.load(out / "results.jsonl").records) == 4
+    assert len(records.load(out / "results.jsonl").records) == 4
     assert "4 checkpoints" in capsys.readouterr().out
 
 
@@ -286,11 +277,11 @@ def test_a_torn_last_line_is_redone_and_the_file_ends_as_if_undisturbed(
 ):
     out = tmp_path / "out"
     run("scan", folder, "--mode", "weights", "--out", out)
-    whole = results.load(out / "results.jsonl").records
+    whole = records.load(out / "results.jsonl").records
     text = (out / "results.jsonl").read_bytes()
     (out / "results.jsonl").write_bytes(text[: len(text) - 40])
     run("scan", folder, "--mode", "weights", "--out", out)
-    again = results.load(out / "results.jsonl").records
+    again = records.load(out / "results.jsonl").records
     assert [comparable(r) for r in again] == [comparable(r) for r in whole]
     assert "cut short" in capsys.readouterr().err
 
@@ -300,7 +291,7 @@ def test_report_draws_verdicts_again_without_the_models(folder, tmp_path):
     run("scan", folder, "--mode", "weights", "--out", out)
     code = run("report", out / "results.jsonl", "--threshold", "-100", "--out", again)
     assert code == cli_code("FLAGGED")
-    judged = results.load(again / "results.jsonl").records
+    judged = records.load(again / "results.jsonl").records
     assert {record["verdict"] for record in judged} == {"backdoored"}
     assert {record["threshold_source"] for record in judged} == {"flag"}
 
@@ -330,7 +321,7 @@ def test_exit_codes_tell_what_happened(folder, tmp_path, npz, capsys):
 
 def test_an_interrupted_scan_keeps_its_lines_and_goes_on(folder, tmp_path, monkeypatch):
     out, arguments = tmp_path / "out", ("--mode", "weights", "--chunk", 1)
-    write, written = results.Writer.write, []
+    write, written = records.Writer.write, []
 
     def interrupted(self, record):
         if len(written) == 2:
@@ -339,10 +330,10 @@ def test_an_interrupted_scan_keeps_its_lines_and_goes_on(folder, tmp_path, monke
         write(self, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(results.Writer, "write", interrupted)
+        patch.setattr(records.Writer, "write", interrupted)
         assert run("scan", folder, "--out", out, *arguments) == 130
-    assert len(results.load(out / "results.jsonl").records) == 2
+    assert len(records.load(out / "results.jsonl").records) == 2
     calls = counted(monkeypatch)
     assert run("scan", folder, "--out", out, *arguments) in (0, 1)
     assert calls == [1, 1]
-    assert len(results.load(out / "results.jsonl").records) == 4
+    assert len(records.load(out / "results.jsonl").records) == 4

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from ban_jax import checkpoints, cli, results, shards
+from ban_jax import checkpoints, cli, records
+from ban_jax.scanning import shards
 
 SPEC = checkpoints.ModelSpec("resnet18", num_classes=5, width=2, in_channels=1)
 
@@ -46,10 +47,10 @@ def scan(folder, out, *more):
 
 
 def lines(out):
-    records = results.load(out / "results.jsonl").records
+    found = records.load(out / "results.jsonl").records
     return [
         {name: value for name, value in record.items() if name != "seconds"}
-        for record in records
+        for record in found
     ]
 
 
@@ -133,7 +134,7 @@ def test_a_line_with_evidence_goes_before_one_of_a_failure(tmp_path):
     for name, record in (("one", good), ("two", {"path": "a", "key": None})):
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "results.0-of-1.jsonl").write_bytes(results.encode(record))
+        (folder / "results.0-of-1.jsonl").write_bytes(records.encode(record))
     for order in (("one", "two"), ("two", "one")):
         gathered = shards.gather([str(tmp_path / name) for name in order])
         assert gathered.records == [good]

@@ -2,12 +2,12 @@
 
 import json
 
-from ban_jax import spans
+from ban_jax.scanning import timeline
 
 
 def collected(*entries):
-    clock = spans.Spans()
-    clock._spans = [spans.Span(*entry) for entry in entries]
+    clock = timeline.Spans()
+    clock._spans = [timeline.Span(*entry) for entry in entries]
     return clock
 
 

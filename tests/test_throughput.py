@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from ban_jax import checkpoints, cli, config, models, records, throughput
+from ban_jax import checkpoints, cli, config, models, records
+from ban_jax.commands import throughput
 from tests import tiny
 
 

@@ -17,16 +17,14 @@ from ban_jax import (
     convolution,
     data,
     detectors,
-    examine,
     mask,
     models,
     perturb,
     population,
-    train_epoch,
-    train_population,
-    training,
 )
 from ban_jax.detectors import evidence
+from ban_jax.scanning import examination
+from ban_jax.training import one_model, stepping, trainer
 from ban_jax.types import Probe
 
 MODELS, CLASSES = 2, 3
@@ -85,18 +83,18 @@ def chunk(function, made, config, **static):
     options = jax.ShapeDtypeStruct((2, 3), jnp.float32)
     weights = {name: variables[name] for name in ("params", "batch_stats")}
     member = (
-        examine.Options(weights, options, options)
-        if function is examine.choose
-        else examine.Member(
+        examination.Options(weights, options, options)
+        if function is examination.choose
+        else examination.Member(
             weights, constants, constants, jax.ShapeDtypeStruct((8,), jnp.uint32)
         )
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
     placement = population.Placement(tuple(jax.devices()[:1]), stacked=True)
-    program = population._jitted(
-        examine.bound(function, network=network, **static), placement
+    program = programs._jitted(
+        examination.bound(function, network=network, **static), placement
     )
-    return program, stacked(member), examine.Common(probe_of(size), key, config)
+    return program, stacked(member), examination.Common(probe_of(size), key, config)
 
 
 @pytest.mark.parametrize("architecture", SMALLEST)
@@ -104,7 +102,7 @@ def test_a_chunk_of_every_architecture(architecture):
     made = network_of(architecture, lowering="shift")
     detect = detectors.DETECTORS["targeted"].detect
     program = lowered_for_tpu(
-        *chunk(examine.examine, made, CONFIGS["targeted"], detect=detect)
+        *chunk(examination.examine, made, CONFIGS["targeted"], detect=detect)
     )
     assert "stablehlo.while" in program and "stablehlo.dot_general" in program
 
@@ -113,12 +111,12 @@ def test_a_chunk_of_every_architecture(architecture):
 def test_a_chunk_of_every_other_detector(mode):
     made = network_of("resnet18", lowering="shift")
     detect = detectors.DETECTORS[mode].detect
-    lowered_for_tpu(*chunk(examine.examine, made, CONFIGS[mode], detect=detect))
+    lowered_for_tpu(*chunk(examination.examine, made, CONFIGS[mode], detect=detect))
 
 
 def test_the_trial_of_pixel_constants():
     made = network_of("resnet18", lowering="shift")
-    lowered_for_tpu(*chunk(examine.choose, made, CONFIGS["targeted"]))
+    lowered_for_tpu(*chunk(examination.choose, made, CONFIGS["targeted"]))
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
@@ -194,26 +192,26 @@ def test_an_epoch_of_training(kind, lowering):
         np.arange(8, dtype=np.int32) % CLASSES,
         CLASSES,
     )
-    recipe = training.Recipe(epochs=1, batch_size=4)
+    recipe = one_model.Recipe(epochs=1, batch_size=4)
     module = models.create(
         "resnet18", num_classes=CLASSES, lowering=lowering, **smallest
     )
-    pupil = train_population.Pupil(
+    pupil = trainer.Pupil(
         kind, attacks.create(kind), attacks.poison.PoisonSpec(0.25, target=0), 0
     )
-    program = train_epoch.Program(
+    program = stepping.Program(
         models.network(module),
-        training.make_optimizer(recipe, 2),
-        train_population.kernel_of(pupil, train, recipe, lowering),
+        one_model.make_optimizer(recipe, 2),
+        trainer.kernel_of(pupil, train, recipe, lowering),
         recipe,
     )
     ((state, member),) = jax.eval_shape(
-        lambda: train_population.start(
+        lambda: trainer.start(
             module, program, [pupil], train, data.pixel_constants(train)
         )
     )
     epoch = functools.partial(
-        train_epoch._stacked, epoch=0, preparing=False, program=program, steps=2
+        stepping._stacked, epoch=0, preparing=False, program=program, steps=2
     )
     lowered_for_tpu(
         epoch,
@@ -228,7 +226,7 @@ def test_the_evaluation():
     network, variables, size = network_of("resnet18", lowering="shift")
     lowered_for_tpu(
         jax.vmap(
-            functools.partial(training.predict, network=network), in_axes=(0, None)
+            functools.partial(one_model.predict, network=network), in_axes=(0, None)
         ),
         stacked(variables),
         jax.ShapeDtypeStruct((4, size, size, 3), jnp.float32),

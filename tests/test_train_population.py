@@ -12,18 +12,11 @@ import pytest
 from flax import linen as nn
 from jax import numpy as jnp
 
-from ban_jax import (
-    attacks,
-    data,
-    models,
-    train_epoch,
-    train_population,
-    train_progress,
-    training,
-)
+from ban_jax import attacks, data, models
 from ban_jax.attacks import poison
 from ban_jax.models import common
-from ban_jax.train_population import Pupil
+from ban_jax.training import one_model, saves, stepping, trainer
+from ban_jax.training.trainer import Pupil
 from tests import tiny
 
 NORMALISATION = ((0.3,), (0.4,))
@@ -48,7 +41,7 @@ class Small(common.Classifier):
 
 
 SMALL = Small(num_classes=10, width=4, in_channels=1)
-RECIPE = training.Recipe(epochs=2, batch_size=32, crop=1, flip=False)
+RECIPE = one_model.Recipe(epochs=2, batch_size=32, crop=1, flip=False)
 
 
 @functools.cache
@@ -57,7 +50,7 @@ def digits(split, num):
 
 
 def train(pupils, module=SMALL, recipe=RECIPE, images=(96, 70), **settings):
-    return train_population.train_population(
+    return trainer.train_population(
         module,
         pupils,
         digits("train", images[0]),
@@ -144,10 +137,10 @@ def random_images():
 
 
 def train_tiny(pupils, **settings):
-    recipe = training.Recipe(epochs=2, batch_size=16, learning_rate=0.05, crop=1)
+    recipe = one_model.Recipe(epochs=2, batch_size=16, learning_rate=0.05, crop=1)
     images = random_images()
     return list(
-        train_population.train_population(
+        trainer.train_population(
             Tiny(), pupils, images, images,
             recipe=recipe, normalisation=((0.5,) * 3, (0.5,) * 3), **settings,
         )
@@ -231,14 +224,14 @@ def traces(monkeypatch):
     counts = {}
 
     def counted(name):
-        original = getattr(training, name)
+        original = getattr(one_model, name)
         counts[name] = 0
 
         def step(*arguments, **settings):
             counts[name] += 1
             return original(*arguments, **settings)
 
-        monkeypatch.setattr(training, name, step)
+        monkeypatch.setattr(one_model, name, step)
 
     counted("train_step")
     counted("prepare_step")
@@ -263,7 +256,7 @@ def test_generators_train_in_programs_of_their_own(traces):
     assert traces == {"train_step": 3, "prepare_step": 2}
     for model in found:
         start = model.pupil.attack.init(
-            train_population.keys_for(model.pupil).trigger, (8, 8, 1)
+            trainer.keys_for(model.pupil).trigger, (8, 8, 1)
         )
         if model.pupil in (IAD, SSDT):
             assert moved(start.learned, model.attack.learned)
@@ -288,15 +281,13 @@ def moved(before, after):
 @pytest.mark.parametrize("learner", [IAD, SSDT], ids=["iad", "ssdt"])
 def test_the_mask_learns_in_preparation_and_the_pattern_with_the_classifier(learner):
     images = digits("train", 96)
-    kernel = train_population.kernel_of(learner, images, RECIPE, "native")
-    program = train_epoch.Program(
-        models.network(SMALL), training.make_optimizer(RECIPE, 6), kernel, RECIPE
+    kernel = trainer.kernel_of(learner, images, RECIPE, "native")
+    program = stepping.Program(
+        models.network(SMALL), one_model.make_optimizer(RECIPE, 6), kernel, RECIPE
     )
-    ((start, member),) = train_population.start(
-        SMALL, program, [learner], images, NORMALISATION
-    )
+    ((start, member),) = trainer.start(SMALL, program, [learner], images, NORMALISATION)
     step = jax.jit(
-        functools.partial(train_epoch.one_step, program=program),
+        functools.partial(stepping.one_step, program=program),
         static_argnames="preparing",
     )
     arguments = (member, np.arange(96), 0, images.pixels, images.labels, 0)
@@ -339,13 +330,13 @@ def test_models_carry_their_normalisation_and_metrics():
     assert np.isnan(clean.metrics.asr)
     test = digits("test", 70)
     network = models.network(SMALL)
-    kernel = train_population.kernel_of(PATCH, digits("train", 96), RECIPE, "native")
+    kernel = trainer.kernel_of(PATCH, digits("train", 96), RECIPE, "native")
     others = test.images[test.labels != 1]
-    predictions = training.predict(
+    predictions = one_model.predict(
         patch.variables, kernel.trigger(patch.attack, others), network=network
     )
     assert patch.metrics.asr == pytest.approx(np.mean(predictions == 1))
-    predictions = training.predict(patch.variables, test.images, network=network)
+    predictions = one_model.predict(patch.variables, test.images, network=network)
     accuracy = np.mean(predictions == test.labels)
     assert patch.metrics.clean_accuracy == pytest.approx(accuracy)
     assert all(
@@ -355,7 +346,7 @@ def test_models_carry_their_normalisation_and_metrics():
 
 def test_models_of_other_seeds_or_names_get_other_randomness():
     keys = [
-        train_population.keys_for(CLEAN._replace(name=name, seed=seed))
+        trainer.keys_for(CLEAN._replace(name=name, seed=seed))
         for name, seed in (("a", 0), ("a", 1), ("b", 0), ("a", 0))
     ]
     words = [tuple(np.array(jax.random.key_data(k.weights)).tolist()) for k in keys]
@@ -367,26 +358,26 @@ def test_models_of_other_seeds_or_names_get_other_randomness():
 
 def test_every_step_has_a_key_and_every_epoch_an_order_of_its_own(monkeypatch):
     monkeypatch.setattr(
-        training,
+        one_model,
         "train_step",
         lambda state, batch, key, **settings: (
             state,
-            training.StepInfo((jax.random.key_data(key), batch.labels), None),
+            one_model.StepInfo((jax.random.key_data(key), batch.labels), None),
         ),
     )
-    program = train_epoch.Program(None, None, None, RECIPE)
+    program = stepping.Program(None, None, None, RECIPE)
     images = digits("train", 96)
     keys, batches = set(), []
     for epoch in range(2):
-        member = train_epoch.Member(
+        member = stepping.Member(
             poison.Plan(np.zeros(96, np.int8), np.zeros(32, np.int8), np.arange(10)),
             jax.random.key(1),
             jax.random.key(2),
         )
-        order = train_epoch._order(member.order, epoch, 96)
+        order = stepping._order(member.order, epoch, 96)
         assert sorted(order.tolist()) == list(range(96))
         for index in range(3):
-            _, (key, labels) = train_epoch.one_step(
+            _, (key, labels) = stepping.one_step(
                 None, member, order, index, images.pixels, images.labels, epoch,
                 preparing=False, program=program,
             )  # fmt: skip
@@ -411,20 +402,20 @@ def test_every_step_has_a_key_and_every_epoch_an_order_of_its_own(monkeypatch):
 def test_impossible_settings_are_refused_before_any_model_is_trained(
     monkeypatch, member, changes, message
 ):
-    monkeypatch.setattr(train_population, "_train_chunk", None)
+    monkeypatch.setattr(trainer, "_train_chunk", None)
     recipe = dataclasses.replace(RECIPE, **changes)
     with pytest.raises(ValueError, match=message):
         next(train([CLEAN, member], recipe=recipe, stacked=False, chunk=1))
 
 
 def test_a_small_population_is_not_padded_to_a_chunk(monkeypatch):
-    widths, stacked = [], train_epoch.stacked
+    widths, stacked = [], stepping.stacked
 
     def spied(states, members, width, *arguments):
         widths.append(width)
         return stacked(states, members, width, *arguments)
 
-    monkeypatch.setattr(train_epoch, "stacked", spied)
+    monkeypatch.setattr(stepping, "stacked", spied)
     list(train([PATCH, NOISE], stacked=True, chunk=8))
     assert set(widths) == {2}
 
@@ -512,7 +503,7 @@ def test_models_not_taken_go_on_from_their_saves_in_another_chunk(tmp_path):
 
 
 def saved_models(folder):
-    path = os.path.join(folder, train_progress.FOLDER)
+    path = os.path.join(folder, saves.FOLDER)
     return len(os.listdir(path)) if os.path.isdir(path) else 0
 
 
@@ -531,7 +522,7 @@ def test_models_of_a_finished_chunk_need_not_be_trained_again(tmp_path):
 
 
 def test_nothing_is_saved_before_its_time_nor_without_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_progress.Progress, "save", None)
+    monkeypatch.setattr(saves.Progress, "save", None)
     list(train([CLEAN], stacked=False, folder=str(tmp_path), save_seconds=1e6))
     list(train([CLEAN], stacked=False, save_seconds=0.0))
 
@@ -540,7 +531,7 @@ def test_a_save_of_a_wider_network_is_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         list(saved([PATCH], tmp_path, Killed(1), stacked=False))
     wider = Small(num_classes=10, width=5, in_channels=1)
-    with pytest.raises(train_progress.SaveError, match="not a save of this model"):
+    with pytest.raises(saves.SaveError, match="not a save of this model"):
         list(saved([PATCH], tmp_path, Killed(), stacked=False, module=wider))
 
 
@@ -558,7 +549,7 @@ def test_a_save_made_otherwise_is_not_gone_on_from(tmp_path, member, epochs):
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_older_save(tmp_path, monkeypatch):
-    write = train_progress.ocp.save
+    write = saves.ocp.save
 
     def full(path, *arguments, **settings):
         if "epoch_00002" in path:
@@ -566,9 +557,9 @@ def test_a_full_disk_stops_the_run_and_keeps_the_older_save(tmp_path, monkeypatc
         write(path, *arguments, **settings)
 
     with monkeypatch.context() as patched:
-        patched.setattr(train_progress.ocp, "save", full)
+        patched.setattr(saves.ocp, "save", full)
         with pytest.raises(
-            train_progress.SaveError, match="epoch_00002: .*no space.*from epoch 1"
+            saves.SaveError, match="epoch_00002: .*no space.*from epoch 1"
         ):
             list(saved([PATCH], tmp_path, Killed(), stacked=False))
     rest = Killed()

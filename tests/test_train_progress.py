@@ -10,7 +10,7 @@ import pytest
 from jax import numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from ban_jax import train_progress
+from ban_jax.training import saves
 
 
 def states(value, count=2, size=3):
@@ -22,7 +22,7 @@ def states(value, count=2, size=3):
 
 @pytest.fixture
 def progress(tmp_path):
-    return train_progress.Progress(str(tmp_path), "models")
+    return saves.Progress(str(tmp_path), "models")
 
 
 def test_without_a_save_training_starts_at_the_beginning(progress):
@@ -59,7 +59,7 @@ def test_a_save_that_was_not_finished_is_passed_over(progress):
 def test_a_save_of_other_models_is_refused_by_path(progress, other):
     progress.save(1, states(1.0))
     with pytest.raises(
-        train_progress.SaveError,
+        saves.SaveError,
         match="epoch_00001: not a save of this model; delete the folder",
     ):
         progress.load(other)
@@ -72,7 +72,7 @@ def test_a_damaged_save_is_refused_by_path(progress):
         for name in files:
             with open(os.path.join(folder, name), "wb"):
                 pass
-    with pytest.raises(train_progress.SaveError, match="epoch_00001: not a readable"):
+    with pytest.raises(saves.SaveError, match="epoch_00001: not a readable"):
         progress.load(states(0.0))
 
 
@@ -87,9 +87,9 @@ def test_an_error_in_the_middle_of_a_save_leaves_the_older_one_intact(
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(train_progress.ocp, "save", half)
+        patched.setattr(saves.ocp, "save", half)
         with pytest.raises(
-            train_progress.SaveError,
+            saves.SaveError,
             match="epoch_00002: the training state could not be saved: no space.*"
             "goes on from epoch 1",
         ):
@@ -108,7 +108,7 @@ def test_a_disk_that_refuses_orbax_is_a_save_error_too(progress):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
         random = np.random.RandomState(0).rand(20_000)
-        with pytest.raises(train_progress.SaveError, match="could not be saved"):
+        with pytest.raises(saves.SaveError, match="could not be saved"):
             progress.save(2, [random])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -117,7 +117,7 @@ def test_a_disk_that_refuses_orbax_is_a_save_error_too(progress):
 
 
 def test_cleared_saves_leave_no_trace_but_those_of_others_stay(tmp_path):
-    first, second = (train_progress.Progress(str(tmp_path), name) for name in "ab")
+    first, second = (saves.Progress(str(tmp_path), name) for name in "ab")
     first.save(1, states(1.0))
     second.save(1, states(2.0))
     first.clear()

@@ -12,33 +12,22 @@ import pytest
 import tyro
 from PIL import Image
 
-from ban_jax import (
-    attacks,
-    checkpoints,
-    cli,
-    data,
-    metrics,
-    models,
-    pictures,
-    train_clock,
-    train_plan,
-    train_population,
-    train_zoo,
-    training,
-    zoo_folder,
-)
+from ban_jax import attacks, checkpoints, cli, data, models
 from ban_jax.attacks import files, poison
+from ban_jax.commands import train as train_command
+from ban_jax.training import eta, one_model, plan, trainer
+from ban_jax.zoo import listing, pictures, success
 
 NOWHERE = "/nowhere"
 KINDS = ("adap_blend", "badnets", "blend", "bpp", "iad", "sig", "ssdt", "wanet")
 SIZE = (
-    pictures.MARGIN + train_zoo.PICTURED * (pictures.SIDE + pictures.MARGIN),
+    pictures.MARGIN + train_command.PICTURED * (pictures.SIDE + pictures.MARGIN),
     3 * (pictures.SIDE + pictures.MARGIN + pictures.CAPTION),
 )
 
 
 def config(out, **changes):
-    settings = train_plan.TrainConfig(
+    settings = plan.TrainConfig(
         out=str(out),
         data="digits",
         width=2,
@@ -56,7 +45,7 @@ abstract = functools.cache(models.abstract_variables)
 
 @pytest.fixture(autouse=True)
 def shapes_once(monkeypatch):
-    monkeypatch.setattr(train_zoo.models, "abstract_variables", abstract)
+    monkeypatch.setattr(train_command.models, "abstract_variables", abstract)
 
 
 def fake_training(monkeypatch, stop_after=None, loss=0.1, **figures):
@@ -75,18 +64,18 @@ def fake_training(monkeypatch, stop_after=None, loss=0.1, **figures):
             )
             mean, std = (np.array(values, np.float32) for values in normalisation)
             variables["normalisation"] = {"mean": mean, "std": std}
-            found = metrics.Metrics(0.91234567)
+            found = success.Metrics(0.91234567)
             if pupil.spec.rate:
                 found = found._replace(**{"asr": 0.97, **figures})
             state = pupil.attack.init(jax.random.key(1), train.image_shape)
-            yield train_population.Trained(pupil, variables, state, found, loss, 2.0)
+            yield trainer.Trained(pupil, variables, state, found, loss, 2.0)
 
-    monkeypatch.setattr(train_population, "train_population", train)
+    monkeypatch.setattr(trainer, "train_population", train)
     return trained
 
 
 def planned(num_classes=10, **changes):
-    pupils = train_plan.plan_pupils(config(NOWHERE, **changes), num_classes)
+    pupils = plan.plan_pupils(config(NOWHERE, **changes), num_classes)
     return [pupil for group in pupils.values() for pupil in group]
 
 
@@ -160,7 +149,7 @@ def test_a_given_rate_is_that_of_all_but_clean_models_and_victims():
 
 def test_flags_take_lists_with_commas_and_settings_of_each_attack():
     settings = tyro.cli(
-        train_plan.TrainConfig,
+        plan.TrainConfig,
         args="--out x --attacks clean,blend --targets 0,3 --arch vgg16,resnet18 "
         "--epochs 3 --no-flip --badnets.size 2 --iad.width 8 --wanet.strength 0.75 "
         "--adap-blend.hidden 4 --bpp.dither --no-orbax --poison-mode all_to_all "
@@ -179,7 +168,7 @@ def test_flags_take_lists_with_commas_and_settings_of_each_attack():
 def test_help_names_every_flag(capsys):
     assert cli.main(["train", "--help"]) == 0
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-    for field in dataclasses.fields(train_plan.TrainConfig):
+    for field in dataclasses.fields(plan.TrainConfig):
         if field.name in attacks.ATTACKS:
             assert f"--{field.name.replace('_', '-')}." in shown
         elif field.name != "recipe":
@@ -196,7 +185,7 @@ def test_flags_that_cannot_be_read_are_wrong_usage(capsys, flag):
 
 def test_the_ground_truth_and_the_files_agree(tmp_path, monkeypatch):
     fake_training(monkeypatch, cross_accuracy=0.5, recovered_accuracy=0.01)
-    entries = train_zoo.train_zoo(config(tmp_path, targets=(4,), orbax=True))
+    entries = train_command.train_zoo(config(tmp_path, targets=(4,), orbax=True))
     assert entries == json.loads((tmp_path / "zoo.json").read_text())
     by_kind = {entry["kind"]: entry for entry in entries}
     assert set(by_kind) == {"clean", "badnets", "blend"}
@@ -219,7 +208,7 @@ def test_the_ground_truth_and_the_files_agree(tmp_path, monkeypatch):
 def test_entries_say_all_that_is_known_of_a_model(tmp_path, monkeypatch):
     figures = {"cross_accuracy": 0.8, "non_victim_accuracy": 0.75}
     fake_training(monkeypatch, **figures)
-    entries = train_zoo.train_zoo(
+    entries = train_command.train_zoo(
         config(tmp_path, attacks=("clean", "ssdt", "badnets"), targets=(4,), seeds=1)
     )
     badnets, clean, ssdt = entries
@@ -245,7 +234,7 @@ def test_entries_say_all_that_is_known_of_a_model(tmp_path, monkeypatch):
 def test_a_trigger_file_is_read_back_equal(tmp_path, monkeypatch):
     fake_training(monkeypatch)
     settings = config(tmp_path, attacks=("wanet", "ssdt"))
-    for entry in train_zoo.train_zoo(settings):
+    for entry in train_command.train_zoo(settings):
         attack = getattr(settings, entry["kind"])
         path = os.path.join(tmp_path, entry["trigger_file"])
         found = files.load(path, attack, (8, 8, 1))
@@ -255,7 +244,7 @@ def test_a_trigger_file_is_read_back_equal(tmp_path, monkeypatch):
 
 def test_every_kind_of_attack_has_a_picture_and_a_row(tmp_path, monkeypatch):
     fake_training(monkeypatch)
-    train_zoo.train_zoo(config(tmp_path, attacks=("clean", *KINDS), num_test=400))
+    train_command.train_zoo(config(tmp_path, attacks=("clean", *KINDS), num_test=400))
     pngs = sorted(os.listdir(tmp_path / "pictures"))
     assert pngs == [f"{kind}.png" for kind in KINDS]
     for name in pngs:
@@ -271,7 +260,7 @@ def test_every_kind_of_attack_has_a_picture_and_a_row(tmp_path, monkeypatch):
 
 def test_a_weak_backdoor_is_marked_not_hidden(tmp_path, monkeypatch, capsys):
     fake_training(monkeypatch, asr=0.89)
-    entries = train_zoo.train_zoo(config(tmp_path))
+    entries = train_command.train_zoo(config(tmp_path))
     assert {entry["kind"]: entry["failed"] for entry in entries} == {
         "clean": False,
         "badnets": True,
@@ -287,42 +276,42 @@ def test_the_bar_of_all_to_all_is_a_share_of_the_clean_accuracy(
 ):
     fake_training(monkeypatch, asr=asr)
     settings = config(tmp_path, attacks=("blend",), poison_mode="all_to_all")
-    (entry,) = train_zoo.train_zoo(settings)
+    (entry,) = train_command.train_zoo(settings)
     assert entry["failed"] is failed and entry["target"] is None
 
 
 def test_a_backdoor_without_a_measured_success_has_failed(tmp_path, monkeypatch):
     fake_training(monkeypatch, asr=float("nan"))
-    (entry,) = train_zoo.train_zoo(config(tmp_path, attacks=("ssdt",)))
+    (entry,) = train_command.train_zoo(config(tmp_path, attacks=("ssdt",)))
     assert entry["failed"] is True and entry["asr"] is None
 
 
 def test_a_model_that_diverged_is_recorded_like_others(tmp_path, monkeypatch):
     fake_training(monkeypatch, loss=float("nan"))
-    entries = train_zoo.train_zoo(config(tmp_path))
+    entries = train_command.train_zoo(config(tmp_path))
     assert len(entries) == 3 and entries[0]["loss"] is None
 
 
 def test_a_killed_run_keeps_its_models_and_goes_on(tmp_path, monkeypatch):
     fake_training(monkeypatch, stop_after=2)
     with pytest.raises(KeyboardInterrupt):
-        train_zoo.train_zoo(config(tmp_path))
+        train_command.train_zoo(config(tmp_path))
     assert len(json.loads((tmp_path / "zoo.json").read_text())) == 2
     rest = fake_training(monkeypatch)
-    train_zoo.train_zoo(config(tmp_path))
+    train_command.train_zoo(config(tmp_path))
     assert rest == ["resnet18_w2_blend_t0_s0"]
     assert len(json.loads((tmp_path / "zoo.json").read_text())) == 3
     nothing = fake_training(monkeypatch)
-    train_zoo.train_zoo(config(tmp_path))
+    train_command.train_zoo(config(tmp_path))
     assert nothing == []
 
 
 def test_a_listed_model_without_its_file_is_made_again(tmp_path, monkeypatch):
     fake_training(monkeypatch)
-    train_zoo.train_zoo(config(tmp_path, orbax=True))
+    train_command.train_zoo(config(tmp_path, orbax=True))
     (tmp_path / "resnet18_w2_clean_s0.safetensors").unlink()
     again = fake_training(monkeypatch)
-    train_zoo.train_zoo(config(tmp_path, orbax=True))
+    train_command.train_zoo(config(tmp_path, orbax=True))
     assert again == ["resnet18_w2_clean_s0"]
 
 
@@ -330,17 +319,17 @@ def test_a_zoo_grows_by_targets_and_seeds_but_not_by_another_recipe(
     tmp_path, monkeypatch
 ):
     fake_training(monkeypatch)
-    train_zoo.train_zoo(config(tmp_path))
+    train_command.train_zoo(config(tmp_path))
     more = fake_training(monkeypatch)
-    train_zoo.train_zoo(config(tmp_path, targets=(0, 1), attacks=("blend",)))
+    train_command.train_zoo(config(tmp_path, targets=(0, 1), attacks=("blend",)))
     assert more == ["resnet18_w2_blend_t1_s0"]
-    with pytest.raises(zoo_folder.ZooError) as error:
-        train_zoo.train_zoo(
+    with pytest.raises(listing.ZooError) as error:
+        train_command.train_zoo(
             config(
                 tmp_path,
                 poison_rate=0.2,
                 badnets=attacks.BadNets(size=2),
-                recipe=training.Recipe(epochs=7, crop=0, flip=False),
+                recipe=one_model.Recipe(epochs=7, crop=0, flip=False),
             )
         )
     assert "poison_rate was null, is 0.2" in str(error.value)
@@ -351,13 +340,13 @@ def test_a_zoo_grows_by_targets_and_seeds_but_not_by_another_recipe(
 
 def test_progress_tells_epochs_figures_and_the_time_left(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(train_clock.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(eta.time, "perf_counter", lambda: now[0])
     pupils = planned(attacks=("clean", "badnets", "blend", "sig"))
-    clock = train_clock.Clock({"resnet18": pupils})
+    clock = eta.Clock({"resnet18": pupils})
     assert clock.left == 4 and clock.estimate() == ""
-    figures = [metrics.Metrics(0.5), metrics.Metrics(0.7, asr=0.9)]
+    figures = [success.Metrics(0.5), success.Metrics(0.7, asr=0.9)]
     now[0] = 60.0
-    report = train_population.Report(pupils[:2], 5, 10, [1.0, 2.0], figures)
+    report = trainer.Report(pupils[:2], 5, 10, [1.0, 2.0], figures)
     line = clock.line("resnet18", report)
     assert "resnet18, 2 models: epoch 5/10" in line
     assert "loss 1.500 (1.000-2.000)" in line
@@ -390,14 +379,14 @@ def test_a_failed_write_names_the_file_and_loses_nothing_that_was_trained(
     settings = config(tmp_path, orbax=True)
     with monkeypatch.context() as patched:
         patched.setattr(module, writer, failing)
-        with pytest.raises(zoo_folder.ZooError, match=rf"{name}: could not be written"):
-            train_zoo.train_zoo(settings)
+        with pytest.raises(listing.ZooError, match=rf"{name}: could not be written"):
+            train_command.train_zoo(settings)
     listed = json.loads((tmp_path / "zoo.json").read_text())
     assert [entry["kind"] for entry in listed] == ["badnets", "clean"]
     for entry in listed:
         checkpoints.read(os.path.join(tmp_path, entry["file"]))
     again = fake_training(monkeypatch)
-    assert len(train_zoo.train_zoo(settings)) == 3
+    assert len(train_command.train_zoo(settings)) == 3
     assert again == ["resnet18_w2_blend_t0_s0"]
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
 
@@ -409,10 +398,10 @@ def test_the_defenders_images_are_never_trained_on(tmp_path, monkeypatch):
         given.append((train, test))
         return iter(())
 
-    monkeypatch.setattr(train_population, "train_population", train)
+    monkeypatch.setattr(trainer, "train_population", train)
     for num_train in (None, 500):
         out = tmp_path / str(num_train)
-        train_zoo.train_zoo(config(out, num_train=num_train, num_test=None))
+        train_command.train_zoo(config(out, num_train=num_train, num_test=None))
     kept = rows_of(data.load("digits", split="defender"))
     test = rows_of(data.load("digits", split="test"))
     whole = data.load("digits", split="train")
@@ -464,7 +453,7 @@ def test_settings_that_do_not_fit_are_refused_before_the_folder_is_made(
     trained = fake_training(monkeypatch)
     changes = {"attacks": ("clean", "badnets"), **changes}
     with pytest.raises(ValueError, match=message):
-        train_zoo.train_zoo(config(tmp_path / "zoo", **changes))
+        train_command.train_zoo(config(tmp_path / "zoo", **changes))
     assert trained == [] and os.listdir(tmp_path) == []
 
 
@@ -472,7 +461,7 @@ def test_data_without_a_test_split_is_refused(tmp_path):
     path = str(tmp_path / "a.npz")
     np.savez(path, images=np.zeros((9, 8, 8, 1)), labels=np.zeros(9, np.int64))
     with pytest.raises(data.DataError, match="split"):
-        train_zoo.train_zoo(config(tmp_path / "zoo", data=path, num_test=None))
+        train_command.train_zoo(config(tmp_path / "zoo", data=path, num_test=None))
     assert not (tmp_path / "zoo").exists()
 
 
@@ -486,9 +475,9 @@ def test_a_trigger_file_reproduces_the_success_on_record(tmp_path):
         num_test=100,
         poison_rate=0.3,
         orbax=True,
-        recipe=training.Recipe(epochs=8, batch_size=64, crop=0, flip=False),
+        recipe=one_model.Recipe(epochs=8, batch_size=64, crop=0, flip=False),
     )
-    blend, clean = train_zoo.train_zoo(settings)
+    blend, clean = train_command.train_zoo(settings)
     assert blend["asr"] > 0.9 and clean["clean_accuracy"] > 0.8
     assert clean["asr"] is None and not (tmp_path / ".progress").exists()
     test = data.load("digits", split="test", num=100)
@@ -502,7 +491,7 @@ def test_a_trigger_file_reproduces_the_success_on_record(tmp_path):
     for path in (blend["file"], blend["orbax"]):
         found = checkpoints.read(os.path.join(tmp_path, path))
         network = models.network(found.spec.create())
-        predict = jax.jit(functools.partial(training.predict, network=network))
+        predict = jax.jit(functools.partial(one_model.predict, network=network))
         rates = [
             poison.success_rate(
                 np.asarray(predict(found.full_variables(), images)),

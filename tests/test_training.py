@@ -7,13 +7,14 @@ import optax
 import pytest
 from jax import numpy as jnp
 
-from ban_jax import attacks, training, types
+from ban_jax import attacks, types
 from ban_jax.attacks import poison
 from ban_jax.attacks.types import Batch
+from ban_jax.training import one_model
 from tests import tiny
 
-RECIPE = training.Recipe(epochs=2, batch_size=16, learning_rate=0.05, crop=1)
-STILL = training.Recipe(crop=0, flip=False)
+RECIPE = one_model.Recipe(epochs=2, batch_size=16, learning_rate=0.05, crop=1)
+STILL = one_model.Recipe(crop=0, flip=False)
 IMAGES = jax.random.uniform(jax.random.key(1), (48, 4, 4, 3))
 LABELS = jnp.arange(48, dtype=jnp.int32) % tiny.CLASSES
 SHAPE = (4, 4, 3)
@@ -30,11 +31,11 @@ def kernel_of(name):
 
 
 def tiny_step(recipe=RECIPE, steps=10, trigger=None, seed=0):
-    optimizer = training.make_optimizer(recipe, steps)
+    optimizer = one_model.make_optimizer(recipe, steps)
     kernel = kernel_of("clean")
     variables = tiny.variables(seed)
     trigger = trigger or trigger_of("clean")
-    state = training.TrainState(
+    state = one_model.TrainState(
         variables,
         (optimizer.init(variables["params"]), kernel.optimizer.init(trigger.learned)),
         trigger,
@@ -43,7 +44,7 @@ def tiny_step(recipe=RECIPE, steps=10, trigger=None, seed=0):
 
     @jax.jit
     def step(state, batch, key):
-        return training.train_step(
+        return one_model.train_step(
             state,
             batch,
             key,
@@ -63,7 +64,7 @@ def batch_of(count, roles=None):
 
 
 def test_three_steps_equal_pytorchs_sgd_written_by_hand():
-    recipe = training.Recipe(schedule="step", learning_rate=0.1, crop=0, flip=False)
+    recipe = one_model.Recipe(schedule="step", learning_rate=0.1, crop=0, flip=False)
     state, step = tiny_step(recipe, steps=1000)
     batch = batch_of(16)
 
@@ -88,7 +89,7 @@ def test_three_steps_equal_pytorchs_sgd_written_by_hand():
 
 
 def test_the_loss_falls():
-    state, step = tiny_step(training.Recipe(learning_rate=0.3, crop=0, flip=False), 90)
+    state, step = tiny_step(one_model.Recipe(learning_rate=0.3, crop=0, flip=False), 90)
     losses = []
     for index in range(90):
         state, info = step(state, batch_of(48), jax.random.key(index))
@@ -131,12 +132,12 @@ def shown_to_the_network(recipe, trigger, roles):
         return tiny.features(variables, images, mode)
 
     state, _ = tiny_step(recipe, trigger=trigger)
-    training.train_step(
+    one_model.train_step(
         state,
         batch_of(16, roles),
         jax.random.key(4),
         network=types.Network(features, tiny.head, tiny.classifier, tiny.CLASSES),
-        optimizer=training.make_optimizer(recipe, 10),
+        optimizer=one_model.make_optimizer(recipe, 10),
         kernel=kernel_of("badnets"),
         recipe=recipe,
     )
@@ -145,7 +146,7 @@ def shown_to_the_network(recipe, trigger, roles):
 
 @pytest.mark.parametrize("last", [True, False])
 def test_a_patch_moves_with_its_image_unless_it_is_stamped_last(last):
-    recipe = training.Recipe(crop=1, flip=True, stamp_last=last)
+    recipe = one_model.Recipe(crop=1, flip=True, stamp_last=last)
     roles = jnp.full(16, poison.POISONED, jnp.int8).at[0].set(poison.CLEAN)
     images = shown_to_the_network(recipe, trigger_of("badnets"), roles)
     motif = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 1]], np.float32)[..., None]
@@ -178,7 +179,7 @@ def test_a_second_step_compiles_nothing():
 
 
 def test_one_cycle_rises_to_its_peak_and_falls_to_zero():
-    recipe = training.Recipe(
+    recipe = one_model.Recipe(
         schedule="one-cycle", learning_rate=0.2, momentum=0.0, weight_decay=0.0
     )
     rates = applied_rates(recipe, steps=20)
@@ -189,7 +190,7 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_zero():
 
 
 def test_the_step_schedule_divides_by_ten_at_half_and_three_quarters():
-    recipe = training.Recipe(
+    recipe = one_model.Recipe(
         schedule="step", learning_rate=0.1, momentum=0.0, weight_decay=0.0
     )
     rates = applied_rates(recipe, steps=20)
@@ -197,7 +198,7 @@ def test_the_step_schedule_divides_by_ten_at_half_and_three_quarters():
 
 
 def applied_rates(recipe, steps):
-    optimizer = training.make_optimizer(recipe, steps)
+    optimizer = one_model.make_optimizer(recipe, steps)
     params, gradient = {"w": jnp.zeros(())}, {"w": jnp.ones(())}
     state, rates = optimizer.init(params), []
     for _ in range(steps):
@@ -208,7 +209,7 @@ def applied_rates(recipe, steps):
 
 def test_a_crop_is_a_window_of_the_padded_image_perhaps_mirrored():
     images = np.array(IMAGES[:12])
-    cropped = np.array(training.augment(jax.random.key(3), images, crop=2, flip=True))
+    cropped = np.array(one_model.augment(jax.random.key(3), images, crop=2, flip=True))
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     found = []
     for image, result in zip(padded, cropped, strict=True):
@@ -226,7 +227,7 @@ def test_a_crop_is_a_window_of_the_padded_image_perhaps_mirrored():
 
 
 def test_augmentation_switched_off_changes_no_bit():
-    result = training.augment(jax.random.key(0), IMAGES, crop=0, flip=False)
+    result = one_model.augment(jax.random.key(0), IMAGES, crop=0, flip=False)
     np.testing.assert_array_equal(result, IMAGES)
 
 
@@ -249,4 +250,4 @@ def second_batch(roles, slots):
     pixels = jnp.arange(6, dtype=jnp.uint8).reshape(6, 1, 1, 1) * 51
     plan = poison.Plan(jnp.array(roles), jnp.array(slots), jnp.arange(6))
     order = jnp.arange(6)[::-1]
-    return training.take_batch(pixels, jnp.arange(6), plan, order, jnp.array(1), 2)
+    return one_model.take_batch(pixels, jnp.arange(6), plan, order, jnp.array(1), 2)

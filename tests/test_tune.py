@@ -2,12 +2,13 @@
 
 import pytest
 
-from ban_jax import cli, convolution, lowerings, tune
-from ban_jax.convolution import Layer
+from ban_jax import cli, convolution
+from ban_jax.commands import tuning
+from ban_jax.convolution import Layer, tables
 
 
 def test_the_layers_are_those_of_the_architecture_that_leave_a_choice():
-    found = tune.layers_of(["resnet18"], 4, 8, 1)
+    found = tuning.layers_of(["resnet18"], 4, 8, 1)
     # Worked out from the paper's table; 1x1 projections are plain matrix products, and
     # the last block's second convolution sees one pixel.
     assert found == [
@@ -22,39 +23,39 @@ def test_the_layers_are_those_of_the_architecture_that_leave_a_choice():
 
 
 def test_layers_that_architectures_share_are_timed_once():
-    both = tune.layers_of(["resnet18", "preact_resnet18"], 4, 8, 1)
-    assert len(both) == len(set(both)) == len(tune.layers_of(["resnet18"], 4, 8, 1))
+    both = tuning.layers_of(["resnet18", "preact_resnet18"], 4, 8, 1)
+    assert len(both) == len(set(both)) == len(tuning.layers_of(["resnet18"], 4, 8, 1))
 
 
 def test_a_repeat_takes_the_fastest_and_stops_when_it_has_enough(monkeypatch):
     times = iter([0.3, 0.1, 0.2, 9.0])
-    monkeypatch.setattr(tune.timeit, "timeit", lambda *_, **__: next(times))
-    assert tune.fastest(lambda: None, 5) == 0.1
+    monkeypatch.setattr(tuning.timeit, "timeit", lambda *_, **__: next(times))
+    assert tuning.fastest(lambda: None, 5) == 0.1
 
 
 @pytest.mark.parametrize("count, models", [(1, 3), (2, 2)])
 def test_a_model_alone_is_timed_with_one_per_core_beside_it(count, models, monkeypatch):
-    monkeypatch.setattr(tune.population, "cores", lambda: 3)
-    monkeypatch.setattr(tune, "fastest", lambda *_: 12.0)
-    setting = tune.Setting("float32", 1, batch=2)
-    seconds = tune.seconds(Layer(2, 3, 1, 2, 2), "native", "search", count, setting)
-    assert seconds == 12.0 / models / tune.LOOP
+    monkeypatch.setattr(tuning.population, "cores", lambda: 3)
+    monkeypatch.setattr(tuning, "fastest", lambda *_: 12.0)
+    setting = tuning.Setting("float32", 1, batch=2)
+    seconds = tuning.seconds(Layer(2, 3, 1, 2, 2), "native", "search", count, setting)
+    assert seconds == 12.0 / models / tuning.LOOP
 
 
 def test_the_command_writes_a_table_that_then_decides(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     layer = Layer(2, 3, 1, 2, 2)
-    monkeypatch.setattr(tune, "layers_of", lambda *_: [layer])
-    monkeypatch.setattr(tune.Setting.__new__, "__defaults__", (4, 0.0))
+    monkeypatch.setattr(tuning, "layers_of", lambda *_: [layer])
+    monkeypatch.setattr(tuning.Setting.__new__, "__defaults__", (4, 0.0))
     assert cli.main(["bench", "--tune", "--repeats", "1"]) == 0
     printed = capsys.readouterr().out
-    assert lowerings.user_table() in printed and "grouped" in printed
-    chosen = lowerings.default()
+    assert tables.user_table() in printed and "grouped" in printed
+    chosen = tables.default()
     assert chosen.table == "user"
     assert [entry[0] for entry in chosen.search + chosen.kernel] == [layer, layer]
-    (machine,) = lowerings.read(lowerings.user_table())
+    (machine,) = tables.read(tables.user_table())
     assert {(row.what, row.models) for row in machine.rows} == {
-        (what, models) for what in convolution.WORK for models in (1, lowerings.STACKED)
+        (what, models) for what in convolution.WORK for models in (1, tables.STACKED)
     }
     for row in machine.rows:
         same = {"sequential"} if row.models == 1 else set()

@@ -6,7 +6,8 @@ import os
 import pytest
 from safetensors import SafetensorError
 
-from ban_jax import run_folder, zoo_folder
+from ban_jax.storage import run_folder
+from ban_jax.zoo import listing
 
 CONFIG = {"data": "digits", "recipe": {"epochs": 2, "crop": 4}}
 
@@ -25,7 +26,7 @@ def write_text(path):
 
 
 def folder_of(path, names=()):
-    folder = zoo_folder.ZooFolder(str(path), CONFIG)
+    folder = listing.ZooFolder(str(path), CONFIG)
     for name in names:
         folder.write(f"{name}.safetensors", write_text)
         folder.add(entry(name))
@@ -60,8 +61,8 @@ def test_a_model_made_again_takes_the_place_of_the_older_one(tmp_path):
 def test_another_making_is_refused_with_all_differences(tmp_path):
     folder_of(tmp_path, ["a"])
     other = {"data": "cifar10", "recipe": {"epochs": 2, "crop": 0}, "bar": 0.9}
-    with pytest.raises(zoo_folder.ZooError) as error:
-        zoo_folder.ZooFolder(str(tmp_path), other)
+    with pytest.raises(listing.ZooError) as error:
+        listing.ZooFolder(str(tmp_path), other)
     message = str(error.value)
     assert str(tmp_path) in message
     assert 'data was "digits", is "cifar10"' in message
@@ -72,19 +73,19 @@ def test_another_making_is_refused_with_all_differences(tmp_path):
 
 
 def test_tuples_of_a_config_are_the_lists_they_were_written_as(tmp_path):
-    zoo_folder.ZooFolder(str(tmp_path), {"arch": ("a", "b")})
-    zoo_folder.ZooFolder(str(tmp_path), {"arch": ("a", "b")})
+    listing.ZooFolder(str(tmp_path), {"arch": ("a", "b")})
+    listing.ZooFolder(str(tmp_path), {"arch": ("a", "b")})
 
 
 def test_foreign_and_broken_folders_are_refused(tmp_path):
     (tmp_path / "zoo.json").write_text('[{"name": "x", "file": "x.pt"}]')
-    with pytest.raises(zoo_folder.ZooError, match="making is not recorded"):
-        zoo_folder.ZooFolder(str(tmp_path), {})
+    with pytest.raises(listing.ZooError, match="making is not recorded"):
+        listing.ZooFolder(str(tmp_path), {})
     (tmp_path / "zoo.json").write_text("[{")
-    with pytest.raises(zoo_folder.ZooError, match=r"zoo\.json: not valid JSON"):
-        zoo_folder.ZooFolder(str(tmp_path), {})
-    with pytest.raises(zoo_folder.ZooError, match="not a usable folder"):
-        zoo_folder.ZooFolder(str(tmp_path / "zoo.json"), {})
+    with pytest.raises(listing.ZooError, match=r"zoo\.json: not valid JSON"):
+        listing.ZooFolder(str(tmp_path), {})
+    with pytest.raises(listing.ZooError, match="not a usable folder"):
+        listing.ZooFolder(str(tmp_path / "zoo.json"), {})
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_write_that_fails_names_the_file_and_leaves_the_list(tmp_path, error):
     def failing(path):
         raise error
 
-    with pytest.raises(zoo_folder.ZooError) as raised:
+    with pytest.raises(listing.ZooError) as raised:
         folder.write("b.safetensors", failing)
     message = str(raised.value)
     assert message.startswith(f"{tmp_path / 'b.safetensors'}: could not be written")
@@ -116,7 +117,7 @@ def test_a_list_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(run_folder.os, "replace", failing)
-        with pytest.raises(zoo_folder.ZooError, match=r"zoo\.json: could not be writ"):
+        with pytest.raises(listing.ZooError, match=r"zoo\.json: could not be writ"):
             folder.add(entry("b"))
     assert listed(tmp_path) == ["a"] and not folder.holds("b")
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]

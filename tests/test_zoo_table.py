@@ -2,7 +2,7 @@
 
 import statistics
 
-from ban_jax import zoo_table
+from ban_jax.zoo import summary
 
 
 def entry(kind, asr=None, mode="all_to_one", failed=False, **fields):
@@ -13,7 +13,7 @@ def entry(kind, asr=None, mode="all_to_one", failed=False, **fields):
 
 
 def line_of(entries, kind):
-    lines = [line for line in zoo_table.table(entries).splitlines() if kind in line]
+    lines = [line for line in summary.table(entries).splitlines() if kind in line]
     assert len(lines) == 1
     return lines[0]
 
@@ -44,7 +44,7 @@ def test_clean_models_have_no_success_rate():
 
 
 def test_all_to_all_and_architectures_have_rows_of_their_own():
-    text = zoo_table.table(
+    text = summary.table(
         [
             entry("blend", 0.5, mode="all_to_all"),
             entry("blend", 0.9),
@@ -67,4 +67,4 @@ def test_cross_and_non_victim_accuracies_are_shown_where_they_are_known():
 
 
 def test_an_empty_zoo_has_a_heading_alone():
-    assert "attack" in zoo_table.table([])
+    assert "attack" in summary.table([])

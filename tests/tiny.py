@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from ban_jax import examine, population
+from ban_jax import population
+from ban_jax.scanning import examination
 from ban_jax.types import Network, Probe
 
 CLASSES = 5
@@ -84,23 +85,23 @@ def placement(devices: int = 1, *, stacked: bool = False) -> population.Placemen
 ONE_ON_THREADS, ONE_STACKED = placement(), placement(stacked=True)
 
 
-def member(seed: int = 0) -> examine.Member:
+def member(seed: int = 0) -> examination.Member:
     """`variables` with one choice of pixel constants and an identity of its own."""
     constants = np.zeros(3, np.float32), np.ones(3, np.float32)
     words = population.identity_words(f"{7**seed:064x}")
     host = jax.tree.map(np.asarray, variables(seed))
-    return examine.Member(host, *constants, words)
+    return examination.Member(host, *constants, words)
 
 
-def common(config, seed: int = 0) -> examine.Common:
+def common(config, seed: int = 0) -> examination.Common:
     """The probe, a seed and a detector's settings."""
-    return examine.Common(probe(), jax.random.key(seed), config)
+    return examination.Common(probe(), jax.random.key(seed), config)
 
 
 def examiner(detect):
     """Evidence of one candidate, as a new function (`chex` wants no `partial`)."""
 
     def evidence(member, common):
-        return examine.examine(member, common, network=NETWORK, detect=detect)
+        return examination.examine(member, common, network=NETWORK, detect=detect)
 
     return evidence

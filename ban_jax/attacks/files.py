@@ -8,8 +8,8 @@ from jax import numpy as jnp
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
-from ban_jax import atomic
 from ban_jax.attacks.types import Attack, AttackState
+from ban_jax.storage import atomic
 
 SUFFIX = ".trigger"
 """A safetensors file by another name, so that no scan takes it for a model."""

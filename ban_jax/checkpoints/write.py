@@ -10,8 +10,8 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 from safetensors import numpy as safetensors_numpy
 
-from ban_jax import atomic
 from ban_jax.checkpoints import candidate, convert, hashing, manifest
+from ban_jax.storage import atomic
 
 
 def write_safetensors(

@@ -67,9 +67,7 @@ def detect(
     def probabilities(candidate: Variables, features: Array) -> Array:
         """`[2, N, K]`: of each class, whole and through the mask's complement."""
         views = jnp.stack([features, features * (1 - mask)[None]])
-        return jax.nn.softmax(
-            jax.vmap(lambda view: head_of(candidate, view))(views)
-        )
+        return jax.nn.softmax(jax.vmap(lambda view: head_of(candidate, view))(views))
 
     def share(values: Array, labels: Array) -> tuple[Array, Array]:
         """`[2, N, K]` -> mean and standard error `[2, K]` over images of other classes."""

@@ -33,10 +33,11 @@ import jax
 import optax
 from jax import numpy as jnp
 
-from ban_jax import perturb, training
+from ban_jax import perturb
 from ban_jax.config import ReferenceConfig
 from ban_jax.detectors import evidence
 from ban_jax.perturb import Noise
+from ban_jax.training import one_model
 from ban_jax.types import Array, Network, Probe, Variables
 
 
@@ -200,7 +201,7 @@ def draw(
         return views(views_key, index)
 
     def views(key: Array, index: Array) -> Views:
-        shift, mirrored = training.draw_augmentation(
+        shift, mirrored = one_model.draw_augmentation(
             key, index.size, crop=config.crop, flip=config.flip
         )
         return Views(
@@ -232,7 +233,7 @@ def run(
     labels = probe.labels.reshape(-1)
 
     def take(views: Views) -> tuple[Array, Array]:
-        chosen = training.crop_and_mirror(
+        chosen = one_model.crop_and_mirror(
             images[views.image], views.shift, views.mirrored, crop=config.crop
         )
         return chosen, labels[views.image]

@@ -10,8 +10,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ban_jax import results
+from ban_jax import records
 from ban_jax.report import candidate, charts, repairs, style, words
+from ban_jax.storage import atomic
 
 _MOST_CALLED_OUT = 12
 _COLUMNS = (
@@ -26,8 +27,8 @@ _COLUMNS = (
 
 
 def write_html(
-    path: results.PathLike,
-    records: Sequence[words.Record],
+    path: records.PathLike,
+    lines: Sequence[words.Record],
     *,
     class_names: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -38,7 +39,7 @@ def write_html(
 
     Args:
       path: the file to write, `report.html` in the output folder.
-      records: results as `results.load` gives them, of any mode, in any order.
+      lines: results as `records.load` gives them, of any mode, in any order.
       class_names: names of the K classes; used for candidates with K classes.
       settings: what was asked for (data set, split, flags), shown at the end.
       title: the title of the page.
@@ -47,9 +48,9 @@ def write_html(
     Raises:
       ResultsError: the file cannot be written.
     """
-    pieces = _pieces(records, class_names, settings, title, repaired)
+    pieces = _pieces(lines, class_names, settings, title, repaired)
     encoded = (piece.encode(errors="backslashreplace") for piece in pieces)
-    results.write_atomically(path, encoded)
+    atomic.write(path, encoded)
 
 
 def render(
@@ -65,7 +66,7 @@ def render(
 
 
 def _pieces(
-    records: Sequence[words.Record],
+    lines: Sequence[words.Record],
     class_names: Sequence[str] | None,
     settings: Mapping[str, Any] | None,
     title: str,
@@ -73,7 +74,7 @@ def _pieces(
 ) -> Iterator[str]:
     """The page from top to bottom; a thousand candidates are never there at once."""
     ordered = sorted(
-        (results.finite(record) for record in records),
+        (records.finite(record) for record in lines),
         key=lambda record: (
             words.VERDICTS.index(words.verdict(record)),
             str(record.get("path", "")),
@@ -93,7 +94,7 @@ def _pieces(
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
         f"form-action 'none'; img-src data:; script-src 'sha256-{script}'"
     )
-    repaired = [results.finite(line) for line in repaired]
+    repaired = [records.finite(line) for line in repaired]
     outcome = repairs.answer(repaired, ordered)
     yield (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -291,12 +292,12 @@ def _candidates(
     yield "</section>"
 
 
-def _settings(records: Sequence[words.Record], settings: Mapping[str, Any]) -> str:
-    """Settings of the scan, then what the records say of their own, told once each."""
-    panels = [_panel("What was asked for", _flat(results.finite(settings)))]
+def _settings(lines: Sequence[words.Record], settings: Mapping[str, Any]) -> str:
+    """Settings of the scan, then what the lines say of their own, told once each."""
+    panels = [_panel("What was asked for", _flat(records.finite(settings)))]
     for title, field in (("Detection settings", "config"), ("Versions", "versions")):
         groups: dict[str, int] = {}
-        for record in records:
+        for record in lines:
             found = record.get(field)
             if isinstance(found, Mapping) and found:
                 key = json.dumps(found, sort_keys=True)

@@ -116,7 +116,9 @@ def test_the_error_of_mode_ban_is_that_of_its_images_not_the_distance_of_its_rad
     alone = measure("ban", probe=probe, config=one)
     assert float(jnp.min(alone.errors["untargeted"])) > 0.0  # one restart, one radius
     # Of two equal radii the spread is zero, and the error is that of one.
-    twice = measure("ban", probe=probe, config=dataclasses.replace(one, radii=(1.0, 1.0)))
+    twice = measure(
+        "ban", probe=probe, config=dataclasses.replace(one, radii=(1.0, 1.0))
+    )
     np.testing.assert_allclose(
         twice.errors["untargeted"], alone.errors["untargeted"], rtol=1e-4
     )

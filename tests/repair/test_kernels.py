@@ -10,7 +10,8 @@ import optax
 import pytest
 from jax import numpy as jnp
 
-from ban_jax import perturb, population, repair, repair_models, types
+from ban_jax import perturb, population, repairs, types
+from ban_jax.repairs import batch
 from tests import tiny
 
 KEY = jax.random.key(3)
@@ -23,20 +24,20 @@ def clean_set(count=16):
     probe = tiny.probe(count // 8 + 2, 8)
     images = probe.images.reshape(-1, 4, 4, 3)
     labels = probe.labels.reshape(-1)
-    held = labels[:16].reshape(2, 8).at[1, 2:].set(repair.FILLER)
-    return repair.CleanSet(
+    held = labels[:16].reshape(2, 8).at[1, 2:].set(repairs.FILLER)
+    return repairs.CleanSet(
         images[16:], labels[16:], images[:16].reshape(2, 8, 4, 4, 3), held
     )
 
 
 @functools.partial(jax.jit, static_argnames=("method", "network"))
 def compiled(method, network, variables, clean, config):
-    chosen = repair.METHODS[method]
+    chosen = repairs.METHODS[method]
     return chosen.repair(network, variables, clean, key=KEY, config=config)
 
 
 def run(method, variables, clean, network=tiny.NETWORK, **settings):
-    config = repair.METHODS[method].config(**settings)
+    config = repairs.METHODS[method].config(**settings)
     return compiled(method, network, variables, clean, config)
 
 
@@ -231,16 +232,16 @@ def test_pruning_needs_normalisation_layers():
         run("anp", tiny.variables(normalised=False), clean_set(), **PRUNE)
 
 
-@pytest.mark.parametrize("method", list(repair.METHODS))
+@pytest.mark.parametrize("method", list(repairs.METHODS))
 def test_eight_together_are_what_they_are_one_at_a_time(method):
     """To 1e-5 stacked by vmap; on host threads bit for bit."""
     settings = dict(PRUNE) if method == "anp" else dict(STEP, epochs=3, crop=1)
-    config = repair.METHODS[method].config(**settings)
+    config = repairs.METHODS[method].config(**settings)
     members = [tiny.variables(seed) for seed in range(8)]
     keys = jax.random.split(KEY, 8)
 
     def together(chosen, *, stacked):
-        return repair_models.repair_population(
+        return batch.repair_population(
             tiny.NETWORK,
             [members[index] for index in chosen],
             [keys[index] for index in chosen],
@@ -259,9 +260,9 @@ def test_eight_together_are_what_they_are_one_at_a_time(method):
         chex.assert_trees_all_close(beside, one, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", list(repair.METHODS))
+@pytest.mark.parametrize("method", list(repairs.METHODS))
 def test_other_floats_compile_nothing(method):
-    chosen = repair.METHODS[method]
+    chosen = repairs.METHODS[method]
     settings = dict(PRUNE) if method == "anp" else dict(STEP)
     config = chosen.config(**settings)
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from ban_jax import report, results
+from ban_jax import records, report
 from tests.report import report_sample
 
 _VOID = {"meta", "input", "br", "img"}
@@ -302,5 +302,5 @@ def test_the_page_is_replaced_whole_and_a_bad_folder_is_a_clear_error(tmp_path):
     path.write_text("old")
     report.write_html(path, [report_sample.judged()])
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
-    with pytest.raises(results.ResultsError, match="cannot be written"):
+    with pytest.raises(records.ResultsError, match="cannot be written"):
         report.write_html(path / "report.html", [])

@@ -5,8 +5,9 @@ import io
 
 import numpy as np
 
-from ban_jax import pictures, report
+from ban_jax import report
 from ban_jax.report import repairs
+from ban_jax.zoo import pictures
 from tests.report import report_sample
 from tests.report.test_html import _ATTACK, _page
 

@@ -1,0 +1,1 @@
+"""The commands of `ban-jax`, one file each: its flags and what it does."""

@@ -1,0 +1,57 @@
+"""The results as a table for spreadsheets, safe to open."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ban_jax.records.jsonl import PathLike, finite
+from ban_jax.storage import atomic
+
+CSV_COLUMNS = (
+    "path",
+    "verdict",
+    "target",
+    "score",
+    "standard_error",
+    "threshold",
+    "baseline",
+    "architecture",
+    "width",
+    "num_classes",
+    "clean_accuracy",
+    "mode",
+    "epsilon",
+    "seconds",
+    "sha256",
+    "reason",
+    "error",
+)
+
+
+def write_csv(path: PathLike, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes the flat columns of each record, sorted by path, for a spreadsheet.
+
+    Text that a spreadsheet would take for a formula (a file may be named `=cmd()`) gets
+    a leading apostrophe; all text is quoted, so that a program that splits at
+    semicolons cannot make a formula out of the middle of a name.
+    """
+    buffer = io.StringIO()
+    table = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    table.writerow(CSV_COLUMNS)
+    for record in sorted(records, key=lambda record: os.fspath(record["path"])):
+        plain = finite(record)
+        table.writerow([_cell(plain.get(column)) for column in CSV_COLUMNS])
+    atomic.write(path, buffer.getvalue().encode(errors="backslashreplace"))
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    text = str(value)
+    risky = text.lstrip()[:1] in tuple("=+-@＝＋－＠") or text[:1] in tuple("\t\r\n")
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return f"'{text}" if risky else text

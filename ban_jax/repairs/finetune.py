@@ -1,0 +1,50 @@
+"""Plain fine-tuning on clean images: the baseline of the repairs, for ONE model.
+
+References:
+  Liu et al., "Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural
+  Networks", RAID 2018.
+"""
+
+import dataclasses
+import functools
+
+import jax
+
+from ban_jax.repairs import descent
+from ban_jax.repairs.types import CleanSet, RepairInfo
+from ban_jax.types import Array, Network, Variables
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=descent.TRACED,
+    meta_fields=descent.STATIC,
+)
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig(descent.DescentConfig):
+    """BAN's optimiser without its noise, so that the noise is all that differs."""
+
+
+def repair(
+    network: Network,
+    variables: Variables,
+    data: CleanSet,
+    *,
+    key: Array,
+    config: FinetuneConfig,
+) -> tuple[Variables, RepairInfo]:
+    """See `repair.types.Repair`; cross-entropy on clean images, BatchNorm learning."""
+
+    def lesson(
+        variables: Variables, images: Array, labels: Array, key: Array
+    ) -> descent.Loss:
+        del key
+
+        def loss_fn(params):
+            current = {**variables, "params": params}
+            logits, after = descent.forward(network, current, images, "update")
+            return descent.cross_entropy(logits, labels), after
+
+        return loss_fn
+
+    return descent.fit(network, variables, data, lesson, key=key, config=config)

@@ -1,0 +1,183 @@
+"""A scan shared out among processes that do not talk, and its parts put together again.
+
+Each process takes every n-th file of the sorted list, writes results of its own and,
+before it measures anything, the list of what the whole scan is about. So whatever
+happens to a process, `gather` can say what is missing.
+"""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from ban_jax import records
+from ban_jax.storage import atomic
+
+T = TypeVar("T")
+NAME = re.compile(r"results\.(\d+)-of-(\d+)\.jsonl")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Shard:
+    """One of `count` processes; `index` counts from 0."""
+
+    index: int
+    count: int
+
+    def of(self, paths: Sequence[T]) -> Sequence[T]:
+        """What this process takes of a sorted list: every n-th, so that kinds mix."""
+        return paths[self.index :: self.count]
+
+    def name(self, base: str) -> str:
+        """`results.jsonl` -> `results.0-of-4.jsonl`."""
+        stem, suffix = os.path.splitext(base)
+        return f"{stem}.{self.index}-of-{self.count}{suffix}"
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+class Gathered(NamedTuple):
+    """The parts of a scan.
+
+    Attributes:
+      records: one per file, sorted by path.
+      trusted: evidence of the models of `--calibrate`.
+      plan: what the scan was told, from the first part that says so.
+      absent: shards of which there is no results file.
+      missing: files without a line, sorted.
+    """
+
+    records: list[records.Record]
+    trusted: list[records.Record]
+    plan: dict[str, Any]
+    absent: list[Shard]
+    missing: list[str]
+
+
+def parse(text: str) -> Shard:
+    """Reads `i/n`.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match:
+        shard = Shard(int(match[1]), int(match[2]))
+        if shard.index < shard.count:
+            return shard
+    raise ValueError(
+        f"--shard must be i/n with 0 <= i < n, such as 0/4, or auto; got {text!r}"
+    )
+
+
+def write_plan(
+    folder: str, shard: Shard, paths: Sequence[str], told: dict[str, Any]
+) -> None:
+    """Writes `plan.i-of-n.json`: all files of the scan, and `told`."""
+    plan = {"shard": str(shard), "paths": list(paths), **told}
+    name = os.path.join(folder, shard.name("plan.json"))
+    atomic.write(name, json.dumps(plan, indent=1).encode())
+
+
+def gather(sources: Sequence[str]) -> Gathered:
+    """Reads the results of shards, and finds out what is not among them.
+
+    Args:
+      sources: folders that shards wrote to, or single `results.i-of-n.jsonl`; plans are
+        looked for beside them.
+
+    Raises:
+      ValueError: no results of a shard there; shards of several divisions, or of scans
+        that were told different things.
+    """
+    files = _files(sources)
+    counts = sorted({shard.count for shard in files})
+    if len(counts) > 1:
+        listed = ", ".join(sorted(name for names in files.values() for name in names))
+        raise ValueError(
+            f"these results are of scans in {' and '.join(map(str, counts))} shards; name "
+            f"the files of one of them: {listed}"
+        )
+    found: dict[str, records.Record] = {}
+    trusted: dict[str, records.Record] = {}
+    plans: dict[str, dict[str, Any]] = {}
+    for shard, names in sorted(files.items()):
+        for name in names:
+            folder = os.path.dirname(name)
+            for record in records.load(name).records:
+                # A line that only tells of a failure gives way to one with evidence.
+                if record["path"] not in found or record.get("key"):
+                    found[record["path"]] = record
+            calibration = os.path.join(folder, shard.name("trusted.jsonl"))
+            if os.path.exists(calibration):
+                trusted |= {r["path"]: r for r in records.load(calibration).records}
+            plan = os.path.join(folder, shard.name("plan.json"))
+            if os.path.exists(plan):
+                plans[plan] = _read_plan(plan)
+    _agree(plans)
+    expected = {path for plan in plans.values() for path in plan["paths"]}
+    return Gathered(
+        records=[found[path] for path in sorted(found)],
+        trusted=[trusted[path] for path in sorted(trusted)],
+        plan=next(iter(plans.values()), {}),
+        absent=[
+            shard
+            for index in range(counts[0])
+            if (shard := Shard(index, counts[0])) not in files
+        ],
+        missing=sorted(expected - found.keys()),
+    )
+
+
+def _files(sources: Sequence[str]) -> dict[Shard, list[str]]:
+    """Results files by shard; one shard may have several, of processes on other disks."""
+    found: dict[Shard, list[str]] = {}
+    for source in sources:
+        if os.path.isdir(source):
+            names = [os.path.join(source, name) for name in sorted(os.listdir(source))]
+        else:
+            names = [source]
+        for name in names:
+            match = NAME.fullmatch(os.path.basename(name))
+            if match:
+                found.setdefault(Shard(int(match[1]), int(match[2])), []).append(name)
+            elif not os.path.isdir(source):
+                raise ValueError(
+                    f"{source}: expected a folder, or a file named like "
+                    "results.0-of-4.jsonl, as `ban-jax scan --shard 0/4` writes it"
+                )
+    if not found:
+        raise ValueError(
+            f"no results of a shard in {', '.join(sources)}; expected files named like "
+            "results.0-of-4.jsonl, as `ban-jax scan --shard 0/4` writes them"
+        )
+    return found
+
+
+def _read_plan(name: str) -> dict[str, Any]:
+    try:
+        with open(name, encoding="utf-8") as file:
+            plan = json.load(file)
+        if isinstance(plan, dict) and isinstance(plan.get("paths"), list):
+            return plan
+        reason = "it has no list of paths"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    raise ValueError(
+        f"{name}: not the plan of a shard ({reason}). Start that shard again: it writes "
+        "a new one and goes on where it stopped"
+    )
+
+
+def _agree(plans: dict[str, dict[str, Any]]) -> None:
+    """All parts must have measured the same thing, or they are not one scan."""
+    hashes = {name: plan.get("config_hash") for name, plan in plans.items()}
+    if len(set(hashes.values())) > 1:
+        listed = ", ".join(f"{name}: {value}" for name, value in hashes.items())
+        raise ValueError(
+            "these shards were scanned with different settings, clean images or versions "
+            f"(config_hash {listed}); start those again that differ, with the same flags"
+        )

@@ -1,0 +1,89 @@
+"""Files that appear whole or not at all, and folders that prove they can be written."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+
+PathLike = str | os.PathLike[str]
+
+
+class OutputError(ValueError):
+    """An output file or folder that cannot be written; says what to do."""
+
+
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[str]:
+    """Gives the name of a hidden file beside `path`, which takes its place in the end.
+
+    A reader sees the old content or the new, never half, after a power cut too: the file
+    and its name are on the disk when this returns. After an exception the old file is
+    untouched and nothing is left behind.
+
+    Args:
+      path: the file; its folder exists.
+    """
+    folder, base = os.path.split(os.fspath(path))
+    temporary = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.partial")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(folder or ".")
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def write(path: PathLike, data: bytes | Iterable[bytes]) -> None:
+    """Writes a whole file in one step, and its folder where there is none.
+
+    Args:
+      path: the file.
+      data: all of it, or pieces that need not be in memory together.
+
+    Raises:
+      OutputError: the folder cannot be written or the disk is full.
+    """
+    name = os.fspath(path)
+    with explaining(name):
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+        with replacing(name) as temporary, open(temporary, "xb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
+
+
+def prepare_folder(folder: PathLike) -> None:
+    """Makes an output folder if needed, and proves that files can be written in it.
+
+    Raises:
+      OutputError: it cannot be made or written; call this before the long work.
+    """
+    name = os.fspath(folder)
+    trial = os.path.join(name, f".ban-jax-{secrets.token_hex(4)}.tmp")
+    with explaining(name):
+        os.makedirs(name, exist_ok=True)
+        with open(trial, "xb"):
+            pass
+        os.unlink(trial)
+
+
+@contextlib.contextmanager
+def explaining(name: str) -> Iterator[None]:
+    """Turns an `OSError` about an output file into an `OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{name}: cannot be written ({error.strerror or error}); expected a folder "
+            "where you may create files. Choose another one with --out"
+        ) from error
+
+
+def _sync(path: str) -> None:
+    """Waits until a file or folder is on the disk, where the system can."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems sync no folders
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Training populations of clean and backdoored models."""

@@ -1,0 +1,1 @@
+"""Folders of models with ground truth: what is listed, how well attacks succeed."""

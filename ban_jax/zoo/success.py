@@ -1,0 +1,128 @@
+"""What a trained model does with clean, triggered and crossed images."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ban_jax import data, types
+from ban_jax.attacks import poison
+from ban_jax.attacks.types import AttackState, Kernel
+from ban_jax.training import one_model
+from ban_jax.types import Array, Variables
+
+LARGEST_BATCH = 500
+
+
+class Metrics(NamedTuple):
+    """Shares in [0, 1]; NaN where they have no meaning for the model.
+
+    Attributes:
+      clean_accuracy: on test images as they are.
+      asr: attack success rate on triggered images, see `poison.success_rate`.
+      recovered_accuracy: triggered images that count for `asr`, classified as what they
+        show.
+      cross_accuracy: images that must not fire, classified as what they show: with
+        another image's trigger (IAD, SSDT), or changed as cover images are.
+      non_victim_accuracy: images of other classes than the victim, with their own
+        trigger, classified as what they show.
+    """
+
+    clean_accuracy: float
+    asr: float = math.nan
+    recovered_accuracy: float = math.nan
+    cross_accuracy: float = math.nan
+    non_victim_accuracy: float = math.nan
+
+
+def measure(
+    variables: Variables,
+    test: data.Dataset,
+    *,
+    network: types.Network,
+    kernel: Kernel,
+    attack: AttackState,
+    spec: poison.PoisonSpec,
+    policy: poison.Policy,
+    key: Array,
+    limit: int | None = None,
+) -> Metrics:
+    """All metrics of one model.
+
+    Args:
+      variables: of the model.
+      test: images it has not learned from.
+      network: its architecture.
+      kernel: the attack's program.
+      attack: its trigger.
+      spec: the attacker's choice; rate 0 for a clean model.
+      policy: of the attack.
+      key: PRNG key for the crossed images, consumed.
+      limit: counts the first images alone; None: all.
+    """
+    batch = _even_batch(len(test.labels), LARGEST_BATCH)
+    limit = len(test.labels) if limit is None else min(limit, len(test.labels))
+    labels = test.labels[:limit]
+
+    def predictions(change: Any) -> np.ndarray:
+        found = []
+        for start in range(0, limit, batch):
+            # One shape for all batches: the last is filled up with first images, since
+            # crossed images borrow from others, and what they give is cut off.
+            chosen = np.arange(start, start + batch) % len(test.pixels)
+            images = change(_to_float(test.pixels[chosen]), start)
+            found.append(np.asarray(predict(variables, images, network=network)))
+        return np.concatenate(found)[:limit]
+
+    metrics = Metrics(float(np.mean(predictions(lambda x, _: x) == labels)))
+    if spec.rate == 0:
+        return metrics
+    found = predictions(lambda x, _: show(attack, x, kernel=kernel))
+    counted = poison.to_succeed(labels, spec)
+    metrics = metrics._replace(
+        asr=poison.success_rate(found, labels, test.num_classes, spec),
+        recovered_accuracy=_share(found == labels, counted),
+    )
+    if spec.mode == "one_to_one":
+        metrics = metrics._replace(
+            non_victim_accuracy=_share(found == labels, labels != spec.victim)
+        )
+    if policy.cover or kernel.preparation:
+        found = predictions(
+            lambda x, start: _cross(
+                attack, jax.random.fold_in(key, start), x, kernel=kernel
+            )
+        )
+        metrics = metrics._replace(cross_accuracy=float(np.mean(found == labels)))
+    return metrics
+
+
+def _share(hits: np.ndarray, counted: np.ndarray) -> float:
+    return float(hits[counted].mean()) if counted.any() else math.nan
+
+
+def _even_batch(count: int, largest: int) -> int:
+    """The smallest batch that needs no more batches than the largest does."""
+    return math.ceil(count / math.ceil(count / largest))
+
+
+_to_float = jax.jit(data.to_float)
+
+
+@functools.partial(jax.jit, static_argnames="kernel")
+def show(attack: AttackState, images: Array, *, kernel: Kernel) -> Array:
+    """`[B, H, W, C]` in [0, 1] -> the same images with the trigger, compiled."""
+    return kernel.trigger(attack, images)
+
+
+@functools.partial(jax.jit, static_argnames="kernel")
+def _cross(attack: AttackState, key: Array, images: Array, *, kernel: Kernel) -> Array:
+    return kernel.cross(attack, key, images)
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def predict(variables: Variables, images: Array, *, network: types.Network) -> Array:
+    """`[B, H, W, C]` in [0, 1] -> `[B]`, compiled."""
+    return one_model.predict(variables, images, network=network)

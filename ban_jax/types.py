@@ -33,6 +33,10 @@ activations between layers are bfloat16.
 """
 
 
+MINIBATCH = 128
+"""Images per batch statistic, in search and evaluation alike."""
+
+
 class FeaturesFn(Protocol):
     """`(variables, images [B,H,W,C] in [0,1], mode) -> (features [B,h,w,c], variables)`.
 
@@ -63,6 +67,21 @@ class Network(NamedTuple):
     classifier: Callable[[Variables], Array]
     """`variables -> [F, K]`, the weights of the last linear layer, inside the head."""
     num_classes: int
+    lowering: Any = "native"
+    """How its convolutions are computed (`ban_jax.convolution.Lowering`), so that a
+    detector with a network of its own can have it computed alike."""
+    precision: Precision = "float32"
+
+    def logits(
+        self, variables: Variables, images: Array, mode: NormMode
+    ) -> tuple[Array, Variables]:
+        """`[B, H, W, C]` -> `[B, K]`, and the variables, new ones in mode `update`."""
+        features, variables = self.features(variables, images, mode)
+        return self.head(variables, features, mode)
+
+    def predict(self, variables: Variables, images: Array) -> Array:
+        """`[B, H, W, C]` -> the largest logit's class `[B]`, stored statistics."""
+        return jax.numpy.argmax(self.logits(variables, images, "stored")[0], axis=-1)
 
 
 class Probe(NamedTuple):

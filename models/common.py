@@ -356,6 +356,8 @@ def network(module: Classifier) -> types.Network:
             "kernel"
         ],
         num_classes=module.num_classes,
+        lowering=module.lowering,
+        precision=module.precision,
     )
 
 

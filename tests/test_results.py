@@ -189,7 +189,7 @@ def test_a_failed_rewrite_keeps_the_old_file_and_no_other(tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(records.ResultsError, match="No space left"):
+    with pytest.raises(atomic.OutputError, match="No space left"):
         records.rewrite(path, [{"path": "a"}])
     assert path.read_text() == '{"path": "old"}\n'
     assert os.listdir(tmp_path) == ["results.jsonl"]
@@ -198,11 +198,11 @@ def test_a_failed_rewrite_keeps_the_old_file_and_no_other(tmp_path, monkeypatch)
 def test_an_output_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "taken").write_text("a file")
     expected = r"taken.*cannot be written.*--out"
-    with pytest.raises(records.ResultsError, match=expected):
+    with pytest.raises(atomic.OutputError, match=expected):
         atomic.prepare_folder(tmp_path / "taken")
-    with pytest.raises(records.ResultsError, match=expected):
+    with pytest.raises(atomic.OutputError, match=expected):
         records.Writer(tmp_path / "taken" / "results.jsonl")
-    with pytest.raises(records.ResultsError, match=expected):
+    with pytest.raises(atomic.OutputError, match=expected):
         records.write_csv(tmp_path / "taken" / "results.csv", [])
 
 

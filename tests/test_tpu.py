@@ -23,6 +23,7 @@ from ban_jax import (
     population,
 )
 from ban_jax.detectors import evidence
+from ban_jax.population import programs
 from ban_jax.scanning import examination
 from ban_jax.training import one_model, stepping, trainer
 from ban_jax.types import Probe
@@ -225,9 +226,7 @@ def test_an_epoch_of_training(kind, lowering):
 def test_the_evaluation():
     network, variables, size = network_of("resnet18", lowering="shift")
     lowered_for_tpu(
-        jax.vmap(
-            functools.partial(one_model.predict, network=network), in_axes=(0, None)
-        ),
+        jax.vmap(network.predict, in_axes=(0, None)),
         stacked(variables),
         jax.ShapeDtypeStruct((4, size, size, 3), jnp.float32),
     )

@@ -336,7 +336,7 @@ def test_models_carry_their_normalisation_and_metrics():
         patch.variables, kernel.trigger(patch.attack, others), network=network
     )
     assert patch.metrics.asr == pytest.approx(np.mean(predictions == 1))
-    predictions = one_model.predict(patch.variables, test.images, network=network)
+    predictions = network.predict(patch.variables, test.images)
     accuracy = np.mean(predictions == test.labels)
     assert patch.metrics.clean_accuracy == pytest.approx(accuracy)
     assert all(

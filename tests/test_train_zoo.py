@@ -491,7 +491,7 @@ def test_a_trigger_file_reproduces_the_success_on_record(tmp_path):
     for path in (blend["file"], blend["orbax"]):
         found = checkpoints.read(os.path.join(tmp_path, path))
         network = models.network(found.spec.create())
-        predict = jax.jit(functools.partial(one_model.predict, network=network))
+        predict = jax.jit(network.predict)
         rates = [
             poison.success_rate(
                 np.asarray(predict(found.full_variables(), images)),

@@ -10,6 +10,7 @@ from jax import numpy as jnp
 from ban_jax import attacks, types
 from ban_jax.attacks import poison
 from ban_jax.attacks.types import Batch
+from ban_jax.data import augmentation
 from ban_jax.training import one_model
 from tests import tiny
 
@@ -209,7 +210,9 @@ def applied_rates(recipe, steps):
 
 def test_a_crop_is_a_window_of_the_padded_image_perhaps_mirrored():
     images = np.array(IMAGES[:12])
-    cropped = np.array(one_model.augment(jax.random.key(3), images, crop=2, flip=True))
+    cropped = np.array(
+        augmentation.augment(jax.random.key(3), images, crop=2, flip=True)
+    )
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     found = []
     for image, result in zip(padded, cropped, strict=True):
@@ -227,7 +230,7 @@ def test_a_crop_is_a_window_of_the_padded_image_perhaps_mirrored():
 
 
 def test_augmentation_switched_off_changes_no_bit():
-    result = one_model.augment(jax.random.key(0), IMAGES, crop=0, flip=False)
+    result = augmentation.augment(jax.random.key(0), IMAGES, crop=0, flip=False)
     np.testing.assert_array_equal(result, IMAGES)
 
 

@@ -12,14 +12,48 @@ References:
   NeurIPS 2024, section 3.
 """
 
+import dataclasses
+import functools
+
 import jax
 from jax import numpy as jnp
 
 from ban_jax import mask as masks
 from ban_jax import perturb
-from ban_jax.config import BanConfig
-from ban_jax.detectors import evidence
-from ban_jax.types import Array, Network, Probe, Variables
+from ban_jax.detectors import evidence, rules
+from ban_jax.detectors.detector import Detector
+from ban_jax.detectors.words import Words
+from ban_jax.types import MINIBATCH, Array, Network, Probe, Variables
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["epsilon", "start", "radii", "l1_weight", "mask_learning_rate"],
+    meta_fields=["steps", "restarts", "mask_steps"],
+)
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Floats are traced: changing one compiles nothing.
+
+    Attributes:
+      epsilon: radius of the neuron noise, relative to each scale and bias.
+      radii: radii, as shares of epsilon, at which noise is searched; all of them count.
+      start: radius of the random start, as a share of the radius at hand.
+      steps: sign steps of one noise search.
+      restarts: noise searches per radius, each on a minibatch and from a start of its own.
+      l1_weight: weight of the mask's mean in the mask's loss.
+      mask_learning_rate: Adam's step for the mask; 0.01 in the paper.
+      mask_steps: Adam steps for the mask.
+    """
+
+    epsilon: float = 0.5
+    radii: tuple[float, ...] = (0.5, 1.0)
+    start: float = 0.0
+    steps: int = 4
+    restarts: int = 2
+    l1_weight: float = 0.75
+    mask_learning_rate: float = 0.01
+    mask_steps: int = 100
 
 
 def detect(
@@ -28,7 +62,7 @@ def detect(
     probe: Probe,
     *,
     key: Array,
-    config: BanConfig,
+    config: Settings,
 ) -> evidence.Evidence:
     """Measures one candidate; pure.
 
@@ -38,13 +72,13 @@ def detect(
       probe: images `[T, B, H, W, C]`, labels `[T, B]`; a restart searches on one
         minibatch and counts on the others.
       key: typed key, consumed.
-      config: see `BanConfig`; noise is searched anew at each radius.
+      config: see `Settings`; noise is searched anew at each radius.
 
     Returns:
       Evidence with, each averaged over restarts and radii,
       `untargeted`: how much noise raises the mean probability of each class, over images
       of other classes; `untargeted_masked`: the same through the mask's complement, which
-      is reported but does not enter the score (see `verdict.RULES`).
+      is reported but does not enter the score (see `DETECTOR`).
     """
     num_classes = network.num_classes
     minibatches = probe.images.shape[0]
@@ -132,9 +166,49 @@ def detect(
             **{name: jnp.mean(curves[:, i], axis=0) for i, name in enumerate(names)},
         },
         errors={**plain.errors, **{name: error[i] for i, name in enumerate(names)}},
-        curves={name: curves[:, i] for i, name in enumerate(names)},
-        histogram=jnp.mean(histograms[-1], axis=0),
-        histogram_without_noise=plain.histogram,
         clean_accuracy=plain.clean_accuracy,
         is_finite=plain.is_finite & jnp.all(finite) & mask_info.is_finite,
+        info={
+            "curves": {name: curves[:, i] for i, name in enumerate(names)},
+            "histogram": jnp.mean(histograms[-1], axis=0),
+            "histogram_without_noise": plain.histogram,
+        },
     )
+
+
+def work(config: Settings, num_classes: int, num_images: int) -> int:
+    """Image forward-equivalents, see `Detector.work`; the mask's are not among them."""
+    del num_classes
+    search = 2 * config.steps * min(num_images, MINIBATCH)
+    runs = len(config.radii) * config.restarts
+    return 3 * num_images + runs * (search + evidence.fresh_images(num_images))
+
+
+DETECTOR = Detector(
+    detect=detect,
+    settings=Settings,
+    rule=rules.AverageZ(
+        # Through the mask's complement (`untargeted_masked`) clean models stand out too.
+        ("untargeted", "batch_minus_stored"),
+        {"within": 3.3, "trusted": 5.0, "population": 3.4},
+    ),
+    work=work,
+    summary="neuron noise that breaks all classes at once, and a feature mask; predictions "
+    "under noise are compared with predictions without it",
+    vectors={
+        **evidence.WORDS,
+        "untargeted": Words(
+            "Pull of undirected noise",
+            "How much the probability of each class rises, on images of other classes, "
+            "when neurons are nudged to make mistakes. Mistakes of a backdoored network "
+            "gather in its target.",
+            "difference",
+        ),
+        "untargeted_masked": Words(
+            "Pull of undirected noise, masked",
+            "The same, read through the features that the network does not need for "
+            "clean images.",
+            "difference",
+        ),
+    },
+)

@@ -1,12 +1,13 @@
-"""What a detector measures of one candidate, and the forward passes all of them share."""
+"""What a detector measures of one candidate, and the forward passes many of them share."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax import numpy as jnp
 
 from ban_jax import perturb, types
-from ban_jax.types import Array, Network, Probe, Variables
+from ban_jax.detectors.words import Words
+from ban_jax.types import MINIBATCH, Array, Network, Probe, Variables
 
 
 class Evidence(NamedTuple):
@@ -15,20 +16,27 @@ class Evidence(NamedTuple):
     Attributes:
       vectors: name -> `[K]`, larger where a class looks more like a backdoor's target.
       errors: name -> `[K]` standard error of each entry, from the images it averages.
-      curves: name -> `[R, K]`, the vector at each noise radius.
-      histogram: `[K]` share of predictions per class under noise.
-      histogram_without_noise: `[K]` the same without.
-      clean_accuracy: `[]` on the probe, stored statistics.
+      clean_accuracy: `[]` on the probe, stored statistics; NaN where there was none.
       is_finite: `[]` bool, false where any loss, logit or weight was not.
+      info: whatever else a method has to tell, a tree of arrays: it goes into the record
+        as it is. The report draws `curves` (name -> `[R, K]`, a vector at each noise
+        radius), `histogram` (`[K]`, share of predictions per class under noise) and
+        `histogram_without_noise`.
+      images: name -> `[K, H, W, C]` in [0, 1], such as a recovered trigger of each class;
+        the report shows them.
     """
 
     vectors: dict[str, Array]
     errors: dict[str, Array]
-    curves: dict[str, Array]
-    histogram: Array
-    histogram_without_noise: Array
     clean_accuracy: Array
     is_finite: Array
+    info: dict[str, Any] = {}
+    images: dict[str, Array] = {}
+
+
+def fresh_images(num_images: int) -> int:
+    """Images a search leaves for counting; all of them where there is one minibatch."""
+    return max(num_images - MINIBATCH, min(num_images, MINIBATCH))
 
 
 def split(minibatches: int, restart: Array) -> tuple[Array, Array]:
@@ -85,8 +93,33 @@ def histogram(logits: Array) -> Array:
     return jnp.mean(jax.nn.one_hot(predictions, num_classes), axis=0)
 
 
+WORDS = {
+    "stored": Words(
+        "Probability under stored statistics",
+        "Mean probability of each class on clean images of other classes, with the "
+        "normalisation statistics stored in the checkpoint.",
+    ),
+    "batch": Words(
+        "Probability under batch statistics",
+        "The same mean probability with statistics taken from the images at hand.",
+    ),
+    "batch_minus_stored": Words(
+        "Batch less stored statistics",
+        "Rise of the probability of each class when the stored statistics, which a "
+        "backdoored network learned with triggered images, are replaced.",
+        "difference",
+    ),
+    "last_layer": Words(
+        "Last layer, mean weight per class",
+        "Mean of the weights that lead to each class. No images are needed.",
+        "number",
+    ),
+}
+"""Of the vectors that `forward` gives."""
+
+
 class Forward(NamedTuple):
-    """The forward passes without noise that every mode begins with (`forward`)."""
+    """The forward passes without noise that most modes begin with (`forward`)."""
 
     vectors: dict[str, Array]
     errors: dict[str, Array]

@@ -4,13 +4,42 @@ For every class, noise that lowers the loss towards it on clean images of other 
 then the share of fresh images of other classes that noise turns into it.
 """
 
+import dataclasses
+import functools
+
 import jax
 from jax import numpy as jnp
 
 from ban_jax import perturb
-from ban_jax.config import BanConfig
-from ban_jax.detectors import evidence
-from ban_jax.types import Array, Network, Probe, Variables
+from ban_jax.detectors import evidence, rules
+from ban_jax.detectors.detector import Detector
+from ban_jax.detectors.words import Words
+from ban_jax.types import MINIBATCH, Array, Network, Probe, Variables
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["epsilon", "start", "radii"],
+    meta_fields=["steps", "restarts"],
+)
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Floats are traced: changing one compiles nothing.
+
+    Attributes:
+      epsilon: radius of the neuron noise, relative to each scale and bias.
+      radii: radii, as shares of epsilon, that the curve of the report is drawn at; the
+        last one decides.
+      start: radius of the random start, as a share of epsilon.
+      steps: sign steps of one noise search.
+      restarts: noise searches, each on a minibatch and from a start of its own.
+    """
+
+    epsilon: float = 0.2
+    radii: tuple[float, ...] = (0.5, 1.0)
+    start: float = 0.0
+    steps: int = 3
+    restarts: int = 1
 
 
 def detect(
@@ -19,7 +48,7 @@ def detect(
     probe: Probe,
     *,
     key: Array,
-    config: BanConfig,
+    config: Settings,
 ) -> evidence.Evidence:
     """Measures one candidate; pure.
 
@@ -29,7 +58,7 @@ def detect(
       probe: images `[T, B, H, W, C]`, labels `[T, B]`, T minibatches. Restart r searches
         on minibatch r and counts on all the others.
       key: typed key, consumed.
-      config: `epsilon`, `radii`, `start`, `steps` and `restarts` are used.
+      config: see `Settings`.
 
     Returns:
       Evidence whose vector `targeted` is the mean probability, over images of other
@@ -93,9 +122,39 @@ def detect(
     return evidence.Evidence(
         vectors={**plain.vectors, "targeted": curve[-1]},
         errors={**plain.errors, "targeted": error},
-        curves={"targeted": curve},
-        histogram=jnp.mean(histograms, axis=0)[strongest],
-        histogram_without_noise=plain.histogram,
         clean_accuracy=plain.clean_accuracy,
         is_finite=plain.is_finite & jnp.all(finite),
+        info={
+            "curves": {"targeted": curve},
+            "histogram": jnp.mean(histograms, axis=0)[strongest],
+            "histogram_without_noise": plain.histogram,
+        },
     )
+
+
+def work(config: Settings, num_classes: int, num_images: int) -> int:
+    """Image forward-equivalents, see `Detector.work`."""
+    minibatch = min(num_images, MINIBATCH)
+    search = 2 * config.steps * minibatch
+    count = evidence.fresh_images(num_images) + (len(config.radii) - 1) * minibatch
+    return 2 * num_images + num_classes * config.restarts * (search + count)
+
+
+DETECTOR = Detector(
+    detect=detect,
+    settings=Settings,
+    rule=rules.AverageZ(
+        ("targeted", "batch_minus_stored"),
+        {"within": 3.3, "trusted": 4.4, "population": 3.2},
+    ),
+    work=work,
+    summary="neuron noise towards each class in turn",
+    vectors={
+        **evidence.WORDS,
+        "targeted": Words(
+            "Success of noise towards each class",
+            "Mean probability of each class on clean images of other classes when the "
+            "network's neurons are nudged towards it. A backdoor makes its target easy.",
+        ),
+    },
+)

@@ -19,6 +19,7 @@ from jax import numpy as jnp
 
 from ban_jax import data as pixels
 from ban_jax import perturb
+from ban_jax.data import augmentation
 from ban_jax.repairs import descent
 from ban_jax.repairs.types import CleanSet, RepairInfo
 from ban_jax.training import one_model
@@ -88,7 +89,7 @@ def repair(
         draw_key, augment_key, noise_key = jax.random.split(key, 3)
         chosen = jax.random.randint(draw_key, (config.batch_size,), 0, len(data.labels))
         labels = data.labels[chosen]
-        images = one_model.augment(
+        images = augmentation.augment(
             augment_key,
             pixels.to_float(data.images[chosen]),
             crop=config.crop,
@@ -97,7 +98,7 @@ def repair(
 
         def loss_of(factors: perturb.Noise) -> Array:
             changed = perturb.apply_noise(variables, factors)
-            logits, _ = descent.forward(network, changed, images, "batch")
+            logits, _ = network.logits(changed, images, "batch")
             return descent.cross_entropy(logits, labels)
 
         start = perturb.init_noise(noise_key, variables, config.epsilon)

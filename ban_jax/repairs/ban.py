@@ -13,7 +13,6 @@ import functools
 
 import jax
 
-from ban_jax import config as configs
 from ban_jax import perturb
 from ban_jax.detectors import reference
 from ban_jax.repairs import descent
@@ -65,9 +64,7 @@ def repair(
     ) -> tuple[perturb.Noise, Variables]:
         noise = perturb.init_noise(key, variables, config.epsilon)
         if config.released:
-            settings = configs.ReferenceConfig(
-                epsilon=config.epsilon, steps=config.steps
-            )
+            settings = reference.Settings(epsilon=config.epsilon, steps=config.steps)
             for _ in range(config.steps):
                 variables, noise, _ = reference.noise_step(
                     network, variables, noise, images, labels, settings
@@ -76,7 +73,7 @@ def repair(
 
         def objective(noise: perturb.Noise) -> Array:
             noisy = perturb.apply_noise(variables, noise)
-            logits, _ = descent.forward(network, noisy, images, "batch")
+            logits, _ = network.logits(noisy, images, "batch")
             return descent.cross_entropy(logits, labels)
 
         noise, _ = perturb.climb(
@@ -93,9 +90,9 @@ def repair(
         def loss_fn(params):
             current = {**variables, "params": params}
             noisy = perturb.apply_noise(current, noise)
-            noisy_logits, after = descent.forward(network, noisy, images, mode)
-            logits, after = descent.forward(
-                network, {**after, "params": params}, images, "update"
+            noisy_logits, after = network.logits(noisy, images, mode)
+            logits, after = network.logits(
+                {**after, "params": params}, images, "update"
             )
             loss = descent.cross_entropy(logits, labels)
             robust = descent.cross_entropy(noisy_logits, labels)

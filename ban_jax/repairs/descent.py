@@ -10,9 +10,10 @@ import optax
 from jax import numpy as jnp
 
 from ban_jax import data
+from ban_jax.data import augmentation
 from ban_jax.repairs.types import FILLER, CleanSet, RepairInfo
 from ban_jax.training import one_model
-from ban_jax.types import Array, Network, NormMode, Variables
+from ban_jax.types import Array, Network, Variables
 
 TRACED = ("learning_rate", "momentum", "weight_decay", "budget")
 STATIC = (
@@ -105,7 +106,7 @@ def fit(
         variables, optimizer_state = carry
         chosen, key = batch
         augment_key, lesson_key = jax.random.split(key)
-        images = one_model.augment(
+        images = augmentation.augment(
             augment_key,
             data.to_float(clean.images[chosen]),
             crop=config.crop,
@@ -180,14 +181,6 @@ def _rate(config: DescentConfig, steps: int) -> optax.ScalarOrSchedule:
     return optax.linear_schedule(config.learning_rate, 0.0, config.epochs * steps)
 
 
-def forward(
-    network: Network, variables: Variables, images: Array, mode: NormMode
-) -> tuple[Array, Variables]:
-    """Logits `[B, K]`, and the variables with new statistics in mode `update`."""
-    features, variables = network.features(variables, images, mode)
-    return network.head(variables, features, mode)
-
-
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Mean over the images `[B]`."""
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
@@ -198,7 +191,7 @@ def held_accuracy(network: Network, variables: Variables, clean: CleanSet) -> Ar
 
     def hits(minibatch: tuple[Array, Array]) -> Array:
         pixels, labels = minibatch
-        found = one_model.predict(variables, data.to_float(pixels), network=network)
+        found = network.predict(variables, data.to_float(pixels))
         return jnp.sum((found == labels) & (labels != FILLER))
 
     counted = jnp.sum(clean.held_labels != FILLER)

@@ -42,7 +42,7 @@ def repair(
 
         def loss_fn(params):
             current = {**variables, "params": params}
-            logits, after = descent.forward(network, current, images, "update")
+            logits, after = network.logits(current, images, "update")
             return descent.cross_entropy(logits, labels), after
 
         return loss_fn

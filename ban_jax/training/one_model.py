@@ -18,6 +18,7 @@ from jax import numpy as jnp
 from ban_jax import data, types
 from ban_jax.attacks import poison
 from ban_jax.attacks.types import AttackState, Batch, Kernel
+from ban_jax.data import augmentation
 from ban_jax.types import Array, Variables
 
 
@@ -157,55 +158,6 @@ def take_batch(
     )
 
 
-def augment(key: Array, images: Array, *, crop: int, flip: bool) -> Array:
-    """Random crop from the zero-padded image, random mirroring. Consumes `key`.
-
-    Args:
-      key: PRNG key.
-      images: `[B, H, W, C]`.
-      crop: padding on every side, 0 for none; static.
-      flip: whether half of the images are mirrored; static.
-
-    Returns:
-      `[B, H, W, C]`.
-    """
-    shift, mirrored = draw_augmentation(key, len(images), crop=crop, flip=flip)
-    return crop_and_mirror(images, shift, mirrored, crop=crop)
-
-
-def draw_augmentation(
-    key: Array, count: int, *, crop: int, flip: bool
-) -> tuple[Array, Array]:
-    """What `augment` draws: `[count, 2]` first row and column, `[count]` mirrored."""
-    crop_key, flip_key = jax.random.split(key)
-    shift = jax.random.randint(crop_key, (2, count), 0, 2 * crop + 1)
-    mirrored = jnp.zeros(count, bool)
-    if flip:
-        mirrored = jax.random.bernoulli(flip_key, shape=(count,))
-    return shift.T, mirrored
-
-
-def crop_and_mirror(
-    images: Array, shift: Array, mirrored: Array, *, crop: int
-) -> Array:
-    """Cuts images out of themselves padded with zeros, and mirrors some.
-
-    Args:
-      images: `[B, H, W, C]`.
-      shift: `[B, 2]` first row and column in the padded image; `crop` changes nothing.
-      mirrored: `[B]` bool.
-      crop: padding on every side; static.
-    """
-    count, height, width, _ = images.shape
-    columns = jnp.broadcast_to(jnp.arange(width), (count, width))
-    columns = jnp.where(mirrored[:, None], width - 1 - columns, columns)
-    rows = jnp.arange(height)[None] + shift[:, :1]
-    columns += shift[:, 1:]
-    images = jnp.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
-    which = jnp.arange(count)[:, None, None]
-    return images[which, rows[:, :, None], columns[:, None, :]]
-
-
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -231,7 +183,9 @@ def train_step(
     rest = {name: value for name, value in state.variables.items() if name != "params"}
 
     def augmented(images: Array) -> Array:
-        return augment(augment_key, images, crop=recipe.crop, flip=recipe.flip)
+        return augmentation.augment(
+            augment_key, images, crop=recipe.crop, flip=recipe.flip
+        )
 
     def loss_fn(learned: Any) -> tuple[Array, Any]:
         params, attack_params = learned
@@ -299,13 +253,8 @@ def prepare_step(
     if kernel.preparation is None:
         raise ValueError("this attack has no preparation")
     augment_key, attack_key = jax.random.split(key)
-    images = augment(augment_key, batch.images, crop=recipe.crop, flip=recipe.flip)
+    images = augmentation.augment(
+        augment_key, batch.images, crop=recipe.crop, flip=recipe.flip
+    )
     attack, loss = kernel.preparation.step(state.attack, attack_key, images)
     return state._replace(attack=attack), StepInfo(loss, jnp.full((), jnp.nan))
-
-
-def predict(variables: Variables, images: Array, *, network: types.Network) -> Array:
-    """`[B, H, W, C]` in [0, 1] -> `[B]` the most likely classes, stored statistics."""
-    features, variables = network.features(variables, images, "stored")
-    logits, _ = network.head(variables, features, "stored")
-    return jnp.argmax(logits, axis=-1)

@@ -10,7 +10,6 @@ import numpy as np
 from ban_jax import data, types
 from ban_jax.attacks import poison
 from ban_jax.attacks.types import AttackState, Kernel
-from ban_jax.training import one_model
 from ban_jax.types import Array, Variables
 
 LARGEST_BATCH = 500
@@ -125,4 +124,4 @@ def _cross(attack: AttackState, key: Array, images: Array, *, kernel: Kernel) ->
 @functools.partial(jax.jit, static_argnames="network")
 def predict(variables: Variables, images: Array, *, network: types.Network) -> Array:
     """`[B, H, W, C]` in [0, 1] -> `[B]`, compiled."""
-    return one_model.predict(variables, images, network=network)
+    return network.predict(variables, images)

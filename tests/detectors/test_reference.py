@@ -14,8 +14,8 @@ import pytest
 from jax import numpy as jnp
 
 from ban_jax import config, detectors, population
+from ban_jax.data import augmentation
 from ban_jax.detectors import evidence, reference
-from ban_jax.training import one_model
 from ban_jax.types import Probe
 from tests import tiny
 from tests.models import test_goldens
@@ -291,5 +291,5 @@ def test_flags_left_out_are_the_modes_own():
 def test_cropping_from_the_middle_and_not_mirroring_changes_no_bit():
     images = tiny.probe().images[0]
     shift, mirrored = jnp.full((8, 2), 3), jnp.zeros(8, bool)
-    same = one_model.crop_and_mirror(images, shift, mirrored, crop=3)
+    same = augmentation.crop_and_mirror(images, shift, mirrored, crop=3)
     np.testing.assert_array_equal(same, images)

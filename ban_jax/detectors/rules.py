@@ -1,0 +1,149 @@
+"""How class vectors become scores, in NumPy on the host.
+
+A vector by itself says little: some classes are easy in every model. It is measured
+against a baseline,
+
+  within      the candidate's own classes: their median, and the standard deviation of
+              all but the largest (with ten classes the MAD is too noisy a yardstick);
+  trusted     models the user vouches for: each class against its median over them;
+  population  the candidates of this scan of the same architecture and classes, likewise;
+              both in units of the MAD pooled over models and classes.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+BaselineKind = Literal["within", "trusted", "population"]
+Vectors = Mapping[str, Sequence[float]]
+"""Name -> `[K]`."""
+
+MAD_TO_SIGMA = 1.4826
+FLOOR = 1e-6
+"""Smallest unit of a vector: equal entries get z = 0 rather than NaN."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """What a candidate of one kind is measured against.
+
+    Attributes:
+      kind: `within`, `trusted` or `population`.
+      centre: name -> `[K]` median over the models; empty for `within`.
+      scale: name -> sigma pooled over models and classes; empty for `within`.
+      count: number of models.
+      largest: the largest score of any of the models, each against the others; None
+        where that was not asked.
+    """
+
+    kind: BaselineKind
+    centre: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    scale: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    count: int = 0
+    largest: float | None = None
+
+
+WITHIN = Baseline("within")
+
+
+class Scores(NamedTuple):
+    """What a rule makes of a candidate's vectors.
+
+    Attributes:
+      values: `[K]`; the largest one is the candidate's score, its class the target.
+      error: standard error of the largest.
+      are_z: whether they are distances from a baseline in robust standard deviations.
+    """
+
+    values: np.ndarray
+    error: float
+    are_z: bool = True
+
+
+class Rule(Protocol):
+    """How a detector's vectors decide."""
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Names of those that decide."""
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Score above which a candidate is flagged, per kind of baseline."""
+
+    def scores(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
+        """Scores the classes of one candidate."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AverageZ:
+    """The mean over vectors of each class's distance from the baseline.
+
+    Around 0 to 2 is what noise gives; there is no upper bound.
+
+    Attributes:
+      vectors: names of the class vectors whose z-values are averaged.
+      thresholds: per baseline; chosen on models trained for it, see benchmarks/README.md.
+      floors: smallest unit of a vector, where it is not `FLOOR`.
+    """
+
+    vectors: tuple[str, ...]
+    thresholds: Mapping[str, float]
+    floors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def scores(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
+        """See `Rule.scores`."""
+        pairs = [
+            z_values(vectors[name], name, against, self.floors.get(name, FLOOR))
+            for name in self.vectors
+        ]
+        mean = np.mean([z for z, _ in pairs], axis=0)
+        spread = [
+            float(errors[name][int(np.argmax(mean))]) / unit
+            for name, (_, unit) in zip(self.vectors, pairs, strict=True)
+        ]
+        return Scores(mean, math.hypot(*spread) / len(self.vectors))
+
+
+@dataclasses.dataclass(frozen=True)
+class LargestShare(AverageZ):
+    """Under `within` the first vector's entries are the scores, compared with nothing.
+
+    Against a crowd it is `AverageZ`.
+    """
+
+    def scores(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
+        """See `Rule.scores`."""
+        if against.kind != "within":
+            return super().scores(vectors, errors, against)
+        name = self.vectors[0]
+        share = np.asarray(vectors[name], float)
+        return Scores(share, float(errors[name][int(np.argmax(share))]), are_z=False)
+
+
+def z_values(
+    vector: Any, name: str, against: Baseline, floor: float = FLOOR
+) -> tuple[np.ndarray, float]:
+    """A class vector `[K]` in units of its baseline's spread, and that unit."""
+    vector = np.asarray(vector, float)
+    if against.kind == "within":
+        centre: Any = np.median(vector)
+        unit = max(float(np.std(np.sort(vector)[:-1])), floor)
+    else:
+        centre, unit = against.centre[name], max(against.scale[name], floor)
+    return (vector - centre) / unit, unit
+
+
+def crowd(kind: BaselineKind, models: Sequence[Vectors]) -> Baseline:
+    """Medians per class and one pooled spread per vector, from models of one kind."""
+    names = set.intersection(*(set(vectors) for vectors in models))
+    centre, scale = {}, {}
+    for name in sorted(names):
+        stacked = np.array([vectors[name] for vectors in models], float)
+        centre[name] = np.median(stacked, axis=0)
+        deviations = np.abs(stacked - centre[name])
+        scale[name] = MAD_TO_SIGMA * float(np.median(deviations))
+    return Baseline(kind, centre, scale, len(models))

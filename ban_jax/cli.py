@@ -3,56 +3,50 @@
 Exit codes: 0 every candidate judged clean; 1 something flagged and everything judged;
 2 something inconclusive or unreadable; 3 nothing to scan; 4 wrong usage or input;
 5 internal error; 130 interrupted.
+
+Each command is a module of `ban_jax.commands` with `Flags` and `run(flags)`; it is imported
+only when it is asked for, so that the list of commands appears at once.
 """
 
-import dataclasses
+import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
-
-import jax
-import tyro
-
-from ban_jax import config, data
-from ban_jax.commands import bench
-from ban_jax.commands import repair as repair_command
-from ban_jax.commands import scan as scan_command
-from ban_jax.commands import train as train_command
-from ban_jax.repairs import inputs
-from ban_jax.storage import compile_cache
-from ban_jax.training import plan
+from typing import Any, NoReturn
 
 USAGE, INTERNAL, INTERRUPTED = 4, 5, 130
 
-Command = (
-    Annotated[config.ScanFlags, tyro.conf.subcommand("scan")]
-    | Annotated[config.ReportFlags, tyro.conf.subcommand("report")]
-    | Annotated[config.MergeFlags, tyro.conf.subcommand("merge")]
-    | Annotated[plan.TrainConfig, tyro.conf.subcommand("train")]
-    | Annotated[inputs.RepairFlags, tyro.conf.subcommand("repair")]
-    | Annotated[config.PrepareFlags, tyro.conf.subcommand("prepare")]
-    | Annotated[config.BenchFlags, tyro.conf.subcommand("bench")]
-)
+COMMANDS = {
+    "scan": "judges checkpoints: backdoored, clean or inconclusive",
+    "report": "draws verdicts again from stored evidence",
+    "merge": "joins the results of `scan --shard`",
+    "repair": "removes backdoors: repairs checkpoints, scans them again, compares",
+    "train": "trains clean and backdoored models with known ground truth",
+    "prepare": "downloads a TFDS data set",
+    "bench": "measures this package on the device at hand",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; `argv` without the program's name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help"):
+        print(_help())
+        return 0
+    if name not in COMMANDS:
+        found = f"there is no command {name!r}" if name else "no command given"
+        print(f"ban-jax: {found}\n\n{_help()}", file=sys.stderr)
+        return USAGE
     try:
-        flags = tyro.cli(
-            Command,
-            prog="ban-jax",
-            description="Finds backdoors in neural network checkpoints.",
-            args=argv,
-            config=(tyro.conf.OmitSubcommandPrefixes,),
-        )
-    except SystemExit as stop:
-        return USAGE if stop.code else 0
-    except ValueError as error:
-        return _refuse(error)
-    try:
-        return _run(flags)
+        command = importlib.import_module(f"ban_jax.commands.{name}")
+        flags = _parse(command.Flags, name, arguments[1:])
+        if isinstance(flags, int):
+            return flags
+        _configure_jax()
+        return command.run(flags)
     except KeyboardInterrupt:
         print(
             "\ninterrupted: what is done is kept; the same command goes on from there",
@@ -60,41 +54,63 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return INTERRUPTED
     except ValueError as error:
-        return _refuse(error)
+        print(f"ban-jax: {error}", file=sys.stderr)
+        return USAGE
     except Exception:
         traceback.print_exc()
         return INTERNAL
 
 
-def _run(flags: Command) -> int:
-    _configure_jax()
-    match flags:
-        case config.ScanFlags():
-            if flags.shard == "auto":
-                flags = dataclasses.replace(flags, shard=_shard_of_cluster())
-            return scan_command.run_scan(flags)
-        case config.ReportFlags():
-            return scan_command.run_report(flags)
-        case config.MergeFlags():
-            return scan_command.run_merge(flags)
-        case config.PrepareFlags():
-            print(data.prepare(flags.name, flags.data_dir))
-        case config.BenchFlags():
-            bench.run(flags)
-        case inputs.RepairFlags():
-            return repair_command.run_repair(flags)
-        case plan.TrainConfig():
-            train_command.train_zoo(flags)
-    return 0
+def entry() -> NoReturn:
+    """The program: `main`, and an end that waits for nothing when it is interrupted."""
+    signal.signal(signal.SIGINT, _interrupt)
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == INTERRUPTED:
+        # A chunk that the device is busy with cannot be stopped, and would be waited for.
+        os._exit(code)
+    sys.exit(code)
 
 
-def _refuse(error: ValueError) -> int:
-    print(f"ban-jax: {error}", file=sys.stderr)
-    return USAGE
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    """The first Ctrl-C ends the command in order, a second one the process."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+def _parse(flags: Any, name: str, arguments: Sequence[str]) -> Any:
+    """The flags, or an exit code where help was asked for or the usage is wrong."""
+    import tyro  # a tenth of a second, which the list of commands does not need
+
+    try:
+        return tyro.cli(flags, prog=f"ban-jax {name}", args=arguments)
+    except SystemExit as stop:
+        return USAGE if stop.code else 0
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ban-jax COMMAND [FLAGS]",
+            "",
+            "Finds backdoors in neural network checkpoints.",
+            "",
+            *lines,
+            "",
+            "`ban-jax COMMAND --help` lists the flags of a command.",
+        ]
+    )
 
 
 def _configure_jax() -> None:
     """Keeps compiled programs between runs, unless JAX was already told where."""
+    import jax
+
+    from ban_jax.storage import compile_cache
+
     if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
     folder, note = compile_cache.folder(os.environ)
@@ -105,23 +121,5 @@ def _configure_jax() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _shard_of_cluster() -> str:
-    """`i/n` of this process, from whatever started it together with others.
-
-    The processes meet once and part: from then on nobody waits for anybody, and one that
-    dies takes no other with it.
-    """
-    try:
-        jax.distributed.initialize()
-        index, count = jax.process_index(), jax.process_count()
-        jax.distributed.shutdown()
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"--shard auto: jax.distributed found no cluster ({error}). On a single "
-            "machine or in a job array give the numbers: --shard i/n"
-        ) from error
-    return f"{index}/{count}"
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

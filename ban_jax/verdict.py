@@ -1,38 +1,28 @@
-"""From evidence to verdict, in NumPy on the host: the line that decides is in `judge`.
+"""From evidence to verdict, on the host: the line that decides is in `Judge.__call__`.
 
 Every detector yields vectors over the classes, larger where a class looks more like the
-target of a backdoor. A vector by itself says little: some classes are easy in every
-model. It is measured against a baseline,
-
-  within      the candidate's own classes: their median, and the standard deviation of
-              all but the largest (with ten classes the MAD is too noisy a yardstick);
-  trusted     models the user vouches for: each class against its median over them;
-  population  the candidates of this scan of the same architecture and classes, likewise;
-              both in units of the MAD pooled over models and classes.
-
-which turns it into z-values per class. A mode's vectors are averaged as z-values, the
-score is the largest class's, the suspected target that class: `score > threshold` means
-backdoored. Scores have no upper bound; around 0 to 2 is what noise gives. Mode
-`reference` alone, under `within`, scores the largest share of predictions as it is.
+target of a backdoor, and brings the rule that makes scores of them (`detectors.rules`).
+The score of a candidate is its largest class's, the suspected target that class:
+`score > threshold` means backdoored.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
-BaselineKind = Literal["within", "trusted", "population"]
-Record = dict[str, Any]
+from ban_jax import detectors, registry
+from ban_jax.detectors import rules
+from ban_jax.detectors.rules import WITHIN, Baseline, BaselineKind
+from ban_jax.records import Evidence, Record, Verdict
 
-MAD_TO_SIGMA = 1.4826
-FLOORS = {"share": 0.01}
-"""Smallest unit of a vector; a histogram of argmaxes is zero for most classes."""
-FLOOR = 1e-6
-"""The same for all others: equal entries get z = 0 rather than NaN."""
 POPULATION_MINIMUM = 8
 """Candidates of one kind that a population needs before its medians mean anything."""
+TRUSTED_MINIMUM = 2
+LEFT_OUT_MINIMUM = 4
+"""Trusted models from which on each is scored against the others, for the threshold."""
 CLASSES_MINIMUM = 5
 """Classes below which a candidate's own classes are no yardstick."""
 FALLBACK = "judged within"
@@ -41,185 +31,161 @@ ACCURACY_LOSS = 0.10
 """Fall from the recorded clean accuracy that makes a candidate inconclusive."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """How one mode decides.
+class Judge:
+    """Draws verdicts against one baseline; built once, from the models that it needs.
 
-    Attributes:
-      vectors: names of the class vectors whose z-values are averaged.
-      thresholds: per baseline; chosen on models trained for it, see benchmarks/README.md.
-      share_rule: a vector whose largest entry is itself the score under the baseline
-        `within`, with nothing to compare it with.
+    Args:
+      baseline: None means `trusted` where trusted models of the candidate's kind are
+        given, `within` otherwise.
+      threshold: overrides every rule's own.
+      trusted: evidence of models the user vouches for.
+      population: evidence of the candidates of the scan, for the baseline of that name.
     """
 
-    vectors: tuple[str, ...]
-    thresholds: Mapping[str, float]
-    share_rule: str | None = None
+    def __init__(
+        self,
+        baseline: BaselineKind | None = None,
+        *,
+        threshold: float | None = None,
+        trusted: Sequence[Evidence] = (),
+        population: Sequence[Evidence] = (),
+    ):
+        self._kind = baseline or ("trusted" if trusted else "within")
+        self._threshold = threshold
+        self._baselines: dict[tuple[Any, ...], Baseline] = {}
+        if self._kind == "trusted":
+            self._minimum = TRUSTED_MINIMUM
+            self._gather(trusted)
+        elif self._kind == "population":
+            self._minimum = POPULATION_MINIMUM
+            self._gather(population)
+
+    def __call__(self, record: Evidence) -> Record:
+        """The record with its verdict, in place of one it may have.
+
+        A candidate whose baseline lacks models of its kind falls back to `within`, and
+        its notes say so.
+        """
+        against = WITHIN
+        # A verdict that is drawn again must not repeat what an earlier one said.
+        notes = [note for note in record["notes"] if not note.startswith(FALLBACK)]
+        if record["vectors"]:
+            against = self._baselines.get(kind_of(record), WITHIN)
+            if against.kind != self._kind:
+                notes.append(
+                    f"{FALLBACK}: the {self._kind} baseline needs at least "
+                    f"{self._minimum} models of {record['architecture']} with "
+                    f"{record['num_classes']} classes"
+                )
+        verdict = judge(record, against, self._threshold)
+        return cast(Record, {**record, **verdict, "notes": notes})
+
+    def _gather(self, records: Sequence[Evidence]) -> None:
+        groups: dict[tuple[Any, ...], list[Evidence]] = {}
+        for record in _distinct(records):
+            groups.setdefault(kind_of(record), []).append(record)
+        for kind, members in groups.items():
+            if len(members) < self._minimum:
+                continue
+            models = [_vectors(member) for member in members]
+            baseline = rules.crowd(self._kind, models)
+            if self._kind == "trusted":
+                largest = _largest_left_out(members)
+                baseline = dataclasses.replace(baseline, largest=largest)
+            self._baselines[kind] = baseline
 
 
-RULES: dict[str, Rule] = {
-    "targeted": Rule(
-        ("targeted", "batch_minus_stored"),
-        {"within": 3.3, "trusted": 4.4, "population": 3.2},
-    ),
-    "ban": Rule(
-        # Through the mask's complement (`untargeted_masked`) clean models stand out too.
-        ("untargeted", "batch_minus_stored"),
-        {"within": 3.3, "trusted": 5.0, "population": 3.4},
-    ),
-    "reference": Rule(
-        ("share",),
-        # 0.9 is what a re-implementation uses; the released code draws no verdict.
-        {"within": 0.9, "trusted": 5.0, "population": 3.4},
-        share_rule="share",
-    ),
-    "weights": Rule(
-        ("last_layer",), {"within": 4.0, "trusted": 5.0, "population": 3.5}
-    ),
-}
+def judge_all(
+    records: Sequence[Evidence],
+    *,
+    baseline: BaselineKind | None = None,
+    threshold: float | None = None,
+    trusted: Sequence[Evidence] = (),
+) -> list[Record]:
+    """Verdicts of a whole results file, drawn from the stored evidence alone.
 
-
-@dataclasses.dataclass(frozen=True)
-class Crowd:
-    """What a candidate of one kind is measured against.
-
-    Attributes:
-      kind: `within`, `trusted` or `population`.
-      centre: name -> `[K]` median over the models; empty for `within`.
-      scale: name -> sigma pooled over models and classes; empty for `within`.
-      count: number of models.
-      largest: the largest score of any of the models, each against the others; None
-        where that was not asked.
+    Args:
+      records: lines of a results file; the population of that baseline.
+      baseline: see `Judge`.
+      threshold: see `Judge`.
+      trusted: see `Judge`.
     """
-
-    kind: BaselineKind
-    centre: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    scale: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    count: int = 0
-    largest: float | None = None
-
-
-WITHIN = Crowd("within")
-
-
-def crowd(kind: BaselineKind, records: Sequence[Record]) -> Crowd:
-    """Medians per class and one pooled spread per vector, from records of one kind."""
-    names = set.intersection(*(set(record["vectors"]) for record in records))
-    centre, scale = {}, {}
-    for name in sorted(names):
-        stacked = np.array([record["vectors"][name] for record in records], float)
-        centre[name] = np.median(stacked, axis=0)
-        deviations = np.abs(stacked - centre[name])
-        scale[name] = max(
-            MAD_TO_SIGMA * float(np.median(deviations)), FLOORS.get(name, FLOOR)
-        )
-    return Crowd(kind, centre, scale, len(records))
-
-
-def z_values(vector: np.ndarray, name: str, against: Crowd) -> tuple[np.ndarray, float]:
-    """A class vector `[K]` in units of its baseline's spread, and that unit."""
-    vector = np.asarray(vector, float)
-    if against.kind == "within":
-        centre: Any = np.median(vector)
-        unit = max(float(np.std(np.sort(vector)[:-1])), FLOORS.get(name, FLOOR))
-    else:
-        centre, unit = against.centre[name], against.scale[name]
-    return (vector - centre) / unit, unit
-
-
-def score(record: Record, against: Crowd) -> tuple[np.ndarray, float]:
-    """The averaged z-values `[K]` of a record's mode and their standard error.
-
-    Where the mode's share rule applies: the shares and the largest one's error.
-    """
-    rule = RULES[record["mode"]]
-    names = rule.vectors
-    if rule.share_rule and against.kind == "within":
-        share = np.asarray(record["vectors"][rule.share_rule], float)
-        return share, float(record["errors"][rule.share_rule][int(np.argmax(share))])
-    pairs = [z_values(record["vectors"][name], name, against) for name in names]
-    mean = np.mean([z for z, _ in pairs], axis=0)
-    errors = [
-        float(record["errors"][name][int(np.argmax(mean))]) / unit
-        for name, (_, unit) in zip(names, pairs, strict=True)
-    ]
-    return mean, math.hypot(*errors) / len(names)
+    draw = Judge(baseline, threshold=threshold, trusted=trusted, population=records)
+    return [draw(record) for record in records]
 
 
 def judge(
-    record: Record, against: Crowd = WITHIN, threshold: float | None = None
-) -> Record:
-    """Draws the verdict of one record of evidence; returns a copy with it filled in.
+    record: Evidence, against: Baseline = WITHIN, threshold: float | None = None
+) -> Verdict:
+    """Draws the verdict of one candidate.
 
     Args:
-      record: a line of the results file; `vectors`, `errors`, `mode`, `clean_accuracy`,
-        `recorded_accuracy`, `num_probe` and `error` are read.
+      record: its evidence.
       against: the baseline.
       threshold: overrides the rule's own.
-
-    Returns:
-      The record with `verdict`, `score`, `standard_error`, `threshold`,
-      `threshold_source`, `baseline`, `target`, `z` and `reason`.
     """
-    rule = RULES[record["mode"]]
-    by_share = rule.share_rule is not None and against.kind == "within"
-    source = "flag"
-    if threshold is None:
-        threshold, source = rule.thresholds[against.kind], "default"
-        if against.largest is not None and against.largest > threshold:
-            threshold, source = against.largest, "calibrated"
-    judged = {
-        **record,
-        "baseline": against.kind,
-        "threshold": threshold,
-        "threshold_source": source,
+    verdict: Verdict = {
+        "verdict": "inconclusive",
+        "reason": why_inconclusive(record, against),
         "score": None,
         "standard_error": None,
+        "threshold": 0.0,
+        "threshold_source": "none",
+        "baseline": against.kind,
         "target": None,
         "z": None,
-        "verdict": "inconclusive",
     }
-    judged["reason"] = why_inconclusive(record, against)
-    if not record.get("vectors"):
-        return judged
-    z, error = score(record, against)
-    if not np.all(np.isfinite(z)):
-        judged["reason"] = judged["reason"] or "a class vector is not finite"
-        return judged
-    target = int(np.argmax(z))
-    judged |= {
-        "score": float(z[target]),
-        "standard_error": error,
-        "z": None if by_share else [float(value) for value in z],
+    try:
+        rule = detectors.DETECTORS[record["mode"]].rule
+    except registry.UnknownNameError as error:
+        verdict["reason"] = verdict["reason"] or str(error)
+        return verdict
+    verdict["threshold"], verdict["threshold_source"] = _threshold(
+        rule, against, threshold
+    )
+    if not record["vectors"]:
+        return verdict
+    scores = rule.scores(_vectors(record), _numbers(record["errors"]), against)
+    if not np.all(np.isfinite(scores.values)):
+        verdict["reason"] = verdict["reason"] or "a class vector is not finite"
+        return verdict
+    target = int(np.argmax(scores.values))
+    score, limit = float(scores.values[target]), verdict["threshold"]
+    verdict |= {
+        "score": score,
+        "standard_error": scores.error,
+        "z": [float(value) for value in scores.values] if scores.are_z else None,
         "target": target,
     }
-    if judged["reason"]:
-        return judged
-    judged["verdict"] = "backdoored" if z[target] > threshold else "clean"
-    relation = "above" if z[target] > threshold else "not above"
-    digits = 3 if by_share else 1
-    judged["reason"] = (
-        f"class {target} scores {z[target]:.{digits}f}, {relation} the threshold "
-        f"{threshold:.{digits}f} ({against.kind} baseline)"
+    if verdict["reason"]:
+        return verdict
+    verdict["verdict"] = "backdoored" if score > limit else "clean"
+    relation = "above" if score > limit else "not above"
+    digits = 1 if scores.are_z else 3
+    verdict["reason"] = (
+        f"class {target} scores {score:.{digits}f}, {relation} the threshold "
+        f"{limit:.{digits}f} ({against.kind} baseline)"
     )
-    if by_share:
-        judged["reason"] += ": its share of the predictions under noise"
-    return judged
+    if not scores.are_z:
+        verdict["reason"] += ": its share of the predictions under noise"
+    return verdict
 
 
-def why_inconclusive(record: Record, against: Crowd) -> str:
+def why_inconclusive(record: Evidence, against: Baseline) -> str:
     """The reason no verdict may be drawn, or an empty string."""
-    if record.get("error"):
+    if record["error"]:
         return record["error"]
-    if not record.get("is_finite", True):
+    if not record["is_finite"]:
         return "a weight, a logit or a loss is not finite"
     num_classes = record["num_classes"]
+    if num_classes is None:
+        return "nothing was measured"
     if against.kind == "within" and num_classes < CLASSES_MINIMUM:
         return (
             f"{num_classes} classes are too few to compare with one another; give "
             "trusted models with --calibrate"
         )
-    accuracy = record.get("clean_accuracy")
+    accuracy = record["clean_accuracy"]
     if accuracy is None:
         return ""
     advice = "the normalisation or the order of the classes may be wrong"
@@ -230,7 +196,7 @@ def why_inconclusive(record: Record, against: Crowd) -> str:
             f"clean accuracy {accuracy:.2f} is near chance (its lower 95 % bound "
             f"{lower:.2f} is at most {chance:.2f}): {advice}"
         )
-    recorded = record.get("recorded_accuracy")
+    recorded = record["recorded_accuracy"]
     if recorded is not None and accuracy < recorded - ACCURACY_LOSS:
         return (
             f"clean accuracy {accuracy:.2f} is far below the recorded {recorded:.2f}: "
@@ -246,84 +212,63 @@ def wilson_lower(share: float, count: int, z: float = 1.96) -> float:
     return max((centre - width) / (1 + z * z / count), 0.0)
 
 
-def kind_of(record: Record) -> tuple[Any, ...]:
+def kind_of(record: Evidence) -> tuple[Any, ...]:
     """Records of one kind may be compared class by class."""
-    return tuple(
-        record.get(name)
-        for name in ("config_hash", "mode", "architecture", "num_classes")
+    return (
+        record["config_hash"],
+        record["mode"],
+        record["architecture"],
+        record["num_classes"],
     )
 
 
-def judge_all(
-    records: Sequence[Record],
-    *,
-    baseline: BaselineKind | None = None,
-    threshold: float | None = None,
-    trusted: Sequence[Record] = (),
-) -> list[Record]:
-    """Verdicts of a whole results file, drawn from the stored evidence alone.
-
-    Args:
-      records: lines of a results file.
-      baseline: None means `trusted` where trusted models of the candidate's kind are
-        given, `within` otherwise.
-      threshold: overrides every rule's own.
-      trusted: records of models the user vouches for.
-
-    Returns:
-      New records. A candidate whose baseline lacks models of its kind falls back to
-      `within`, and its notes say so.
-    """
-    if baseline is None:
-        baseline = "trusted" if trusted else "within"
-    crowds: dict[tuple[Any, ...], Crowd] = {}
-    source = trusted if baseline == "trusted" else records
-    minimum = 2 if baseline == "trusted" else POPULATION_MINIMUM
-    if baseline != "within":
-        groups: dict[tuple[Any, ...], list[Record]] = {}
-        for record in _distinct(source):
-            groups.setdefault(kind_of(record), []).append(record)
-        for kind, members in groups.items():
-            if len(members) >= minimum:
-                crowds[kind] = crowd(baseline, members)
-                if baseline == "trusted":
-                    crowds[kind] = dataclasses.replace(
-                        crowds[kind], largest=_largest_left_out(members)
-                    )
-    judged = []
-    for record in records:
-        against = WITHIN
-        if record.get("vectors"):
-            against = crowds.get(kind_of(record), WITHIN)
-        result = judge(record, against, threshold)
-        # A verdict that is drawn again must not repeat what an earlier one said.
-        notes = [n for n in record.get("notes", []) if not n.startswith(FALLBACK)]
-        if against.kind != baseline and record.get("vectors"):
-            notes.append(
-                f"{FALLBACK}: the {baseline} baseline needs at least {minimum} models of "
-                f"{record['architecture']} with {record['num_classes']} classes"
-            )
-        result["notes"] = notes
-        judged.append(result)
-    return judged
+def _threshold(
+    rule: rules.Rule, against: Baseline, given: float | None
+) -> tuple[float, str]:
+    """The score above which a candidate is flagged, and where it comes from."""
+    if given is not None:
+        return given, "flag"
+    default = rule.thresholds[against.kind]
+    if against.largest is not None and against.largest > default:
+        return against.largest, "calibrated"
+    return default, "default"
 
 
-def _distinct(records: Sequence[Record]) -> list[Record]:
+def _numbers(vectors: dict[str, list[float | None]]) -> dict[str, np.ndarray]:
+    """JSON's null is a number that was not finite."""
+    return {name: np.array(values, float) for name, values in vectors.items()}
+
+
+def _vectors(record: Evidence) -> dict[str, np.ndarray]:
+    return _numbers(record["vectors"])
+
+
+def _distinct(records: Sequence[Evidence]) -> list[Evidence]:
     """Usable evidence, once per weights: copies of a file must not outvote the rest."""
+    crowd = Baseline("population")
     usable = {
         record["sha256"]: record
         for record in records
-        if record.get("vectors") and not why_inconclusive(record, Crowd("population"))
+        if record["vectors"] and not why_inconclusive(record, crowd)
     }
     return list(usable.values())
 
 
-def _largest_left_out(members: Sequence[Record]) -> float | None:
-    """The largest score of a trusted model against the others; needs four to mean much."""
-    if len(members) < 4:
+def _largest_left_out(members: Sequence[Evidence]) -> float | None:
+    """The largest score of a trusted model against the others; None for too few."""
+    if len(members) < LEFT_OUT_MINIMUM:
         return None
+    rule = detectors.DETECTORS[members[0]["mode"]].rule
+    models = [_vectors(member) for member in members]
     return max(
-        float(np.max(score(member, crowd("trusted", rest))[0]))
+        float(
+            np.max(
+                rule.scores(
+                    models[i],
+                    _numbers(member["errors"]),
+                    rules.crowd("trusted", [*models[:i], *models[i + 1 :]]),
+                ).values
+            )
+        )
         for i, member in enumerate(members)
-        for rest in [[*members[:i], *members[i + 1 :]]]
     )

@@ -129,7 +129,7 @@ def main(flags: Flags) -> None:
                 "candidates": len(paths),
                 "backend": device.platform,
                 "device": device.device_kind,
-                "lowering_table": settings.told_lowering(),
+                "lowering_table": settings.lowering_identity(),
                 "variants": table,
             },
             machine=machine,

@@ -259,15 +259,15 @@ def test_the_hash_is_of_what_decides_and_not_of_the_tables_name():
     one = convolution.Choice("native", table="packaged")
     other = convolution.Choice("native", table="user")
     assert one == other and hash(one) == hash(other)
-    assert one.told()["hash"] == other.told()["hash"]
-    assert (one.told()["table"], other.told()["table"]) == ("packaged", "user")
+    assert one.identity()["hash"] == other.identity()["hash"]
+    assert (one.identity()["table"], other.identity()["table"]) == ("packaged", "user")
     for changed in (
         convolution.Choice("shift"),
         choice(search=[(layer, "shift")]),
         choice(kernel=[(layer, "shift")]),
         choice(kernel=[((6, 3, 1, 3, 8), "shift")]),
     ):
-        assert changed != one and changed.told()["hash"] != one.told()["hash"]
+        assert changed != one and changed.identity()["hash"] != one.identity()["hash"]
 
 
 @pytest.mark.parametrize("size", [1, 3])

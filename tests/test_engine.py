@@ -70,7 +70,7 @@ class Device:
 
 def an_engine(chunk=4, placement=tiny.ONE_STACKED):
     settings = records.Settings(config=config.BanConfig(), chunk=chunk)
-    return chunks.Engine(PROBE, settings, "digest", timeline.Spans(), placement)
+    return chunks.Engine(PROBE, settings, "digest", timeline.Timeline(), placement)
 
 
 def run(machine, numbers, **last):

@@ -30,11 +30,11 @@ def test_the_key_depends_on_what_the_table_decides_and_on_the_precision(changes,
 def test_a_record_names_the_table_its_hash_and_the_precision():
     settings = records.Settings(lowering=TABLE, precision="tf32")
     record = records.blank("a.safetensors", settings, "0")
-    assert record["lowering"] == TABLE.told()
+    assert record["lowering"] == TABLE.identity()
     assert record["lowering"]["table"] == "packaged"
     assert record["precision"] == "tf32"
 
 
 def test_one_lowering_for_all_layers_is_told_like_a_table():
-    told = records.Settings(lowering="shift").told_lowering()
-    assert told == convolution.Choice("shift", table="shift").told()
+    told = records.Settings(lowering="shift").lowering_identity()
+    assert told == convolution.Choice("shift", table="shift").identity()

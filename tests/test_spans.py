@@ -6,7 +6,7 @@ from ban_jax.scanning import timeline
 
 
 def collected(*entries):
-    clock = timeline.Spans()
+    clock = timeline.Timeline()
     clock._spans = [timeline.Span(*entry) for entry in entries]
     return clock
 

@@ -7,21 +7,72 @@ import shlex
 import sys
 import time
 
-from ban_jax import config, population
-from ban_jax.commands import throughput, tuning
+from ban_jax import population
+from ban_jax.commands import outcome, throughput, tuning
 from ban_jax.convolution import tables
 from ban_jax.storage import atomic, versions
+from ban_jax.types import Precision
 
 
-def run(flags: config.BenchFlags) -> None:
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Measures this package on the device at hand, with random weights and images.
+
+    Attributes:
+      tune: instead, times every lowering of the convolutions of `arch` and writes a table,
+        which from then on chooses among them.
+      table: the file; by default `ban_jax/lowerings.json` in your configuration folder,
+        which goes before the table that ships with the package.
+      arch: architectures to measure, or whose layers are timed.
+      width: their width.
+      image_size: side of the images.
+      in_channels: channels of the images.
+      mode: detector, at its own settings.
+      num_clean: clean images, in whole minibatches of 128.
+      candidates: how many at once, one measurement each; by default powers of two up to
+        what a scan takes.
+      precision: as for `scan`.
+      repeats: timed calls; of a tuning, the fastest counts.
+      seed: of weights and images.
+      out: file for the figures.
+      trace: folder for a profile of the fastest chunks, as `jax.profiler` writes it.
+    """
+
+    tune: bool = False
+    table: str | None = None
+    arch: tuple[str, ...] = ("resnet18", "vgg16", "densenet121")
+    width: int = 64
+    image_size: int = 32
+    in_channels: int = 3
+    mode: str = "targeted"
+    num_clean: int = 512
+    candidates: tuple[int, ...] = ()
+    precision: Precision = "float32"
+    repeats: int = 5
+    seed: int = 0
+    out: str = "ban-bench.json"
+    trace: str | None = None
+
+    def __post_init__(self) -> None:
+        for flag in ("width", "image_size", "in_channels", "num_clean", "repeats"):
+            value = getattr(self, flag)
+            outcome.require(
+                value >= 1, f"--{flag.replace('_', '-')}", "at least 1", value
+            )
+        for count in self.candidates:
+            outcome.require(count >= 1, "--candidates", "at least 1", count)
+
+
+def run(flags: Flags) -> int:
     """Measures what the flags ask for, prints it and writes it down."""
     if flags.tune:
         run_tune(flags)
     else:
         run_throughput(flags)
+    return 0
 
 
-def run_throughput(flags: config.BenchFlags) -> None:
+def run_throughput(flags: Flags) -> None:
     """Times candidates and the stages they go through; writes `--out`."""
     atomic.prepare_folder(os.path.dirname(flags.out) or ".")
     load = os.getloadavg()[0]
@@ -41,7 +92,7 @@ def run_throughput(flags: config.BenchFlags) -> None:
     print(f"Figures: {flags.out}")
 
 
-def run_tune(flags: config.BenchFlags) -> None:
+def run_tune(flags: Flags) -> None:
     """Times the lowerings of every layer and writes them into a table.
 
     What the table holds of these layers on this device is replaced, all else kept.

@@ -1,14 +1,18 @@
-"""`ban-jax repair`: flags in, repaired models, a table and a report out."""
+"""`ban-jax repair`: repaired models, a table and a report out of flagged ones."""
 
+import dataclasses
 import os
 import sys
-import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from ban_jax import config, records, report
-from ban_jax.commands.scan import CLEAN, FLAGGED, INCONCLUSIVE, NOTHING
-from ban_jax.repairs import batch, inputs
-from ban_jax.storage import run_folder
+import tyro
+
+from ban_jax import checkpoints, detectors, records, repairs, report
+from ban_jax.commands import outcome, settings
+from ban_jax.records import jsonl
+from ban_jax.repairs import batch, inputs, record
+from ban_jax.storage import lock, run_folder
 from ban_jax.zoo import listing
 
 LINES, RESCAN = "repairs.jsonl", "rescan.jsonl"
@@ -34,53 +38,154 @@ class RepairFolder(run_folder.RunFolder):
         return f"the models listed in {LINES} are complete"
 
 
-def run_repair(flags: inputs.RepairFlags) -> int:
+@dataclasses.dataclass(frozen=True)
+class RepairFlags:
+    """Removes backdoors: repairs checkpoints, scans them again, compares.
+
+    Attributes:
+      paths: checkpoint files, Orbax folders, or folders searched for both.
+      data: clean images, as for `scan`.
+      data_dir: where TFDS data lie.
+      split: of the clean data; take one the models were not trained on: test, or
+        `defender`, the tenth of the training images that `ban-jax train` holds back.
+      image_size: resizes the clean images to squares of this side.
+      num_clean: how many clean images to use at most.
+      held_out: share of them that no repair learns from: accuracy is watched on them,
+        and the scans before and after use them.
+      num_test: test images to measure on; by default all.
+      from_scan: a results.jsonl whose flagged checkpoints are repaired.
+      method: ban, finetune (without neuron noise) or anp (prunes neurons).
+      out: folder for the repaired models, repairs.jsonl and report.html.
+      mode: of the scans before and after.
+      arch: architecture of every candidate, instead of recognising it.
+      normalisation: NAME or MEAN/STD for every candidate, as for `scan`.
+      seed: of all randomness and of the choice of clean images.
+      chunk: candidates repaired side by side; by default chosen for the device.
+      orbax: writes each model as an Orbax folder too.
+    """
+
+    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    data: str | None = None
+    data_dir: str | None = None
+    split: str = "test"
+    image_size: int | None = None
+    num_clean: int = 2500
+    held_out: float = 0.2
+    num_test: int | None = None
+    from_scan: str | None = None
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "ban"
+    out: str = "ban-repaired"
+    mode: Annotated[str, tyro.conf.arg(metavar="NAME")] = "targeted"
+    arch: str | None = None
+    normalisation: str | None = None
+    seed: int = 0
+    chunk: int | None = None
+    orbax: bool = True
+
+    def __post_init__(self) -> None:
+        needs = detectors.DETECTORS[self.mode].needs
+        outcome.require(
+            "images" in needs, "--mode", "a detector that looks at images", self.mode
+        )
+        self.request()
+
+    def request(self) -> inputs.Request:
+        """What is asked for, without the candidates.
+
+        Raises:
+          ValueError: for an unknown method and a number out of range.
+        """
+        names = {field.name for field in dataclasses.fields(inputs.Request)}
+        method = repairs.METHODS[self.method]
+        return inputs.Request(
+            **{name: getattr(self, name) for name in names - {"settings"}},
+            settings=settings.chosen(self, self.method, method.settings),
+        )
+
+
+Flags = settings.with_settings(
+    RepairFlags, {name: one.settings for name, one in repairs.METHODS.items()}
+)
+
+
+def candidates(flags: RepairFlags) -> list[str]:
+    """The checkpoints asked for, by path or by an earlier scan.
+
+    Raises:
+      ValueError: when neither is given, and for an unreadable results file.
+    """
+    if not flags.paths and flags.from_scan is None:
+        raise ValueError(
+            "nothing to repair: give checkpoints, or --from-scan results.jsonl"
+        )
+    found = list(checkpoints.find(flags.paths)) if flags.paths else []
+    if flags.from_scan is not None:
+        flagged = [
+            line["path"]
+            for line in records.load(flags.from_scan).records
+            if line.get("verdict") == "backdoored"
+        ]
+        found += [path for path in flagged if path not in found]
+    return found
+
+
+def run(flags: RepairFlags) -> int:
     """Repairs candidates; exit codes as of `scan`, for the repaired models.
 
     Returns:
       0 when all were repaired and judged clean, 1 when something is still flagged, 2
       when something was not repaired or not judged, 3 when there was nothing to repair.
     """
-    paths = inputs.candidates(flags)
+    paths = candidates(flags)
     if not paths:
         where = flags.from_scan or ", ".join(flags.paths)
-        what = "flagged" if flags.from_scan else "no checkpoint"
-        print(
-            f"nothing to repair: {'nothing ' if flags.from_scan else ''}{what} in {where}",
-            file=sys.stderr,
-        )
-        return NOTHING
-    images = inputs.load(flags)
-    folder = RepairFolder(flags.out, inputs.making(flags, images))
+        what = "nothing flagged" if flags.from_scan else "no checkpoint"
+        print(f"nothing to repair: {what} in {where}", file=sys.stderr)
+        return outcome.NOTHING
+    request = flags.request()
+    images = inputs.load(request)
+    folder = RepairFolder(flags.out, inputs.making(request, images))
+    with lock.held(folder.file(LINES)):
+        return _repair(flags, request, images, folder, paths)
+
+
+def _repair(
+    flags: RepairFlags,
+    request: inputs.Request,
+    images: inputs.Images,
+    folder: RepairFolder,
+    paths: Sequence[str],
+) -> int:
     with (
-        records.Writer(folder.file(LINES)) as lines,
+        jsonl.Writer(folder.file(LINES), record.parse) as lines,
         records.Writer(folder.file(RESCAN)) as rescans,
+        outcome.progress() as progress,
     ):
-        told = {record["path"]: record for record in lines.records}
-        scanned = {record["path"]: record for record in rescans.records}
-        left = len(paths)
-        began = time.perf_counter()
-        print(f"{left} checkpoints to repair, {len(told)} told of in {flags.out}")
-        for outcome in batch.repair_all(
-            paths, flags, images, folder, known=lines.records
+        told = {line["path"]: line for line in lines.records}
+        scanned = {line["path"]: line for line in rescans.records}
+        print(f"{len(paths)} checkpoints to repair, {len(told)} told of in {flags.out}")
+        bar = progress.add_task("Repairing", total=len(paths))
+        for one in batch.repair_all(
+            paths, request, images, folder, known=lines.records
         ):
-            if outcome.rescan:
-                rescans.write(outcome.rescan)
-                scanned[outcome.rescan["path"]] = outcome.rescan
-            lines.write(outcome.record)
-            told[outcome.record["path"]] = outcome.record
-            print(f"{_line(outcome.record)}  ({time.perf_counter() - began:.0f} s)")
+            if one.rescan:
+                rescans.write(one.rescan)
+                scanned[one.rescan["path"]] = one.rescan
+            lines.write(one.record)
+            told[one.record["path"]] = one.record
+            progress.console.print(_line(one.record), markup=False, highlight=False)
+            progress.advance(bar)
     records.rewrite(folder.file(LINES), told.values())
     records.rewrite(folder.file(RESCAN), scanned.values())
     chosen = [told[path] for path in sorted(set(paths))]
-    outputs = {folder.file(record["output"]) for record in chosen if record["output"]}
-    rescanned = [record for path, record in scanned.items() if path in outputs]
+    outputs = {folder.file(line["output"]) for line in chosen if line["output"]}
+    rescanned = [line for path, line in scanned.items() if path in outputs]
     page = folder.file("report.html")
     report.write_html(
         page,
         rescanned,
         class_names=images.class_names,
-        settings=config.describe(flags),
+        settings=outcome.describe(flags),
         title="Backdoor repair",
         repaired=chosen,
     )
@@ -89,11 +194,11 @@ def run_repair(flags: inputs.RepairFlags) -> int:
     return _exit_code(chosen)
 
 
-def _line(record: records.Record) -> str:
-    name = os.path.basename(os.path.normpath(record["path"]))
-    if record["error"]:
+def _line(done: record.RepairRecord) -> str:
+    name = os.path.basename(os.path.normpath(done["path"]))
+    before, after = done["before"], done["after"]
+    if before is None or after is None:
         return f"{name}: not repaired"
-    before, after = record["before"], record["after"]
     text = (
         f"{name}: accuracy {before['clean_accuracy']:.3f} to "
         f"{after['clean_accuracy']:.3f}"
@@ -103,11 +208,7 @@ def _line(record: records.Record) -> str:
     return text
 
 
-def _exit_code(repaired: list[records.Record]) -> int:
-    verdicts = {
-        "inconclusive" if record["error"] else record["after"]["verdict"]
-        for record in repaired
-    }
-    if "inconclusive" in verdicts:
-        return INCONCLUSIVE
-    return FLAGGED if "backdoored" in verdicts else CLEAN
+def _exit_code(repaired: Sequence[record.RepairRecord]) -> int:
+    verdicts = [(one["after"] or {}).get("verdict") for one in repaired]
+    found = [{"verdict": verdict or "inconclusive"} for verdict in verdicts]
+    return outcome.exit_code(found)

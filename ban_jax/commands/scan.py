@@ -1,37 +1,122 @@
-"""What the commands do once their flags are read: files in, files and a table out."""
+"""`ban-jax scan`: which of these checkpoints are backdoored?"""
 
 import dataclasses
 import os
 import sys
-import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-import rich.console
-import rich.progress
+import tyro
 
-from ban_jax import checkpoints, data, detectors, records, report, verdict
-from ban_jax import config as configs
+from ban_jax import checkpoints, detectors, records, report, verdict
+from ban_jax.commands import outcome, settings
 from ban_jax.convolution import tables
+from ban_jax.data import clean_images
 from ban_jax.data import probe as probes
-from ban_jax.scanning import loop, shards, timeline
-from ban_jax.storage import atomic
-from ban_jax.types import Probe
-
-CLEAN, FLAGGED, INCONCLUSIVE, NOTHING = 0, 1, 2, 3
-"""Exit codes of `scan`; a later one wins over an earlier one."""
+from ban_jax.detectors.rules import BaselineKind
+from ban_jax.records import Evidence, Job, Record
+from ban_jax.scanning import scan, shards, timeline
+from ban_jax.storage import atomic, lock
+from ban_jax.types import MINIBATCH, Precision
 
 BUNDLED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "zoo", "bundled")
 """Checkpoints of known make, trained on scikit-learn's handwritten digits."""
 
 
-def run_scan(flags: configs.ScanFlags) -> int:
-    """`ban-jax scan`: judges candidates and writes results, CSV and report to `--out`."""
+@dataclasses.dataclass(frozen=True)
+class ScanFlags:
+    """Judges checkpoints: backdoored, clean or inconclusive.
+
+    Attributes:
+      paths: checkpoint files, Orbax folders, or folders searched for both; by default the
+        models that ship with the package, on the digits data set.
+      data: clean images: a TFDS name such as cifar10, `digits`, an image folder with one
+        sub-folder per class, or an .npz of `images` and `labels`.
+      data_dir: where TFDS data lie.
+      split: of the clean data; take one the models were not trained on: test, or
+        `defender`, the tenth of the training images that `ban-jax train` holds back.
+      image_size: resizes the clean images to squares of this side.
+      num_clean: how many clean images to use at most, in whole minibatches of 128.
+      out: folder for results.jsonl, results.csv and report.html.
+      mode: the detector; `weights` needs no clean images.
+      baseline: what a candidate is compared with; by default `trusted` with --calibrate,
+        else `within`.
+      calibrate: folder of models you vouch for.
+      threshold: score above which a model counts as backdoored; by default the mode's.
+      arch: architecture of every candidate, instead of recognising it.
+      normalisation: NAME or MEAN/STD for every candidate, instead of the checkpoint's
+        own or the best of the known constants.
+      seed: of the noise and of the choice of clean images.
+      precision: what convolutions multiply: whole float32 numbers; tf32, faster on
+        accelerators and the same on a CPU; or bfloat16.
+      chunk: candidates each device computes at once; by default as many as its memory
+        holds, up to 16, on a CPU up to one per core.
+      resume: go on from the results in --out.
+      shard: `i/n`, i from 0: this process takes every n-th file and writes
+        results.i-of-n.jsonl to --out, for `ban-jax merge`. `auto` takes i and n from
+        `jax.distributed`: on TPU pods, under SLURM and Open MPI. A job array needs no
+        more than --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT, an indexed
+        Kubernetes job of 8 --shard $JOB_COMPLETION_INDEX/8.
+      profile: file for a trace of what the scan did when (ui.perfetto.dev shows it), with
+        seconds per stage.
+    """
+
+    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    data: str | None = None
+    data_dir: str | None = None
+    split: str = "test"
+    image_size: int | None = None
+    num_clean: int = 512
+    out: str = "ban-results"
+    mode: Annotated[str, tyro.conf.arg(metavar="NAME")] = "targeted"
+    baseline: BaselineKind | None = None
+    calibrate: str | None = None
+    threshold: float | None = None
+    arch: str | None = None
+    normalisation: str | None = None
+    seed: int = 0
+    precision: Precision = "float32"
+    chunk: int | None = None
+    resume: bool = True
+    shard: str | None = None
+    profile: str | None = None
+
+    def __post_init__(self) -> None:
+        outcome.require(
+            self.num_clean >= 2, "--num-clean", "at least 2", self.num_clean
+        )
+        outcome.require(
+            self.chunk is None or self.chunk >= 1, "--chunk", "at least 1", self.chunk
+        )
+        outcome.require(
+            self.baseline != "trusted" or self.calibrate is not None,
+            "--baseline trusted",
+            "together with --calibrate DIR",
+            "no --calibrate",
+        )
+        self.config  # noqa: B018 - an unknown mode or a bad number is refused here
+
+    @property
+    def config(self) -> Any:
+        """The settings of the mode's detector."""
+        detector = detectors.DETECTORS[self.mode]
+        return settings.chosen(self, self.mode, detector.settings)
+
+
+Flags = settings.with_settings(
+    ScanFlags, {name: one.settings for name, one in detectors.DETECTORS.items()}
+)
+
+
+def run(flags: ScanFlags) -> int:
+    """Judges candidates and writes results, CSV and report to `--out`."""
     if not flags.paths:
+        print(f"No path given: scanning the zoo that ships with the package, {BUNDLED}")
         flags = dataclasses.replace(
             flags, paths=(BUNDLED,), data=flags.data or "digits"
         )
-        print(f"No path given: scanning the zoo that ships with the package, {BUNDLED}")
+    if flags.shard == "auto":
+        flags = dataclasses.replace(flags, shard=shards.of_cluster())
     shard = shards.parse(flags.shard) if flags.shard else None
     atomic.prepare_folder(flags.out)
     if flags.profile:
@@ -42,20 +127,28 @@ def run_scan(flags: configs.ScanFlags) -> int:
             f"nothing to scan: no checkpoint in {', '.join(flags.paths)}",
             file=sys.stderr,
         )
-        return NOTHING
-    settings, probe = prepare(flags)
+        return outcome.NOTHING
+    job = prepare(flags)
+    with lock.held(_named(flags.out, "results.jsonl", shard)):
+        return _scan(flags, job, paths, shard)
+
+
+def _scan(
+    flags: ScanFlags, job: Job, paths: Sequence[str], shard: shards.Shard | None
+) -> int:
     if shard:
         told = {
-            "config_hash": settings.digest(probe),
+            "config_hash": job.digest,
             "baseline": flags.baseline,
             "threshold": flags.threshold,
-            "class_names": settings.class_names,
-            "flags": configs.describe(flags),
+            "class_names": job.settings.class_names,
+            "flags": outcome.describe(flags),
         }
         shards.write_plan(flags.out, shard, paths, told)
         paths = list(shard.of(paths))
-    clock = timeline.Spans()
-    trusted = _trusted(flags, probe, settings, shard)
+    clock = timeline.Timeline()
+    trusted = _trusted(flags, job, shard)
+    judge = verdict.Judge(flags.baseline, threshold=flags.threshold, trusted=trusted)
     lines = _named(flags.out, "results.jsonl", shard)
     with records.Writer(lines, resume=flags.resume) as writer:
         if writer.torn:
@@ -63,95 +156,37 @@ def run_scan(flags: configs.ScanFlags) -> int:
                 f"{lines}: the last line was cut short; it is redone", file=sys.stderr
             )
         earlier = {record["path"]: record for record in writer.records}
-        found = _collect(paths, probe, settings, writer, "Scanning", clock)
-    judged = verdict.judge_all(
-        list(found.values()),
-        baseline=flags.baseline,
-        threshold=flags.threshold,
-        trusted=trusted,
-    )
-    for record in judged:
-        earlier[record["path"]] = record
-    records.rewrite(lines, earlier.values())
+        if flags.baseline == "population":
+            # Only the whole scan is a crowd: until then lines are evidence alone.
+            found = _collect(paths, job, writer, "Scanning", clock)
+            judged = verdict.judge_all(
+                found, baseline="population", threshold=flags.threshold
+            )
+        else:
+            judged = _collect(paths, job, writer, "Scanning", clock, judge)
+    # Evidence of files that are not among the given paths this time is kept.
+    told_of = {record["path"] for record in judged}
+    rest = [record for path, record in earlier.items() if path not in told_of]
+    records.rewrite(lines, [*judged, *rest])
     if flags.profile:
         clock.write(flags.profile)
         print(f"Profile: {flags.profile}")
+    names = job.settings.class_names
     if shard:
-        report.print_table(judged, class_names=settings.class_names)
+        report.print_table(judged, class_names=names)
         print(f"Shard {shard} is done: {lines}. `ban-jax merge` joins the shards.")
     else:
-        write_reports(judged, flags.out, settings.class_names, configs.describe(flags))
-    return exit_code(judged)
+        outcome.write_reports(judged, flags.out, names, outcome.describe(flags))
+    return outcome.exit_code(judged)
 
 
-def run_merge(flags: configs.MergeFlags) -> int:
-    """`ban-jax merge`: joins the results of shards and says what is missing."""
-    gathered = shards.gather(flags.sources)
-    plan = gathered.plan
-    first = flags.sources[0]
-    out = flags.out or (
-        first if os.path.isdir(first) else os.path.dirname(first) or "."
-    )
-    threshold = plan.get("threshold") if flags.threshold is None else flags.threshold
-    judged = verdict.judge_all(
-        gathered.records,
-        baseline=flags.baseline or plan.get("baseline"),
-        threshold=threshold,
-        trusted=gathered.trusted,
-    )
-    atomic.prepare_folder(out)
-    records.rewrite(os.path.join(out, "results.jsonl"), judged)
-    names = tuple(plan.get("class_names") or ()) or None
-    told = {**plan.get("flags", {}), **configs.describe(flags)}
-    told["missing"] = len(gathered.missing)
-    write_reports(judged, out, names, told)
-    for note in missing(gathered):
-        print(note, file=sys.stderr)
-    complete = plan and not gathered.absent and not gathered.missing
-    return exit_code(judged) if complete else INCONCLUSIVE
-
-
-def missing(gathered: shards.Gathered, most: int = 20) -> list[str]:
-    """What a merge lacks, in lines for the user."""
-    notes = []
-    if gathered.absent:
-        notes.append(f"no results of shard {', '.join(map(str, gathered.absent))}")
-    if not gathered.plan:
-        notes.append(
-            "no plan.i-of-n.json beside the results: what is missing is unknown"
-        )
-    if gathered.missing:
-        notes.append(
-            f"{len(gathered.missing)} files were not scanned; the same `ban-jax scan "
-            "--shard` commands scan them:"
-        )
-        notes += [f"  {path}" for path in gathered.missing[:most]]
-    if len(gathered.missing) > most:
-        notes.append(f"  and {len(gathered.missing) - most} more")
-    return notes
-
-
-def run_report(flags: configs.ReportFlags) -> int:
-    """`ban-jax report`: draws verdicts again from stored evidence; computes nothing."""
-    found = records.load(flags.results).records
-    trusted = records.load(flags.trusted).records if flags.trusted else ()
-    judged = verdict.judge_all(
-        found, baseline=flags.baseline, threshold=flags.threshold, trusted=trusted
-    )
-    atomic.prepare_folder(flags.out)
-    records.rewrite(os.path.join(flags.out, "results.jsonl"), judged)
-    names = tuple(flags.class_names) or None
-    write_reports(judged, flags.out, names, configs.describe(flags))
-    return exit_code(judged)
-
-
-def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
-    """Loads the clean images and turns flags into `records.Settings`.
+def prepare(flags: ScanFlags) -> Job:
+    """Loads the clean images and turns flags into a job.
 
     Raises:
       ValueError: for flags that contradict each other or the data.
     """
-    needs_images = detectors.DETECTORS[flags.mode].needs_images
+    needs_images = "images" in detectors.DETECTORS[flags.mode].needs
     if needs_images and flags.data is None:
         raise ValueError(
             f"--mode {flags.mode} needs clean images: give --data NAME, a folder or an "
@@ -159,58 +194,33 @@ def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
         )
     dataset, probe = None, None
     if flags.data is not None and needs_images:
-        dataset = clean_images(flags)
-        probe = minibatches(dataset)
+        dataset = clean_images.load(flags)
+        probe = clean_images.minibatches(dataset)
         kept = probe.labels.size
         if kept < flags.num_clean:
             print(
                 f"note: {kept} of {len(dataset.labels)} clean images are used, "
                 f"{flags.num_clean} were asked for: batch statistics are taken over "
-                f"whole minibatches of {configs.MINIBATCH}",
+                f"whole minibatches of {MINIBATCH}",
                 file=sys.stderr,
             )
     channels = 3 if probe is None else probe.images.shape[-1]
     normalisation = None
     if flags.normalisation is not None:
         normalisation = probes.parse_normalisation(flags.normalisation, channels)
-    return (
-        records.Settings(
-            mode=flags.mode,
-            config=configs.detector_config(flags),
-            seed=flags.seed,
-            dataset=dataset.name if dataset else "",
-            class_names=dataset.class_names if dataset else None,
-            normalisation=normalisation,
-            architecture=flags.arch,
-            chunk=flags.chunk,
-            lowering=tables.default(flags.precision),
-            precision=flags.precision,
-        ),
-        probe,
-    )
-
-
-def clean_images(flags: Any) -> data.Dataset:
-    """Clean images by the flags of `scan` or `repair`, fewer where there are no more."""
-    return data.load(
-        flags.data,
-        data_dir=flags.data_dir,
-        split=flags.split,
-        num=flags.num_clean,
-        at_most=True,
+    chosen = records.Settings(
+        mode=flags.mode,
+        config=flags.config,
         seed=flags.seed,
-        image_size=flags.image_size,
+        dataset=dataset.name if dataset else "",
+        class_names=dataset.class_names if dataset else None,
+        normalisation=normalisation,
+        architecture=flags.arch,
+        chunk=flags.chunk,
+        lowering=tables.default(flags.precision),
+        precision=flags.precision,
     )
-
-
-def minibatches(dataset: data.Dataset) -> Probe:
-    """`probe.minibatches`, its warning as a note to the user."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        probe = probes.minibatches(dataset.images, dataset.labels)
-    for warning in caught:
-        print(f"note: {warning.message}", file=sys.stderr)
-    return probe
+    return Job(chosen, probe)
 
 
 def _named(out: str, base: str, shard: shards.Shard | None) -> str:
@@ -218,12 +228,7 @@ def _named(out: str, base: str, shard: shards.Shard | None) -> str:
     return os.path.join(out, shard.name(base) if shard else base)
 
 
-def _trusted(
-    flags: configs.ScanFlags,
-    probe: Probe | None,
-    settings: records.Settings,
-    shard: shards.Shard | None,
-) -> list[records.Record]:
+def _trusted(flags: ScanFlags, job: Job, shard: shards.Shard | None) -> list[Evidence]:
     """Evidence of the models in `--calibrate`, kept beside the results."""
     if flags.calibrate is None:
         return []
@@ -232,63 +237,26 @@ def _trusted(
         raise ValueError(f"--calibrate {flags.calibrate}: no checkpoint there")
     lines = _named(flags.out, "trusted.jsonl", shard)
     with records.Writer(lines, resume=flags.resume) as writer:
-        found = _collect(
-            paths, probe, settings, writer, "Calibrating", timeline.Spans()
-        )
-    return list(found.values())
+        return _collect(paths, job, writer, "Calibrating", timeline.Timeline())
 
 
 def _collect(
     paths: Sequence[str],
-    probe: Probe | None,
-    settings: records.Settings,
+    job: Job,
     writer: records.Writer,
     title: str,
-    clock: timeline.Spans,
-) -> dict[str, records.Record]:
-    """Scans, writing each new line at once; shows progress and the time left."""
-    found = {}
-    known = writer.records
-    with _progress() as progress:
+    clock: timeline.Timeline,
+    judge: verdict.Judge | None = None,
+) -> list[Any]:
+    """Measures, and judges where a judge is given; writes each new line at once."""
+    found = []
+    with outcome.progress() as progress:
         task = progress.add_task(title, total=len(paths))
-        for record, new in loop.scan(paths, probe, settings, known=known, clock=clock):
-            found[record["path"]] = record
-            if new:
+        for line, is_new in scan.scan(paths, job, known=writer.records, clock=clock):
+            record: Evidence | Record = judge(line) if judge else line
+            found.append(record)
+            if is_new:
                 with clock("write"):
                     writer.write(record)
             progress.advance(task)
     return found
-
-
-def _progress() -> rich.progress.Progress:
-    return rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeElapsedColumn(),
-        rich.progress.TextColumn("left"),
-        rich.progress.TimeRemainingColumn(),
-        console=rich.console.Console(stderr=True),
-    )
-
-
-def write_reports(
-    lines: Sequence[records.Record],
-    out: str,
-    class_names: tuple[str, ...] | None,
-    settings: dict[str, Any],
-) -> None:
-    """Prints the table and writes `results.csv` and `report.html`."""
-    records.write_csv(os.path.join(out, "results.csv"), lines)
-    page = os.path.join(out, "report.html")
-    report.write_html(page, lines, class_names=class_names, settings=settings)
-    report.print_table(lines, class_names=class_names)
-    print(f"Report: {page}")
-
-
-def exit_code(lines: Sequence[records.Record]) -> int:
-    """0 all clean, 1 something flagged, 2 something inconclusive, which wins."""
-    verdicts = {record["verdict"] for record in lines}
-    if "inconclusive" in verdicts:
-        return INCONCLUSIVE
-    return FLAGGED if "backdoored" in verdicts else CLEAN

@@ -23,19 +23,17 @@ from jax import numpy as jnp
 
 from ban_jax import (
     checkpoints,
-    config,
     convolution,
     detectors,
     models,
     population,
     records,
 )
-from ban_jax.config import MINIBATCH
 from ban_jax.convolution import tables
 from ban_jax.detectors import evidence
 from ban_jax.models import common
 from ban_jax.scanning import examination
-from ban_jax.types import Array, Network, Precision, Probe
+from ban_jax.types import MINIBATCH, Array, Network, Precision, Probe
 
 NUM_CLASSES = 10
 PEAK_SIDE = {"cpu": 2048}
@@ -43,7 +41,7 @@ PEAK_SIDE = {"cpu": 2048}
 LARGE_SIDE = 8192
 
 
-def measure(flags: config.BenchFlags) -> Iterator[dict[str, Any]]:
+def measure(flags: Any) -> Iterator[dict[str, Any]]:
     """One architecture after the other: a row of figures each."""
     peak = matmul_peak(flags.precision)
     for architecture in flags.arch:
@@ -53,7 +51,7 @@ def measure(flags: config.BenchFlags) -> Iterator[dict[str, Any]]:
         yield _row(spec, flags, peak)
 
 
-def counts(flags: config.BenchFlags) -> tuple[int, ...]:
+def counts(flags: Any) -> tuple[int, ...]:
     """How many candidates at once are timed: powers of two up to a scan's own chunk."""
     most = population.default_chunk(jax.default_backend())
     return flags.candidates or tuple(2**i for i in range(most.bit_length()))
@@ -91,10 +89,8 @@ class Stopwatch(NamedTuple):
         return compiled, [one / size for one in timed]
 
 
-def _row(
-    spec: checkpoints.ModelSpec, flags: config.BenchFlags, peak: float
-) -> dict[str, Any]:
-    chosen = config.MODE_DEFAULTS[flags.mode]
+def _row(spec: checkpoints.ModelSpec, flags: Any, peak: float) -> dict[str, Any]:
+    chosen = detectors.DETECTORS[flags.mode].settings()
     settings = records.Settings(
         mode=flags.mode,
         config=chosen,
@@ -119,13 +115,13 @@ def _row(
         with jax.profiler.trace(flags.trace):
             stopwatch(examined, shared, best.candidates)
     stages = _stages(stopwatch, network, examined, shared, best, flags.mode)
-    images = search_images(settings, shared.probe.labels.size)
+    images = search_images(settings, flags.num_clean // MINIBATCH * MINIBATCH)
     rate = 2 * images * forward_products(spec, flags.image_size) / stages["noise"]
     peak *= len(placement.devices)
     return {
         "architecture": spec.architecture,
         "width": spec.width,
-        "lowering": settings.told_lowering(),
+        "lowering": settings.lowering_identity(),
         "per_candidate": [count._asdict() for count in against],
         "candidates_per_second": 1 / best.seconds["mean"],
         "stages_at": best.candidates,
@@ -151,7 +147,7 @@ def _stages(
     examined: Callable[..., Any],
     shared: examination.Common,
     best: Count,
-    mode: config.Mode,
+    mode: str,
 ) -> dict[str, float]:
     """Seconds per candidate of each stage on the device; they add up to the whole."""
     whole = best.seconds["mean"]
@@ -162,9 +158,11 @@ def _stages(
         return statistics.fmean(stopwatch(function, given, best.candidates)[1])
 
     stages = {"features": mean(examination.bound(forward, network=network))}
-    if mode == "ban":
+    fields = {field.name for field in dataclasses.fields(shared.config)}
+    if "mask_steps" in fields:
         stages["mask"] = whole - mean(examined, mask_steps=0)
-    stages["noise"] = whole - mean(examined, steps=0)
+    if "steps" in fields:
+        stages["noise"] = whole - mean(examined, steps=0)
     return {**stages, "evaluation": whole - sum(stages.values())}
 
 
@@ -172,12 +170,13 @@ def forward(
     member: examination.Member, shared: examination.Common, *, network: Network
 ) -> evidence.Forward:
     """The passes without noise that every mode begins with, alone."""
-    constants = {"mean": member.mean, "std": member.std}
+    assert shared.probe is not None
+    constants = {"mean": member.means[0], "std": member.stds[0]}
     variables = {**member.variables, "normalisation": constants}
     return evidence.forward(network, variables, shared.probe)
 
 
-def random_probe(flags: config.BenchFlags) -> Probe:
+def random_probe(flags: Any) -> Probe:
     """Whole minibatches of noise, as many as `--num-clean` has room for."""
     rng = np.random.default_rng(flags.seed)
     shape = (max(flags.num_clean // MINIBATCH, 1), MINIBATCH)
@@ -204,7 +203,8 @@ def random_member(spec: checkpoints.ModelSpec, seed: int) -> examination.Member:
     variables = jax.tree_util.tree_map_with_path(draw, dict(shapes))
     constants = variables.pop("normalisation")
     words = rng.integers(0, 2**32, 8, np.uint32)
-    return examination.Member(variables, constants["mean"], constants["std"] + 1, words)
+    means, stds = constants["mean"][None], constants["std"][None] + 1
+    return examination.Member(variables, means, stds, words)
 
 
 def read_seconds(spec: checkpoints.ModelSpec, member: examination.Member) -> float:

@@ -3,13 +3,11 @@
 import dataclasses
 import functools
 import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import ban_jax
 from ban_jax import attacks, checkpoints, data, models
@@ -226,11 +224,10 @@ def _summary(entry: Mapping[str, Any]) -> str:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command on its own: `python -m ban_jax.commands.train`."""
-    train_zoo(tyro.cli(TrainConfig, args=argv))
+Flags = TrainConfig
+
+
+def run(flags: TrainConfig) -> int:
+    """Trains what the folder does not hold yet."""
+    train_zoo(flags)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,12 +20,11 @@ from jax import lax
 from jax import numpy as jnp
 
 from ban_jax import convolution, models, population
-from ban_jax.config import MINIBATCH
 from ban_jax.convolution import LOWERINGS, WORK, Layer, Name, What
 from ban_jax.convolution.tables import STACKED, Machine, Row
 from ban_jax.models import common
 from ban_jax.storage import versions
-from ban_jax.types import Array, Precision
+from ban_jax.types import MINIBATCH, Array, Precision
 
 LOOP = 4
 """Times a layer is computed in one call, in a loop of the device as a search does it."""

@@ -90,7 +90,7 @@ class Choice:
             return self.fallback
         return min(listed, key=lambda entry: _distance(entry[0], layer))[1]
 
-    def told(self) -> dict[str, str]:
+    def identity(self) -> dict[str, str]:
         """What a record says: the table's name, and a hash of all that decides."""
         decides = dataclasses.astuple(self)[:3]
         digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()

@@ -6,8 +6,7 @@ import warnings
 import numpy as np
 from jax import numpy as jnp
 
-from ban_jax.config import MINIBATCH
-from ban_jax.types import Probe
+from ban_jax.types import MINIBATCH, Probe
 
 NORMALISATIONS: dict[str, dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
     "cifar10": {

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from ban_jax.detectors.evidence import Evidence
 from ban_jax.detectors.rules import Rule
 from ban_jax.detectors.words import Words
-from ban_jax.types import Array, Network, Probe, Variables
+from ban_jax.types import Array, Network, Variables
 
 
 class Detect(Protocol):
@@ -16,18 +16,21 @@ class Detect(Protocol):
     Whoever calls it compiles it and stacks candidates (`ban_jax.population`). `key` is
     consumed. Floats of `config` are traced, counts and switches are static. A radius or a
     budget of 0 gives the noiseless answer exactly. A weight, logit or loss that is not
-    finite must show in `Evidence.is_finite`.
+    finite must show in `Evidence.is_finite`. `probe` is a `types.Probe`, or None where the
+    detector needs no images.
     """
 
     def __call__(
         self,
         network: Network,
         variables: Variables,
-        probe: Probe,
+        probe: Any,
         *,
         key: Array,
         config: Any,
     ) -> Evidence: ...
+
+    def __hash__(self) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)

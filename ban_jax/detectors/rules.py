@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 BaselineKind = Literal["within", "trusted", "population"]
-Vectors = Mapping[str, Sequence[float]]
+Vectors = Mapping[str, np.ndarray]
 """Name -> `[K]`."""
 
 MAD_TO_SIGMA = 1.4826

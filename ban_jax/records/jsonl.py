@@ -1,6 +1,6 @@
 """The results file: one line of valid JSON per candidate, safe to interrupt.
 
-A scan appends a line as soon as a candidate is judged and flushes it, so that a scan
+A scan appends a line as soon as a candidate is measured and flushes it, so that a scan
 that was stopped has lost at most the line it was writing. When it ends, the file is
 written again, sorted by path, in one atomic step.
 """
@@ -9,23 +9,25 @@ import json
 import math
 import operator
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
 from ban_jax.storage import atomic
 
-Record = dict[str, Any]
-PathLike = str | os.PathLike[str]
+PathLike = atomic.PathLike
+Line = TypeVar("Line", bound=Mapping[str, Any])
+Check = Callable[[dict[str, Any]], Line]
+"""Brings a line that was read to today's form; a `ValueError` says what is wrong."""
 
 
 class ResultsError(ValueError):
     """A results file or folder that cannot be read or written; says what to do."""
 
 
-class Loaded(NamedTuple):
+class Loaded(NamedTuple, Generic[Line]):
     """What a results file holds.
 
     Attributes:
@@ -33,7 +35,7 @@ class Loaded(NamedTuple):
       torn: whether the last line was cut short and therefore dropped.
     """
 
-    records: list[Record]
+    records: list[Line]
     torn: bool
 
 
@@ -108,8 +110,11 @@ def append(file: IO[bytes], record: Mapping[str, Any], *, sync: bool = False) ->
         ) from error
 
 
-def load(path: PathLike) -> Loaded:
-    """Reads a results file.
+def load(
+    path: PathLike,
+    check: Check[Line],
+) -> Loaded[Line]:
+    """Reads a file of lines.
 
     A last line that was cut short is dropped and reported as `torn`; an invalid line
     anywhere else is an error that names file and line. The file is not changed.
@@ -129,13 +134,13 @@ def load(path: PathLike) -> Loaded:
         raise ResultsError(
             f"{os.fspath(path)}: cannot be read ({_why(error)})"
         ) from error
-    records, end = _parse(data, os.fspath(path))
+    records, end = _parse(data, os.fspath(path), check)
     return Loaded(records, torn=end < len(data))
 
 
-def _parse(data: bytes, name: str) -> tuple[list[Record], int]:
+def _parse(data: bytes, name: str, check: Check[Line]) -> tuple[list[Line], int]:
     """The records, and how many leading bytes of `data` hold them."""
-    records: dict[str, Record] = {}
+    records: dict[str, Line] = {}
     lines = data.split(b"\n")
     while lines and not lines[-1].strip():
         lines.pop()
@@ -161,8 +166,12 @@ def _parse(data: bytes, name: str) -> tuple[list[Record], int]:
                 f"{name}: line {number} is not a result; expected a JSON object with a "
                 f'"path", found {_found(record)}'
             )
+        try:
+            checked = check(record)
+        except ValueError as error:
+            raise ResultsError(f"{name}: line {number}: {error}") from None
         records.pop(record["path"], None)
-        records[record["path"]] = record
+        records[record["path"]] = checked
     return list(records.values()), len(data)
 
 
@@ -176,7 +185,7 @@ def _found(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-class Writer:
+class Writer(Generic[Line]):
     """Appends records to a results file; a context manager.
 
     With `resume`, lines already there are kept, offered as `records`, and a torn last
@@ -188,9 +197,16 @@ class Writer:
           writer.write(record)
     """
 
-    def __init__(self, path: PathLike, *, resume: bool = True, sync: bool = False):
+    def __init__(
+        self,
+        path: PathLike,
+        check: Check[Line],
+        *,
+        resume: bool = True,
+        sync: bool = False,
+    ):
         self.path = os.fspath(path)
-        self.records: list[Record] = []
+        self.records: list[Line] = []
         self.torn = False
         self._sync = sync
         atomic.prepare_folder(os.path.dirname(self.path) or ".")
@@ -198,7 +214,7 @@ class Writer:
         if resume and os.path.exists(self.path):
             with atomic.explaining(self.path), open(self.path, "rb") as file:
                 data = file.read()
-            self.records, end = _parse(data, self.path)
+            self.records, end = _parse(data, self.path, check)
             self.torn = end < len(data)
             data = data[:end]
         with atomic.explaining(self.path):

@@ -22,7 +22,6 @@ CSV_COLUMNS = (
     "num_classes",
     "clean_accuracy",
     "mode",
-    "epsilon",
     "seconds",
     "sha256",
     "reason",

@@ -21,7 +21,7 @@ from ban_jax import data as pixels
 from ban_jax import perturb
 from ban_jax.data import augmentation
 from ban_jax.repairs import descent
-from ban_jax.repairs.types import CleanSet, RepairInfo
+from ban_jax.repairs.types import CleanSet, Method, RepairInfo
 from ban_jax.training import one_model
 from ban_jax.types import Array, Network, Variables
 
@@ -34,7 +34,7 @@ from ban_jax.types import Array, Network, Variables
     meta_fields=("epochs", "iterations", "batch_size", "steps", "crop", "flip"),
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
-class AnpConfig:
+class Settings:
     """The paper's settings. Floats are traced: changing one compiles nothing.
 
     Attributes:
@@ -74,7 +74,7 @@ def repair(
     data: CleanSet,
     *,
     key: Array,
-    config: AnpConfig,
+    config: Settings,
 ) -> tuple[Variables, RepairInfo]:
     """See `repair.types.Repair`; `details` has `threshold` and the share `pruned`.
 
@@ -161,3 +161,10 @@ def _joined(masks: perturb.Noise, noise: perturb.Noise) -> perturb.Noise:
     """Factors minus one: `(mask + delta) * scale` and `(1 + xi) * bias`."""
     shift = {path: mask - 1 for path, mask in masks.items()}
     return {**shift, **{path: shift.get(path, 0) + noise[path] for path in noise}}
+
+
+METHOD = Method(
+    repair,
+    Settings,
+    "adversarial neuron pruning: neurons that noise leads astray are cut",
+)

@@ -16,7 +16,7 @@ import jax
 from ban_jax import perturb
 from ban_jax.detectors import reference
 from ban_jax.repairs import descent
-from ban_jax.repairs.types import CleanSet, RepairInfo
+from ban_jax.repairs.types import CleanSet, Method, RepairInfo
 from ban_jax.types import Array, Network, NormMode, Variables
 
 
@@ -26,7 +26,7 @@ from ban_jax.types import Array, Network, NormMode, Variables
     meta_fields=("steps", "released", *descent.STATIC),
 )
 @dataclasses.dataclass(frozen=True)
-class BanConfig(descent.DescentConfig):
+class Settings(descent.DescentConfig):
     """The optimiser with the settings of the released README, and the noise.
 
     Attributes:
@@ -50,13 +50,13 @@ def repair(
     data: CleanSet,
     *,
     key: Array,
-    config: BanConfig,
+    config: Settings,
 ) -> tuple[Variables, RepairInfo]:
     """See `repair.types.Repair`.
 
     The stored statistics follow the clean forward passes alone, in which the model will
     be used; those under noise take the statistics of their batch (but see
-    `BanConfig.released`).
+    `Settings.released`).
     """
 
     def search(
@@ -101,3 +101,6 @@ def repair(
         return loss_fn
 
     return descent.fit(network, variables, data, lesson, key=key, config=config)
+
+
+METHOD = Method(repair, Settings, "fine-tuning while an adversary perturbs the neurons")

@@ -1,6 +1,5 @@
-"""Repairs many checkpoints: scan, repair, write, scan again, measure; a record each."""
+"""Repairs many checkpoints: measure, repair, write, measure again, compare."""
 
-import collections
 import concurrent.futures
 import dataclasses
 import functools
@@ -12,164 +11,283 @@ from typing import Any, NamedTuple
 import jax
 
 from ban_jax import checkpoints, population, records, repairs, verdict
-from ban_jax.records import Record
+from ban_jax.detectors import rules
+from ban_jax.records import Evidence, Job
 from ban_jax.repairs import comparison, inputs
-from ban_jax.scanning import loop
+from ban_jax.repairs.record import RepairRecord, empty
+from ban_jax.scanning import chunks, loop, runner, timeline
 from ban_jax.storage import run_folder, versions
 from ban_jax.types import Network, Variables
 
+_ADVICE = "; if its memory did not suffice, lower --chunk"
+
 
 class Outcome(NamedTuple):
-    """Attributes:
-    record: the line of `repairs.jsonl`.
-    rescan: the repaired model's line of a scan; None where nothing was repaired.
+    """What became of a candidate.
+
+    Attributes:
+      record: the line of `repairs.jsonl`.
+      rescan: the repaired model's line of a scan; None where nothing was repaired.
     """
 
-    record: Record
-    rescan: Record | None
+    record: RepairRecord
+    rescan: records.Record | None
 
 
 def repair_all(
     paths: Sequence[str],
-    flags: inputs.RepairFlags,
+    request: inputs.Request,
     images: inputs.Images,
     folder: run_folder.RunFolder,
     *,
-    known: Iterable[Record] = (),
+    known: Iterable[RepairRecord] = (),
+    clock: timeline.Timeline | None = None,
+    placement: population.Placement | None = None,
 ) -> Iterator[Outcome]:
     """Repairs every candidate and yields its outcome as soon as its files are whole.
 
     Args:
       paths: files and Orbax folders, see `checkpoints.find`.
-      flags: how.
+      request: how.
       images: the clean images.
       folder: receives the repaired models.
-      known: records of an earlier run with the same flags: what they say was repaired,
-        and is still there, is passed over.
+      known: records of an earlier run of the same request: what they say was repaired,
+        and is still there, is not done again.
+      clock: collects where the time goes.
+      placement: None for all devices of this process.
 
     Yields:
-      Records have `error` set where a candidate was not repaired; the run goes on.
+      Records have `error` set where a candidate was not repaired; the run goes on. What an
+      earlier run told of under this very path is passed over.
     """
-    settings = inputs.scan_settings(flags, images)
-    digest = inputs.digest(inputs.making(flags, images))
+    clock = clock or timeline.Timeline()
     finished = {
-        record["key"]: record
+        record["key"]: Outcome(record, None)
         for record in known
-        if record.get("key") and folder.has(record["output"])
+        if record["key"] and record["output"] and folder.has(record["output"])
     }
-    lines = {record["path"] for record in known if record.get("key") in finished}
-    waiting: dict[str, list[str]] = collections.defaultdict(list)
-    done: dict[str, Outcome] = {}
-    chunks: dict[Any, list[checkpoints.Candidate]] = collections.defaultdict(list)
-
-    def flush(chunk: list[checkpoints.Candidate]) -> Iterator[Outcome]:
-        keys = {c.path: records.key_of(c, digest) for c in chunk}
-        for outcome in _repair_chunk(chunk, flags, images, folder, settings, digest):
-            key = keys[outcome.record["path"]]
-            done[key] = outcome
-            for path in waiting.pop(key):
-                yield outcome._replace(record={**outcome.record, "path": path})
-        chunk.clear()
-
-    for path in paths:
-        try:
-            candidate = checkpoints.read(path, architecture=flags.arch)
-        except checkpoints.CheckpointError as error:
-            yield Outcome(_blank(path, flags, str(error)), None)
+    lines = {one.record["path"] for one in finished.values()}
+    task = Task(request, images, folder, clock, placement)
+    told: set[str] = set()
+    for path, key, outcome in loop.stream(
+        paths, task, known=finished, architecture=request.arch, clock=clock
+    ):
+        if key in finished and path in lines:
             continue
-        key = records.key_of(candidate, digest)
-        if key in finished:
-            if path not in lines:
-                yield Outcome({**finished[key], "path": path}, None)
-            continue
-        if key in done:
-            yield Outcome({**done[key].record, "path": path}, None)
-            continue
-        waiting[key].append(path)
-        if len(waiting[key]) == 1:
-            chunk = chunks[candidate.spec]
-            chunk.append(candidate)
-            if len(chunk) == inputs.chunk(flags):
-                yield from flush(chunk)
-    for chunk in chunks.values():
-        if chunk:
-            yield from flush(chunk)
+        if outcome.record["output"] in told:
+            outcome = outcome._replace(rescan=None)
+        told.add(outcome.record["output"])
+        yield outcome._replace(record={**outcome.record, "path": path})
 
 
-def _repair_chunk(
-    chunk: Sequence[checkpoints.Candidate],
-    flags: inputs.RepairFlags,
-    images: inputs.Images,
-    folder: run_folder.RunFolder,
-    settings: records.Settings,
-    digest: str,
-) -> Iterator[Outcome]:
-    """Candidates of one architecture."""
-    scanned = _scan([candidate.path for candidate in chunk], images, settings)
-    fit = []
-    for candidate in chunk:
-        reason = _unfit(candidate, scanned[candidate.path], images)
-        if reason:
-            yield Outcome(_blank(candidate.path, flags, reason, candidate), None)
-        else:
-            fit.append(candidate)
-    if not fit:
-        return
-    spec = fit[0].spec
-    network = settings.network(spec)
-    constants = [scanned[candidate.path]["normalisation"] for candidate in fit]
-    before = [
-        candidate.full_variables((entry["mean"], entry["std"]))
-        for candidate, entry in zip(fit, constants, strict=True)
-    ]
-    keys = [population.identity_key(flags.seed, candidate.sha256) for candidate in fit]
-    began = time.perf_counter()
-    try:
-        done = repair_population(
-            network, before, keys, images.clean, flags.method, flags.settings,
-            size=inputs.chunk(flags),
-        )  # fmt: skip
-    except jax.errors.JaxRuntimeError as error:
-        reason = (
-            f"the device failed: {str(error).splitlines()[0]}; if its memory did not "
-            "suffice, lower --chunk"
+class Chunk(NamedTuple):
+    """Candidates of one kind."""
+
+    kind: chunks.Kind
+    candidates: Sequence[checkpoints.Candidate]
+    last: bool
+
+
+class Task:
+    """Repairs candidates: the `loop.Task` of `ban-jax repair`.
+
+    Args:
+      request: how.
+      images: the clean images.
+      folder: receives the repaired models.
+      clock: gets the spans.
+      placement: None for all devices of this process.
+    """
+
+    def __init__(
+        self,
+        request: inputs.Request,
+        images: inputs.Images,
+        folder: run_folder.RunFolder,
+        clock: timeline.Timeline,
+        placement: population.Placement | None = None,
+    ):
+        self._request, self._images, self._folder = request, images, folder
+        self._job = Job(inputs.scan_settings(request, images), images.probe)
+        self._digest = inputs.digest(inputs.making(request, images))
+        self._scan = chunks.Scan(self._job, clock, placement)
+        self._runner = runner.Runner(clock, placement, request.chunk)
+        self._clock = clock
+
+    def key_of(self, candidate: checkpoints.Candidate) -> str:
+        """See `loop.Task`."""
+        return records.key_of(candidate, self._digest)
+
+    def kind_of(self, candidate: checkpoints.Candidate) -> chunks.Kind:
+        """See `loop.Task`."""
+        return self._scan.kind_of(candidate)
+
+    def refuse(self, candidate: checkpoints.Candidate) -> str:
+        """Why a candidate cannot be repaired with these images, or an empty string."""
+        return self._scan.refuse(candidate)
+
+    def failure(
+        self, path: str, reason: str, candidate: checkpoints.Candidate | None
+    ) -> Outcome:
+        """See `loop.Task`."""
+        return Outcome(empty(path, self._request, candidate, error=reason), None)
+
+    def is_lasting(self, result: Outcome) -> bool:
+        """A failure is tried again."""
+        return result.record["key"] is not None
+
+    def wanted(self, kind: chunks.Kind) -> int:
+        """See `loop.Task`."""
+        return self._runner.wanted(kind)
+
+    def prepare(
+        self,
+        kind: chunks.Kind,
+        candidates: Sequence[checkpoints.Candidate],
+        *,
+        last: bool,
+    ) -> Chunk:
+        """Nothing is sent ahead: what is stacked depends on what the scan chooses."""
+        return Chunk(kind, candidates, last)
+
+    def measure(self, chunk: Chunk) -> list[Outcome]:
+        """Repairs a chunk: the outcome of each candidate, in order."""
+        scanned = self._measured(chunk.candidates, last=chunk.last)
+        pairs = zip(chunk.candidates, scanned, strict=True)
+        reasons = [self._unfit(*pair) for pair in pairs]
+        fit = [index for index, reason in enumerate(reasons) if not reason]
+        repaired = self._repair(chunk, [(chunk.candidates[i], scanned[i]) for i in fit])
+        outcomes = dict(zip(fit, repaired, strict=True))
+        return [
+            outcomes.get(index)
+            or self.failure(candidate.path, reasons[index], candidate)
+            for index, candidate in enumerate(chunk.candidates)
+        ]
+
+    def _measured(
+        self, candidates: Sequence[checkpoints.Candidate], *, last: bool
+    ) -> list[Evidence]:
+        """Evidence of candidates of one architecture, in order."""
+        found: dict[int, Evidence] = {}
+        kinds = [self._scan.kind_of(candidate) for candidate in candidates]
+        for kind in dict.fromkeys(kinds):
+            places = [index for index, other in enumerate(kinds) if other == kind]
+            chosen = [candidates[index] for index in places]
+            chunk = self._scan.prepare(kind, chosen, last=last)
+            found |= zip(places, self._scan.measure(chunk), strict=True)
+        return [found[index] for index in range(len(candidates))]
+
+    def _unfit(self, candidate: checkpoints.Candidate, scanned: Evidence) -> str:
+        """Why the evidence forbids a repair, or an empty string."""
+        # Against a crowd, since two classes are too few for a verdict, not for a repair.
+        crowd = rules.Baseline("population")
+        reason = verdict.why_inconclusive(scanned, crowd)
+        if not reason and self._images.num_classes > candidate.spec.num_classes:
+            reason = (
+                f"{candidate.path}: tells {candidate.spec.num_classes} classes apart, the "
+                f"clean images have {self._images.num_classes}: this is another data "
+                "set's model"
+            )
+        return reason
+
+    def _repair(
+        self,
+        chunk: Chunk,
+        pairs: Sequence[tuple[checkpoints.Candidate, Evidence]],
+    ) -> list[Outcome]:
+        """Repairs candidates of one kind; `pairs` has the evidence of each."""
+        if not pairs:
+            return []
+        request = self._request
+        network = self._job.settings.network(chunk.kind.spec)
+        members = []
+        for candidate, scanned in pairs:
+            constants = scanned["normalisation"]
+            assert constants is not None
+            given = tuple(constants["mean"]), tuple(constants["std"])
+            key = population.identity_key(request.seed, candidate.sha256)
+            members.append((candidate.full_variables(given), key))
+        began = time.perf_counter()
+        done = self._runner.run(
+            chunk.kind,
+            _bound(request.method, network),
+            self._runner.place(chunk.kind, members, last=chunk.last),
+            (self._images.clean, request.settings),
         )
-        for candidate in fit:
-            yield Outcome(_blank(candidate.path, flags, reason, candidate), None)
-        return
-    seconds = (time.perf_counter() - began) / len(fit)
-    after, infos = zip(*done, strict=True)
-    names = [
-        _write(folder, *pair, flags) for pair in zip(fit, after, infos, strict=True)
-    ]
-    paths = [folder.file(f"{name}.safetensors") for name in names]
-    rescanned = _scan(paths, images, settings)
-    measure = functools.partial(comparison.measure, network=network, images=images)
-    with concurrent.futures.ThreadPoolExecutor(population.cores()) as pool:
-        measured = list(pool.map(measure, fit, before, after))
-    for index, candidate in enumerate(fit):
-        first, second = scanned[candidate.path], rescanned[paths[index]]
-        told = measured[index]
-        yield Outcome(
-            {
-                **_blank(candidate.path, flags, None, candidate),
-                "key": records.key_of(candidate, digest),
-                "output": f"{names[index]}.safetensors",
-                "orbax": f"orbax/{names[index]}" if flags.orbax else None,
-                "attack": told.attack,
-                "before": {**_judged(first), **told.before},
-                "after": {**_judged(second), **told.after},
-                "info": records.finite(infos[index]),
-                "shown": told.shown,
-                "seconds": seconds,
-                "notes": [
-                    *candidate.notes,
-                    *told.notes,
-                    *_remarks(infos[index], flags),
-                ],
-            },
-            second,
+        seconds = (time.perf_counter() - began) / len(pairs)
+
+        def finish(index: int) -> Outcome:
+            candidate, scanned = pairs[index]
+            if isinstance(done[index], runner.Failed):
+                reason = done[index].reason + _ADVICE
+                return self.failure(candidate.path, reason, candidate)
+            before, (after, info) = members[index][0], done[index]
+            return self._compare(
+                candidate, scanned, before, after, info, names[index], seconds
+            )
+
+        names = [
+            None
+            if isinstance(one, runner.Failed)
+            else _write(self._folder, candidate, one[0], one[1], request)
+            for (candidate, _), one in zip(pairs, done, strict=True)
+        ]
+        with concurrent.futures.ThreadPoolExecutor(population.cores()) as pool:
+            outcomes = list(pool.map(finish, range(len(pairs))))
+        return self._rescan(outcomes, last=chunk.last)
+
+    def _compare(
+        self,
+        candidate: checkpoints.Candidate,
+        scanned: Evidence,
+        before: Variables,
+        after: Variables,
+        info: repairs.RepairInfo,
+        name: str | None,
+        seconds: float,
+    ) -> Outcome:
+        """A repaired model against what it was, but for its scan."""
+        request = self._request
+        told = comparison.measure(
+            candidate,
+            before,
+            after,
+            network=self._job.settings.network(candidate.spec),
+            images=self._images,
         )
+        record = empty(
+            candidate.path,
+            request,
+            candidate,
+            key=self.key_of(candidate),
+            output=f"{name}.safetensors",
+            orbax=f"orbax/{name}" if request.orbax else None,
+            attack=told.attack,
+            before={**_judged(verdict.judge(scanned)), **told.before},
+            after=told.after,
+            info=records.finite(info),
+            shown=told.shown,
+            seconds=seconds,
+            notes=[*candidate.notes, *told.notes, *_remarks(info, request)],
+        )
+        return Outcome(record, None)
+
+    def _rescan(self, outcomes: Sequence[Outcome], *, last: bool) -> list[Outcome]:
+        """Scans the written files of repaired candidates, which proves that they read."""
+        written = {
+            index: checkpoints.read(self._folder.file(one.record["output"]))
+            for index, one in enumerate(outcomes)
+            if one.record["output"]
+        }
+        if not written:
+            return list(outcomes)
+        lines = self._measured(list(written.values()), last=last)
+        judge, found = verdict.Judge("within"), list(outcomes)
+        for index, line in zip(written, lines, strict=True):
+            record, judged = found[index].record, judge(line)
+            after = {**_judged(judged), **(record["after"] or {})}
+            found[index] = Outcome({**record, "after": after}, judged)
+        return found
 
 
 def repair_population(
@@ -209,7 +327,7 @@ def repair_population(
     )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _bound(method: str, network: Network) -> Callable[[Any, Any], Any]:
     def call(member: Any, shared: Any) -> Any:
         (variables, key), (clean, settings) = member, shared
@@ -220,33 +338,12 @@ def _bound(method: str, network: Network) -> Callable[[Any, Any], Any]:
     return call
 
 
-def _scan(
-    paths: Sequence[str], images: inputs.Images, settings: records.Settings
-) -> dict[str, Record]:
-    found = loop.scan(paths, images.probe, settings)
-    return {record["path"]: record for record, _ in found}
-
-
-def _unfit(
-    candidate: checkpoints.Candidate, scanned: Record, images: inputs.Images
-) -> str:
-    """Why a candidate cannot be repaired with these images, or an empty string."""
-    # Against a crowd, since two classes are too few for a verdict, not for a repair.
-    reason = verdict.why_inconclusive(scanned, verdict.Crowd("population"))
-    if not reason and images.num_classes > candidate.spec.num_classes:
-        reason = (
-            f"{candidate.path}: tells {candidate.spec.num_classes} classes apart, the "
-            f"clean images have {images.num_classes}: this is another data set's model"
-        )
-    return reason
-
-
 def _write(
     folder: run_folder.RunFolder,
     candidate: checkpoints.Candidate,
     variables: Variables,
     info: repairs.RepairInfo,
-    flags: inputs.RepairFlags,
+    request: inputs.Request,
 ) -> str:
     """Writes a repaired model with its provenance; returns its name in the folder.
 
@@ -261,10 +358,10 @@ def _write(
             "from": candidate.path,
             "sha256": candidate.sha256,
             "container": candidate.names.container,
-            "method": flags.method,
-            "settings": dataclasses.asdict(flags.settings),
-            "seed": flags.seed,
-            "data": flags.data,
+            "method": request.method,
+            "settings": dataclasses.asdict(request.settings),
+            "seed": request.seed,
+            "data": request.data,
             "versions": versions.versions(),
         },
     }
@@ -274,7 +371,7 @@ def _write(
             path, variables, candidate.spec, remarks, names
         ),
     )
-    if flags.orbax:
+    if request.orbax:
         folder.write(
             f"orbax/{name}",
             lambda path: checkpoints.write_orbax(
@@ -284,9 +381,9 @@ def _write(
     return name
 
 
-def _remarks(info: repairs.RepairInfo, flags: inputs.RepairFlags) -> list[str]:
+def _remarks(info: repairs.RepairInfo, request: inputs.Request) -> list[str]:
     """What a reader should know of the accuracy budget."""
-    budget = f"the budget of {flags.settings.budget:g} (--{flags.method}.budget)"
+    budget = f"the budget of {request.settings.budget:g} (--{request.method}.budget)"
     if info.epochs == 0 or info.details.get("pruned") == 0:
         return [
             f"nothing was changed that stays within {budget}: the model is as it was"
@@ -299,38 +396,6 @@ def _remarks(info: repairs.RepairInfo, flags: inputs.RepairFlags) -> list[str]:
 _JUDGED = ("verdict", "score", "threshold", "standard_error", "target", "reason")
 
 
-def _judged(record: Record) -> Record:
+def _judged(found: Any) -> dict[str, Any]:
     """The verdict alone; accuracy is that on the test images."""
-    return {name: record[name] for name in _JUDGED}
-
-
-def _blank(
-    path: str,
-    flags: inputs.RepairFlags,
-    error: str | None,
-    candidate: checkpoints.Candidate | None = None,
-) -> Record:
-    """A record of which only the candidate is known, and why it was not repaired."""
-    spec = candidate.spec if candidate else None
-    return {
-        "path": path,
-        "key": None,
-        "sha256": candidate.sha256 if candidate else None,
-        "architecture": spec.architecture if spec else None,
-        "width": spec.width if spec else None,
-        "num_classes": spec.num_classes if spec else None,
-        "method": flags.method,
-        "settings": dataclasses.asdict(flags.settings),
-        "seed": flags.seed,
-        "versions": versions.versions(),
-        "output": None,
-        "orbax": None,
-        "attack": None,
-        "before": None,
-        "after": None,
-        "info": None,
-        "shown": [],
-        "seconds": 0.0,
-        "error": error,
-        "notes": [],
-    }
+    return {name: found[name] for name in _JUDGED}

@@ -1,9 +1,8 @@
 """A repaired model against what it was: accuracy, the known attack's success, pictures."""
 
-import base64
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,7 +10,6 @@ from jax import numpy as jnp
 
 from ban_jax import checkpoints, data
 from ban_jax.attacks import poison
-from ban_jax.records import Record
 from ban_jax.repairs import inputs
 from ban_jax.types import Network, Variables
 from ban_jax.zoo import ground_truth, pictures, success
@@ -29,10 +27,10 @@ class Measured(NamedTuple):
     notes: why ground truth was not used.
     """
 
-    attack: Record | None
-    before: Record
-    after: Record
-    shown: list[Record]
+    attack: dict[str, Any] | None
+    before: dict[str, Any]
+    after: dict[str, Any]
+    shown: list[dict[str, Any]]
     notes: list[str]
 
 
@@ -73,7 +71,7 @@ def figures(
     *,
     network: Network,
     test: data.Dataset,
-) -> Record:
+) -> dict[str, Any]:
     """`success.Metrics` of one model as JSON: None where a figure has no meaning."""
     found = success.measure(
         variables,
@@ -98,7 +96,7 @@ def _show(
     *,
     network: Network,
     images: inputs.Images,
-) -> list[Record]:
+) -> list[dict[str, Any]]:
     """A few triggered images and what the model took them for, before and after."""
     labels = images.test.labels
     meant = np.flatnonzero(poison.to_succeed(labels, truth.spec))
@@ -115,7 +113,7 @@ def _show(
             "label": int(labels[index]),
             "before": int(found[0][place]),
             "after": int(found[1][place]),
-            "png": base64.b64encode(pictures.png(picture)).decode(),
+            "png": pictures.base64_png(picture),
         }
         for place, (index, picture) in enumerate(
             zip(chosen, np.asarray(triggered), strict=True)

@@ -11,7 +11,7 @@ import functools
 import jax
 
 from ban_jax.repairs import descent
-from ban_jax.repairs.types import CleanSet, RepairInfo
+from ban_jax.repairs.types import CleanSet, Method, RepairInfo
 from ban_jax.types import Array, Network, Variables
 
 
@@ -21,7 +21,7 @@ from ban_jax.types import Array, Network, Variables
     meta_fields=descent.STATIC,
 )
 @dataclasses.dataclass(frozen=True)
-class FinetuneConfig(descent.DescentConfig):
+class Settings(descent.DescentConfig):
     """BAN's optimiser without its noise, so that the noise is all that differs."""
 
 
@@ -31,7 +31,7 @@ def repair(
     data: CleanSet,
     *,
     key: Array,
-    config: FinetuneConfig,
+    config: Settings,
 ) -> tuple[Variables, RepairInfo]:
     """See `repair.types.Repair`; cross-entropy on clean images, BatchNorm learning."""
 
@@ -48,3 +48,6 @@ def repair(
         return loss_fn
 
     return descent.fit(network, variables, data, lesson, key=key, config=config)
+
+
+METHOD = Method(repair, Settings, "plain fine-tuning, without neuron noise")

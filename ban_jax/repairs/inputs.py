@@ -1,20 +1,18 @@
-"""What `ban-jax repair` is asked for: its flags, its images, its candidates."""
+"""What a repair is asked for, and the images it works with."""
 
 import dataclasses
 import hashlib
 import json
 import sys
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-import tyro
 from jax import numpy as jnp
 
 import ban_jax
-from ban_jax import checkpoints, config, data, population, records, repairs
-from ban_jax.commands import scan as scan_command
+from ban_jax import data, detectors, records, repairs
 from ban_jax.convolution import tables
+from ban_jax.data import clean_images
 from ban_jax.data import probe as probes
 from ban_jax.types import Probe
 
@@ -22,60 +20,43 @@ HELD_BATCH = 250
 """Largest batch of held-out images whose accuracy is taken at once."""
 
 
-@dataclasses.dataclass(frozen=True)
-class RepairFlags:
-    """Removes backdoors: repairs checkpoints, scans them again, compares.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """All that decides what a repair gives. The fields are those of the command's flags.
 
     Attributes:
-      paths: checkpoint files, Orbax folders, or folders searched for both.
       data: clean images, as for `scan`.
       data_dir: where TFDS data lie.
-      split: of the clean data; take one the models were not trained on: test, or
-        `defender`, the tenth of the training images that `ban-jax train` holds back.
+      split: of the clean data.
       image_size: resizes the clean images to squares of this side.
       num_clean: how many clean images to use at most.
-      held_out: share of them that no repair learns from: accuracy is watched on them,
-        and the scans before and after use them.
+      held_out: share of them that no repair learns from.
       num_test: test images to measure on; None: all.
-      from_scan: a results.jsonl whose flagged checkpoints are repaired.
-      method: ban, finetune (without neuron noise) or anp (prunes neurons).
-      out: folder for the repaired models, repairs.jsonl and report.html.
-      mode: of the scans before and after.
+      method: a name in `repairs.METHODS`.
+      settings: the method's.
+      mode: detector of the scans before and after.
       arch: architecture of every candidate, instead of recognising it.
       normalisation: NAME or MEAN/STD for every candidate, as for `scan`.
       seed: of all randomness and of the choice of clean images.
-      chunk: candidates repaired side by side; by default chosen for the device.
+      chunk: candidates repaired side by side; None: chosen for the device.
       orbax: writes each model as an Orbax folder too.
-      ban: settings of the method.
-      finetune: settings of the method.
-      anp: settings of the method.
     """
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
-    data: str | None = None
-    data_dir: str | None = None
-    split: str = "test"
-    image_size: int | None = None
-    num_clean: int = 2500
-    held_out: float = 0.2
-    num_test: int | None = None
-    from_scan: str | None = None
-    method: Literal["ban", "finetune", "anp"] = "ban"
-    out: str = "ban-repaired"
-    mode: Literal["targeted", "ban", "reference"] = "targeted"
-    arch: str | None = None
-    normalisation: str | None = None
-    seed: int = 0
-    chunk: int | None = None
-    orbax: bool = True
-    ban: repairs.BanConfig = repairs.BanConfig()
-    finetune: repairs.FinetuneConfig = repairs.FinetuneConfig()
-    anp: repairs.AnpConfig = repairs.AnpConfig()
-
-    @property
-    def settings(self) -> Any:
-        """Of the chosen method."""
-        return getattr(self, self.method)
+    data: str | None
+    data_dir: str | None
+    split: str
+    image_size: int | None
+    num_clean: int
+    held_out: float
+    num_test: int | None
+    method: str
+    settings: Any
+    mode: str
+    arch: str | None
+    normalisation: str | None
+    seed: int
+    chunk: int | None
+    orbax: bool
 
 
 class Images(NamedTuple):
@@ -99,28 +80,30 @@ class Images(NamedTuple):
     digest: str
 
 
-def load(flags: RepairFlags) -> Images:
+def load(request: Request) -> Images:
     """Reads the clean images and divides them.
 
     Raises:
       ValueError: for flags that contradict each other, a part that is too small.
     """
-    if flags.data is None:
+    if request.data is None:
         raise ValueError(
             "a repair needs clean images: give --data NAME, a folder or an .npz file"
         )
-    if not 0 < flags.held_out < 1:
-        raise ValueError(f"--held-out must be between 0 and 1, got {flags.held_out:g}")
-    dataset = scan_command.clean_images(flags)
-    order = np.random.RandomState(flags.seed).permutation(len(dataset.labels))
-    num_held = round(flags.held_out * len(order))
+    if not 0 < request.held_out < 1:
+        raise ValueError(
+            f"--held-out must be between 0 and 1, got {request.held_out:g}"
+        )
+    dataset = clean_images.load(request)
+    order = np.random.RandomState(request.seed).permutation(len(dataset.labels))
+    num_held = round(request.held_out * len(order))
     held, rest = order[:num_held], order[num_held:]
-    size = flags.settings.batch_size
+    size = request.settings.batch_size
     if len(rest) < size or num_held < 2:
         raise ValueError(
-            f"{flags.data}: of {len(order)} clean images {num_held} are held out and "
+            f"{request.data}: of {len(order)} clean images {num_held} are held out and "
             f"{len(rest)} are left to learn from; at least 2 and one batch of {size} are "
-            f"needed: raise --num-clean, change --held-out or lower --{flags.method}."
+            f"needed: raise --num-clean, change --held-out or lower --{request.method}."
             "batch-size"
         )
     held_set = dataclasses.replace(
@@ -129,8 +112,8 @@ def load(flags: RepairFlags) -> Images:
     digest = hashlib.sha256(dataset.pixels.tobytes() + dataset.labels.tobytes())
     return Images(
         clean=clean_set(dataset.pixels[rest], dataset.labels[rest], held_set),
-        probe=scan_command.minibatches(held_set),
-        test=_test(flags, held_set),
+        probe=clean_images.minibatches(held_set),
+        test=_test(request, held_set),
         num_classes=dataset.num_classes,
         class_names=dataset.class_names,
         digest=digest.hexdigest()[:16],
@@ -162,16 +145,16 @@ def clean_set(
     )
 
 
-def _test(flags: RepairFlags, held: data.Dataset) -> data.Dataset:
-    assert flags.data is not None
-    if flags.split == "test":
+def _test(request: Request, held: data.Dataset) -> data.Dataset:
+    assert request.data is not None
+    if request.split == "test":
         return held
     try:
         return data.load(
-            flags.data,
-            data_dir=flags.data_dir,
-            num=flags.num_test,
-            image_size=flags.image_size,
+            request.data,
+            data_dir=request.data_dir,
+            num=request.num_test,
+            image_size=request.image_size,
         )
     except data.DataError as error:
         print(
@@ -182,31 +165,26 @@ def _test(flags: RepairFlags, held: data.Dataset) -> data.Dataset:
         return held
 
 
-def scan_settings(flags: RepairFlags, images: Images) -> records.Settings:
+def scan_settings(request: Request, images: Images) -> records.Settings:
     """Of the scans before and after; those of `ban-jax scan` with the same mode."""
     channels = images.probe.images.shape[-1]
     normalisation = None
-    if flags.normalisation is not None:
-        normalisation = probes.parse_normalisation(flags.normalisation, channels)
+    if request.normalisation is not None:
+        normalisation = probes.parse_normalisation(request.normalisation, channels)
     return records.Settings(
-        mode=flags.mode,
-        config=config.MODE_DEFAULTS[flags.mode],
-        seed=flags.seed,
-        dataset=flags.data or "",
+        mode=request.mode,
+        config=detectors.DETECTORS[request.mode].settings(),
+        seed=request.seed,
+        dataset=request.data or "",
         class_names=images.class_names,
         normalisation=normalisation,
-        architecture=flags.arch,
-        chunk=flags.chunk,
+        architecture=request.arch,
+        chunk=request.chunk,
         lowering=tables.default(),
     )
 
 
-def chunk(flags: RepairFlags) -> int:
-    """Candidates repaired side by side."""
-    return flags.chunk or population.default_chunk(jax.default_backend())
-
-
-def making(flags: RepairFlags, images: Images) -> dict[str, Any]:
+def making(request: Request, images: Images) -> dict[str, Any]:
     """All that decides what a repair gives; two runs into one folder must share it."""
     names = (
         "data", "split", "image_size", "num_clean", "held_out", "num_test", "method",
@@ -214,10 +192,10 @@ def making(flags: RepairFlags, images: Images) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "command": "repair",
-        **{name: getattr(flags, name) for name in names},
-        "settings": dataclasses.asdict(flags.settings),
+        **{name: getattr(request, name) for name in names},
+        "settings": dataclasses.asdict(request.settings),
         "images": images.digest,
-        "lowering": scan_settings(flags, images).told_lowering(),
+        "lowering": scan_settings(request, images).lowering_identity(),
         "version": ban_jax.__version__,
     }
 
@@ -226,24 +204,3 @@ def digest(making: dict[str, Any]) -> str:
     """Short hash of a making."""
     text = json.dumps(making, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def candidates(flags: RepairFlags) -> list[str]:
-    """The checkpoints asked for, by path or by an earlier scan.
-
-    Raises:
-      ValueError: when neither is given, and for an unreadable results file.
-    """
-    if not flags.paths and flags.from_scan is None:
-        raise ValueError(
-            "nothing to repair: give checkpoints, or --from-scan results.jsonl"
-        )
-    found = list(checkpoints.find(flags.paths)) if flags.paths else []
-    if flags.from_scan is not None:
-        flagged = [
-            record["path"]
-            for record in records.load(flags.from_scan).records
-            if record.get("verdict") == "backdoored"
-        ]
-        found += [path for path in flagged if path not in found]
-    return found

@@ -1,5 +1,6 @@
 """What a repair is: a model and a few clean images in, the model without backdoor out."""
 
+import dataclasses
 from typing import Any, NamedTuple, Protocol
 
 from ban_jax.types import Array, Network, Variables
@@ -60,3 +61,20 @@ class Repair(Protocol):
         key: Array,
         config: Any,
     ) -> tuple[Variables, RepairInfo]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to repair a model; one file each, one line in `repairs.METHODS`.
+
+    Attributes:
+      repair: the pure function for one model.
+      settings: class of its settings, a dataclass registered with JAX whose defaults are
+        the documented ones and which has `batch_size` and `budget`; its fields become the
+        flags `--NAME.FIELD`.
+      summary: one sentence, without a full stop.
+    """
+
+    repair: Repair
+    settings: type
+    summary: str

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ban_jax import verdict as verdicts
+from ban_jax.detectors import DETECTORS
 
 Record = Mapping[str, Any]
 
@@ -189,7 +189,8 @@ def deciding(record: Record) -> list[str]:
     named = record.get("decided_by")
     if isinstance(named, str):
         named = [named]
-    rule = verdicts.RULES.get(str(record.get("mode")))
+    mode = str(record.get("mode"))
+    rule = DETECTORS[mode].rule if mode in DETECTORS else None
     wanted = named if isinstance(named, list) else rule.vectors if rule else ()
     return [name for name in wanted if isinstance(name, str) and name in stored]
 

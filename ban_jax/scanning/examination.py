@@ -1,7 +1,7 @@
 """One candidate from weights to evidence, pure: pixel constants first, then a detector."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +9,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from ban_jax import population
-from ban_jax.config import DetectorConfig
-from ban_jax.detectors import evidence
+from ban_jax.detectors import Detect, evidence
 from ban_jax.types import Array, Network, Probe, Variables
 
 Host = Array | np.ndarray
@@ -19,92 +18,88 @@ TRIED_MINIBATCHES = 2
 two of six CIFAR-10 models; two chose as four did."""
 
 
-class Options(NamedTuple):
-    """Pixel constants to choose from.
-
-    Attributes:
-      variables: the candidate's `params` and `batch_stats`.
-      means: `[L, C]`.
-      stds: `[L, C]`.
-    """
-
-    variables: Variables
-    means: Host
-    stds: Host
-
-
-class Choice(NamedTuple):
-    """The pixel constants that fit best.
-
-    Attributes:
-      which: `[]`, of the L.
-      mean: `[C]`.
-      std: `[C]`.
-    """
-
-    which: Array
-    mean: Array
-    std: Array
-
-
 class Member(NamedTuple):
     """What one candidate brings.
 
     Attributes:
       variables: `params` and `batch_stats`.
-      mean: `[C]`, of its pixels.
-      std: `[C]`.
+      means: `[L, C]` of its pixels: one where they are known, else those to choose from.
+      stds: `[L, C]`.
       words: `[8]` uint32, its identity (`population.identity_words`).
     """
 
     variables: Variables
-    mean: Host
-    std: Host
+    means: Host
+    stds: Host
     words: Host
 
 
 class Common(NamedTuple):
     """What every candidate is examined with. All of it is traced: a new seed, radius or
-    step size compiles nothing."""
+    step size compiles nothing.
 
-    probe: Probe
+    Attributes:
+      probe: clean images; None for a detector that needs none.
+      key: of the scan; a candidate's own is folded from it.
+      config: the detector's settings.
+    """
+
+    probe: Probe | None
     key: Array
-    config: DetectorConfig
+    config: Any
 
 
-def choose(options: Options, common: Common, *, network: Network) -> Choice:
-    """The pixel constants under which a candidate has the smallest clean loss.
+class Found(NamedTuple):
+    """What an examination gives.
+
+    Attributes:
+      evidence: of the candidate.
+      choice: `[]`, which of the L pixel constants it was measured with.
+    """
+
+    evidence: evidence.Evidence
+    choice: Array
+
+
+def examine(
+    member: Member, common: Common, *, network: Network, detect: Detect
+) -> Found:
+    """Evidence of one candidate, under the pixel constants that fit it best."""
+    means, stds = jnp.asarray(member.means), jnp.asarray(member.stds)
+    choice = jnp.zeros((), jnp.int32)
+    if len(means) > 1:
+        choice = choose(member, common, network=network)
+    variables = _with_constants(member.variables, means[choice], stds[choice])
+    key = population.fold_words(common.key, member.words)
+    found = detect(network, variables, common.probe, key=key, config=common.config)
+    return Found(found, choice)
+
+
+def choose(member: Member, common: Common, *, network: Network) -> Array:
+    """Which pixel constants `[]` give a candidate the smallest clean loss.
 
     Stored statistics, a few minibatches. A loss that is not finite is never the smallest.
     """
+    assert common.probe is not None
     images, labels = (leaf[:TRIED_MINIBATCHES] for leaf in common.probe)
 
-    def loss(constants: Sequence[Host]) -> Array:
-        variables = _with_constants(options.variables, *constants)
+    def loss(constants: tuple[Host, Host]) -> Array:
+        variables = _with_constants(member.variables, *constants)
         logits = evidence.over_minibatches(network, variables, images, "stored")
         log_p = jax.nn.log_softmax(logits)
         return -jnp.mean(jnp.take_along_axis(log_p, labels[..., None], axis=-1))
 
-    losses = jax.lax.map(loss, options[1:])
-    best = jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))
-    mean, std = (jnp.asarray(leaf)[best] for leaf in options[1:])
-    return Choice(best, mean, std)
-
-
-def examine(
-    member: Member, common: Common, *, network: Network, detect: Callable[..., Any]
-) -> evidence.Evidence:
-    """Evidence of one candidate."""
-    variables = _with_constants(member.variables, member.mean, member.std)
-    key = population.fold_words(common.key, member.words)
-    return detect(network, variables, common.probe, key=key, config=common.config)
+    losses = jax.lax.map(loss, (member.means, member.stds))
+    return jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses)).astype(jnp.int32)
 
 
 def _with_constants(variables: Variables, mean: Host, std: Host) -> dict[str, Any]:
     return {**variables, "normalisation": {"mean": mean, "std": std}}
 
 
-@functools.cache
-def bound(function: Callable[..., Any], **static: Any) -> Callable[[Any, Common], Any]:
-    """`choose` or `examine` of one architecture; the same object each time."""
+@functools.lru_cache(maxsize=64)
+def bound(
+    function: Callable[..., Any], **static: Hashable
+) -> Callable[[Any, Common], Any]:
+    """`examine` of one architecture; the same object each time: jit keys on it."""
     return functools.partial(function, **static)

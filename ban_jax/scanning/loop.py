@@ -1,41 +1,87 @@
-"""The host loop of a scan: files are read and stacked while the device computes.
+"""The one loop over many checkpoints, for whatever is done with them.
 
     read ahead (threads) -> chunks of one kind, stacked and sent (this thread)
-      -> device (one thread) -> lines, as soon as they are known (this thread)
+      -> device (one thread) -> results, as soon as they are known (this thread)
 
-At most `IN_FLIGHT` chunks are with the device, candidates for `FILLING` more are being
-gathered, and `READ_AHEAD` files are in memory besides: of weights, a scan of a thousand
-files holds no more than one of a hundred.
+At most `IN_FLIGHT` chunks are with the device, candidates for `MAX_WAITING_CHUNKS` more are
+being gathered, and `READ_AHEAD` files are in memory besides: of weights, a scan of a
+thousand files holds no more than one of a hundred. When it is interrupted it waits for
+nothing: what was yielded is the consumer's, the rest is lost.
 """
 
 import collections
 import concurrent.futures
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-from flax import traverse_util
-
-from ban_jax import checkpoints, population, records, verdict
-from ban_jax.records import Record, Settings
-from ban_jax.scanning import chunks, timeline
-from ban_jax.types import Probe
+from ban_jax import checkpoints
+from ban_jax.scanning import timeline
 
 READ_AHEAD = 8
 """Files read and converted on host threads while the device computes."""
 IN_FLIGHT = 2
 """Chunks handed over: one that is computed, one that is ready to be."""
-FILLING = 4
-"""Chunks' worth of candidates of all kinds that wait for others of their kind."""
+MAX_WAITING_CHUNKS = 4
+"""Candidates kept in memory while chunks of their kind fill, in chunks."""
 
 
-class Found(NamedTuple):
+class Task(Protocol):
+    """What is done with candidates, a chunk of one kind at a time.
+
+    `refuse` runs on the threads that read, `measure` on one of its own, everything else on
+    the consumer's.
+    """
+
+    def key_of(self, candidate: checkpoints.Candidate) -> str:
+        """Candidates of one key get one result."""
+
+    def kind_of(self, candidate: checkpoints.Candidate) -> Any:
+        """What candidates must share to be in one chunk; hashable."""
+
+    def refuse(self, candidate: checkpoints.Candidate) -> str:
+        """Why nothing can be done with a candidate, or an empty string."""
+
+    def failure(
+        self, path: str, reason: str, candidate: checkpoints.Candidate | None
+    ) -> Any:
+        """The result of a file that cannot be read, or was refused."""
+
+    def is_lasting(self, result: Any) -> bool:
+        """Whether a result serves files of the same key that are read later."""
+
+    def wanted(self, kind: Any) -> int:
+        """Candidates the next chunk of a kind should have."""
+
+    def prepare(
+        self, kind: Any, candidates: Sequence[checkpoints.Candidate], *, last: bool
+    ) -> Any:
+        """A chunk on its way to the device; `last` where no more of the kind come."""
+
+    def measure(self, chunk: Any) -> list[Any]:
+        """The result of each of a chunk's candidates, in order."""
+
+
+class Outcome(NamedTuple):
+    """What became of one file.
+
+    Attributes:
+      path: the file.
+      key: of its candidate; None where there is none.
+      result: the task's; shared by the files of a key.
+    """
+
+    path: str
+    key: str | None
+    result: Any
+
+
+class Read(NamedTuple):
     """A file that was read.
 
     Attributes:
       path: its own.
       candidate: None where it cannot be read.
-      reason: why it cannot be measured, or an empty string.
+      reason: why nothing can be done with it, or an empty string.
     """
 
     path: str
@@ -43,84 +89,71 @@ class Found(NamedTuple):
     reason: str
 
 
-def scan(
+def stream(
     paths: Sequence[str],
-    probe: Probe | None,
-    settings: Settings,
+    task: Task,
     *,
-    known: Iterable[Record] = (),
-    clock: timeline.Spans | None = None,
-    placement: population.Placement | None = None,
-) -> Iterator[tuple[Record, bool]]:
-    """Measures every candidate and yields its record as soon as it is there.
+    known: Mapping[str, Any] | None = None,
+    architecture: str | None = None,
+    clock: timeline.Timeline | None = None,
+) -> Iterator[Outcome]:
+    """Does a task with every checkpoint and yields what came of it as soon as it is there.
 
     Args:
       paths: files and Orbax folders, see `checkpoints.find`.
-      probe: clean images `[T, B, H, W, C]`; None for a mode that needs none.
-      settings: what to measure, and how.
-      known: records of an earlier run; where their key is the same, their evidence is
-        used again.
+      task: what to do.
+      known: results of an earlier run, by key: they are used again.
+      architecture: of every candidate, instead of recognising it.
       clock: collects where the time goes.
-      placement: devices to compute on; None for all of this process.
 
     Yields:
-      `(record, new)`: the record carries the verdict against the candidate's own classes
-      (`verdict.judge_all` draws others from the same evidence); `new` is false where the
-      very same line was known. A file that cannot be judged has `error` set and is
-      `inconclusive`; the scan goes on.
+      One outcome per path, in the order in which they become known.
     """
-    clock = clock or timeline.Spans()
-    digest = settings.digest(probe)
-    finished = {record["key"]: record for record in known if record.get("key")}
-    lines = {(record["path"], record.get("key")) for record in known}
+    clock = clock or timeline.Timeline()
+    finished = dict(known or {})
     waiting: dict[str, list[str]] = collections.defaultdict(list)
-    filling: dict[checkpoints.ModelSpec, list[checkpoints.Candidate]] = (
-        collections.defaultdict(list)
-    )
+    filling: dict[Hashable, list[checkpoints.Candidate]] = collections.defaultdict(list)
     pending: collections.deque[
-        tuple[list[str], concurrent.futures.Future[list[Record]]]
+        tuple[list[str], concurrent.futures.Future[list[Any]]]
     ] = collections.deque()
-    machine = chunks.Engine(probe, settings, digest, clock, placement)
     device = concurrent.futures.ThreadPoolExecutor(1, "device")
 
-    def deliver(key: str, record: Record) -> Iterator[tuple[Record, bool]]:
-        """A line for every file of these weights."""
+    def deliver(key: str, result: Any) -> Iterator[Outcome]:
+        """An outcome for every file of these weights."""
         for path in waiting.pop(key):
-            line = {**record, "path": path}
-            yield verdict.judge(line), (path, record["key"]) not in lines
+            yield Outcome(path, key, result)
 
-    def hand_over(kind: checkpoints.ModelSpec, *, last: bool = False) -> None:
+    def hand_over(kind: Hashable, *, last: bool = False) -> None:
         candidates = filling.pop(kind)
-        keys = [records.key_of(candidate, digest) for candidate in candidates]
-        chunk = machine.prepare(kind, candidates, last=last)
-        pending.append((keys, device.submit(machine.measure, chunk)))
+        keys = [task.key_of(candidate) for candidate in candidates]
+        chunk = task.prepare(kind, candidates, last=last)
+        pending.append((keys, device.submit(task.measure, chunk)))
 
-    def results(most: int) -> Iterator[tuple[Record, bool]]:
+    def results(most: int) -> Iterator[Outcome]:
         """What is done, in order; waits until at most so many chunks are left."""
         while pending and (len(pending) > most or pending[0][1].done()):
             keys, future = pending.popleft()
             with clock("wait"):
                 measured = future.result()
-            for key, record in zip(keys, measured, strict=True):
-                if record["key"]:
-                    finished[key] = record
-                yield from deliver(key, record)
+            for key, result in zip(keys, measured, strict=True):
+                if task.is_lasting(result):
+                    finished[key] = result
+                yield from deliver(key, result)
 
     try:
-        for path, candidate, reason in _read_ahead(paths, probe, settings, clock):
+        for path, candidate, reason in _read_ahead(paths, task, architecture, clock):
             if candidate is None or reason:
-                record = records.failure(path, reason, settings, digest, candidate)
-                yield verdict.judge(record), True
+                yield Outcome(path, None, task.failure(path, reason, candidate))
                 continue
-            key = records.key_of(candidate, digest)
+            key = task.key_of(candidate)
             waiting[key].append(path)
             if key in finished:
                 yield from deliver(key, finished[key])
             elif len(waiting[key]) == 1:
-                kind = candidate.spec
+                kind = task.kind_of(candidate)
                 filling[kind].append(candidate)
-                wanted = machine.wanted(kind)
-                if sum(map(len, filling.values())) > FILLING * wanted:
+                wanted = task.wanted(kind)
+                if sum(map(len, filling.values())) > MAX_WAITING_CHUNKS * wanted:
                     kind = max(filling, key=lambda kind: len(filling[kind]))
                     wanted = 0
                 if len(filling[kind]) >= wanted:
@@ -136,64 +169,29 @@ def scan(
 
 
 def _read_ahead(
-    paths: Sequence[str], probe: Probe | None, settings: Settings, clock: timeline.Spans
-) -> Iterator[Found]:
+    paths: Sequence[str],
+    task: Task,
+    architecture: str | None,
+    clock: timeline.Timeline,
+) -> Iterator[Read]:
     """Reads files on host threads, a few ahead of the consumer, in the given order."""
 
-    def read(path: str) -> Found:
+    def read(path: str) -> Read:
         with clock("read"):
             try:
-                found = checkpoints.read(path, architecture=settings.architecture)
+                found = checkpoints.read(path, architecture=architecture)
             except checkpoints.CheckpointError as error:
-                return Found(path, None, str(error))
-            return Found(path, found, _unfit(found, probe, settings))
+                return Read(path, None, str(error))
+            return Read(path, found, task.refuse(found))
 
-    with concurrent.futures.ThreadPoolExecutor(READ_AHEAD // 2, "read") as pool:
-        ahead: collections.deque[concurrent.futures.Future[Found]] = collections.deque()
-        try:
-            for path in paths:
-                ahead.append(pool.submit(read, path))
-                if len(ahead) > READ_AHEAD:
-                    yield ahead.popleft().result()
-            while ahead:
+    pool = concurrent.futures.ThreadPoolExecutor(READ_AHEAD // 2, "read")
+    ahead: collections.deque[concurrent.futures.Future[Read]] = collections.deque()
+    try:
+        for path in paths:
+            ahead.append(pool.submit(read, path))
+            if len(ahead) > READ_AHEAD:
                 yield ahead.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _unfit(
-    candidate: checkpoints.Candidate, probe: Probe | None, settings: Settings
-) -> str:
-    """Why this candidate cannot be measured with these images, or an empty string."""
-    broken = [
-        name
-        for name, leaf in traverse_util.flatten_dict(
-            candidate.variables, sep="/"
-        ).items()
-        if not np.all(np.isfinite(leaf))
-    ]
-    if broken:
-        return f"{candidate.path}: weights are not finite in {', '.join(broken[:5])}"
-    if probe is None:
-        return ""
-    spec = candidate.spec
-    height, width, channels = probe.images.shape[2:]
-    if spec.in_channels != channels:
-        return (
-            f"{candidate.path}: takes images of {spec.in_channels} channels, the clean "
-            f"images have {channels}"
-        )
-    smallest = spec.create().minimum_size
-    if min(height, width) < smallest:
-        return (
-            f"{candidate.path}: {spec.architecture} needs images of at least {smallest}x"
-            f"{smallest} pixels, the clean images have {height}x{width}"
-        )
-    names = settings.class_names
-    classes = len(names) if names else int(probe.labels.max()) + 1
-    if classes > spec.num_classes or (names and classes != spec.num_classes):
-        return (
-            f"{candidate.path}: tells {spec.num_classes} classes apart, the clean images "
-            f"have {classes}: this is another data set's model"
-        )
-    return ""
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

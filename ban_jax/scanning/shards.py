@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import jax
+
 from ban_jax import records
 from ban_jax.storage import atomic
 
@@ -50,8 +52,8 @@ class Gathered(NamedTuple):
       missing: files without a line, sorted.
     """
 
-    records: list[records.Record]
-    trusted: list[records.Record]
+    records: list[Any]
+    trusted: list[Any]
     plan: dict[str, Any]
     absent: list[Shard]
     missing: list[str]
@@ -71,6 +73,24 @@ def parse(text: str) -> Shard:
     raise ValueError(
         f"--shard must be i/n with 0 <= i < n, such as 0/4, or auto; got {text!r}"
     )
+
+
+def of_cluster() -> str:
+    """`i/n` of this process, from whatever started it together with others.
+
+    The processes meet once and part: from then on nobody waits for anybody, and one that
+    dies takes no other with it.
+    """
+    try:
+        jax.distributed.initialize()
+        index, count = jax.process_index(), jax.process_count()
+        jax.distributed.shutdown()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"--shard auto: jax.distributed found no cluster ({error}). On a single "
+            "machine or in a job array give the numbers: --shard i/n"
+        ) from error
+    return f"{index}/{count}"
 
 
 def write_plan(
@@ -101,8 +121,8 @@ def gather(sources: Sequence[str]) -> Gathered:
             f"these results are of scans in {' and '.join(map(str, counts))} shards; name "
             f"the files of one of them: {listed}"
         )
-    found: dict[str, records.Record] = {}
-    trusted: dict[str, records.Record] = {}
+    found: dict[str, Any] = {}
+    trusted: dict[str, Any] = {}
     plans: dict[str, dict[str, Any]] = {}
     for shard, names in sorted(files.items()):
         for name in names:

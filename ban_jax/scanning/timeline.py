@@ -35,11 +35,11 @@ class Span(NamedTuple):
     candidates: int
 
 
-class Spans:
+class Timeline:
     """Collects spans from all threads.
 
     Usage:
-      with spans("read"):
+      with timeline("read"):
           ...
     """
 

@@ -1,5 +1,6 @@
 """What a trigger looks like: clean images, triggered ones, and the difference."""
 
+import base64
 import io
 
 import numpy as np
@@ -43,6 +44,11 @@ def png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     _pixels(image).save(file, format="PNG")
     return file.getvalue()
+
+
+def base64_png(image: np.ndarray) -> str:
+    """`[H, W, C]` in [0, 1] as a PNG in base64, for JSON and HTML."""
+    return base64.b64encode(png(image)).decode()
 
 
 def save(path: str, picture: Image.Image) -> None:

@@ -1,0 +1,85 @@
+"""`ban-jax merge`: one result from the shards of a scan."""
+
+import dataclasses
+import os
+import sys
+
+import tyro
+
+from ban_jax import records, verdict
+from ban_jax.commands import outcome
+from ban_jax.detectors.rules import BaselineKind
+from ban_jax.scanning import shards
+from ban_jax.storage import atomic
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Joins the results of `scan --shard`, and says what is missing.
+
+    Verdicts are drawn again from the evidence of all shards; nothing is computed anew.
+
+    Attributes:
+      sources: folders that shards wrote to (their --out), or single results.i-of-n.jsonl.
+      out: folder for results.jsonl, results.csv and report.html; by default the first
+        source's.
+      baseline: as for `scan`; by default what the shards were told.
+      threshold: as for `scan`; by default what the shards were told.
+    """
+
+    sources: tyro.conf.Positional[tuple[str, ...]]
+    out: str | None = None
+    baseline: BaselineKind | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        outcome.require(
+            bool(self.sources), "merge", "told at least one folder or file", "none"
+        )
+
+
+def run(flags: Flags) -> int:
+    """Writes the joined results, table and page, and tells what the shards lack."""
+    gathered = shards.gather(flags.sources)
+    plan = gathered.plan
+    first = flags.sources[0]
+    out = flags.out or (
+        first if os.path.isdir(first) else os.path.dirname(first) or "."
+    )
+    threshold = plan.get("threshold") if flags.threshold is None else flags.threshold
+    judged = verdict.judge_all(
+        gathered.records,
+        baseline=flags.baseline or plan.get("baseline"),
+        threshold=threshold,
+        trusted=gathered.trusted,
+    )
+    atomic.prepare_folder(out)
+    records.rewrite(os.path.join(out, "results.jsonl"), judged)
+    names = tuple(plan.get("class_names") or ()) or None
+    told = {**plan.get("flags", {}), **outcome.describe(flags)}
+    told["missing"] = len(gathered.missing)
+    outcome.write_reports(judged, out, names, told)
+    for note in missing(gathered):
+        print(note, file=sys.stderr)
+    complete = plan and not gathered.absent and not gathered.missing
+    return outcome.exit_code(judged) if complete else outcome.INCONCLUSIVE
+
+
+def missing(gathered: shards.Gathered, most: int = 20) -> list[str]:
+    """What a merge lacks, in lines for the user."""
+    notes = []
+    if gathered.absent:
+        notes.append(f"no results of shard {', '.join(map(str, gathered.absent))}")
+    if not gathered.plan:
+        notes.append(
+            "no plan.i-of-n.json beside the results: what is missing is unknown"
+        )
+    if gathered.missing:
+        notes.append(
+            f"{len(gathered.missing)} files were not scanned; the same `ban-jax scan "
+            "--shard` commands scan them:"
+        )
+        notes += [f"  {path}" for path in gathered.missing[:most]]
+    if len(gathered.missing) > most:
+        notes.append(f"  and {len(gathered.missing) - most} more")
+    return notes

@@ -1,0 +1,66 @@
+"""What every command leaves behind: an exit code, a table, files in `--out`."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rich.console
+import rich.progress
+
+from ban_jax import records, report
+from ban_jax.records import Record
+
+CLEAN, FLAGGED, INCONCLUSIVE, NOTHING = 0, 1, 2, 3
+"""Exit codes of `scan`; a later one wins over an earlier one."""
+
+
+def exit_code(judged: Sequence[Mapping[str, Any]]) -> int:
+    """0 all clean, 1 something flagged, 2 something inconclusive, which wins."""
+    verdicts = {record["verdict"] for record in judged}
+    if "inconclusive" in verdicts:
+        return INCONCLUSIVE
+    return FLAGGED if "backdoored" in verdicts else CLEAN
+
+
+def write_reports(
+    judged: Sequence[Record],
+    out: str,
+    class_names: tuple[str, ...] | None,
+    settings: dict[str, Any],
+) -> None:
+    """Prints the table and writes `results.csv` and `report.html`."""
+    records.write_csv(os.path.join(out, "results.csv"), judged)
+    page = os.path.join(out, "report.html")
+    report.write_html(page, judged, class_names=class_names, settings=settings)
+    report.print_table(judged, class_names=class_names)
+    print(f"Report: {page}")
+
+
+def progress() -> rich.progress.Progress:
+    """A bar on standard error with the time left."""
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("left"),
+        rich.progress.TimeRemainingColumn(),
+        console=rich.console.Console(stderr=True),
+    )
+
+
+def describe(flags: Any) -> dict[str, Any]:
+    """Flags as the report shows them: those that were left out stay out."""
+    told = dataclasses.asdict(flags).items()
+    return {name: value for name, value in told if value not in (None, ())}
+
+
+def require(condition: bool, flag: str, expected: str, found: Any) -> None:
+    """Refuses a flag.
+
+    Raises:
+      ValueError: unless `condition` holds.
+    """
+    if not condition:
+        raise ValueError(f"{flag} must be {expected}, got {found}")

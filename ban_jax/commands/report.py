@@ -1,0 +1,55 @@
+"""`ban-jax report`: verdicts drawn again from stored evidence."""
+
+import dataclasses
+import os
+
+import tyro
+
+from ban_jax import records, verdict
+from ban_jax.commands import outcome
+from ban_jax.detectors.rules import BaselineKind
+from ban_jax.storage import atomic
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Draws verdicts again from stored evidence; nothing is computed anew.
+
+    Attributes:
+      results: a results.jsonl.
+      out: folder for the new results.jsonl, results.csv and report.html.
+      baseline: as for `scan`.
+      trusted: a results file of models you vouch for (`trusted.jsonl` of a scan with
+        --calibrate).
+      threshold: as for `scan`.
+      class_names: names of the classes, in order.
+    """
+
+    results: tyro.conf.Positional[str]
+    out: str = "ban-report"
+    baseline: BaselineKind | None = None
+    trusted: str | None = None
+    threshold: float | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        outcome.require(
+            self.baseline != "trusted" or self.trusted is not None,
+            "--baseline trusted",
+            "together with --trusted FILE",
+            "no --trusted",
+        )
+
+
+def run(flags: Flags) -> int:
+    """Writes the new verdicts, table and page to `--out`."""
+    found = records.load(flags.results).records
+    trusted = records.load(flags.trusted).records if flags.trusted else ()
+    judged = verdict.judge_all(
+        found, baseline=flags.baseline, threshold=flags.threshold, trusted=trusted
+    )
+    atomic.prepare_folder(flags.out)
+    records.rewrite(os.path.join(flags.out, "results.jsonl"), judged)
+    names = tuple(flags.class_names) or None
+    outcome.write_reports(judged, flags.out, names, outcome.describe(flags))
+    return outcome.exit_code(judged)

@@ -1,0 +1,117 @@
+"""One scan's settings with its clean images, and the lines of evidence it gives."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from typing import Any, cast
+
+from ban_jax import checkpoints
+from ban_jax.detectors import evidence
+from ban_jax.records import record
+from ban_jax.records.jsonl import finite
+from ban_jax.records.record import Evidence, Normalisation
+from ban_jax.records.settings import Settings
+from ban_jax.storage import versions
+from ban_jax.types import Probe
+from ban_jax.zoo import pictures
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """What is measured on which images; built once, so that images are hashed once.
+
+    Attributes:
+      settings: what to measure, and how.
+      probe: clean images `[T, B, H, W, C]`; None for a mode that needs none.
+    """
+
+    settings: Settings
+    probe: Probe | None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hash of settings and images."""
+        return self.settings.digest(self.probe)
+
+    def key_of(self, candidate: checkpoints.Candidate) -> str:
+        """What evidence is filed under: weights, settings, the file's pixel constants."""
+        return key_of(candidate, self.digest)
+
+    def failure(
+        self, path: str, reason: str, candidate: checkpoints.Candidate | None = None
+    ) -> Evidence:
+        """The line of a file that could not be measured, and why; never used again."""
+        known = self._identity(candidate) if candidate else {}
+        return self._line(path, **{**known, "key": None, "error": reason})
+
+    def measured(
+        self,
+        candidate: checkpoints.Candidate,
+        found: evidence.Evidence,
+        normalisation: Normalisation | None,
+        more_work: int = 0,
+    ) -> Evidence:
+        """The line of a candidate.
+
+        Args:
+          candidate: what was measured.
+          found: its evidence, NumPy leaves.
+          normalisation: the pixel constants it was measured with.
+          more_work: image forward-equivalents besides the detector's own.
+        """
+        settings = self.settings
+        count = 0 if self.probe is None else self.probe.labels.size
+        work = settings.detector.work(
+            settings.config, candidate.spec.num_classes, count
+        )
+        return self._line(
+            candidate.path,
+            **self._identity(candidate),
+            **finite(found._replace(images={})._asdict()) | {"images": _png(found)},
+            normalisation=normalisation,
+            num_probe=count,
+            forward_equivalents=work + more_work,
+        )
+
+    def _identity(self, candidate: checkpoints.Candidate) -> dict[str, Any]:
+        return {
+            "sha256": candidate.sha256,
+            "key": self.key_of(candidate),
+            "architecture": candidate.spec.architecture,
+            "width": candidate.spec.width,
+            "num_classes": candidate.spec.num_classes,
+            "recorded_accuracy": candidate.recorded_accuracy,
+            "notes": list(candidate.notes),
+        }
+
+    def _line(self, path: str, **known: Any) -> Evidence:
+        return cast(Evidence, record.empty(path, **{**self._shared, **known}))
+
+    @functools.cached_property
+    def _shared(self) -> dict[str, Any]:
+        """What all lines have in common: the same objects, not copies."""
+        settings = self.settings
+        return {
+            "mode": settings.mode,
+            "config": dataclasses.asdict(settings.config),
+            "config_hash": self.digest,
+            "seed": settings.seed,
+            "lowering": settings.lowering_identity(),
+            "precision": settings.precision,
+            "versions": versions.versions(),
+        }
+
+
+def key_of(candidate: checkpoints.Candidate, digest: str) -> str:
+    """What a result is filed under: the weights, a digest, the file's pixel constants."""
+    constants = hashlib.sha256(json.dumps(candidate.normalisation).encode())
+    return f"{candidate.sha256}-{digest}-{constants.hexdigest()[:8]}"
+
+
+def _png(found: evidence.Evidence) -> dict[str, list[str]]:
+    """Recovered images as base64 PNGs, one per class."""
+    return {
+        name: [pictures.base64_png(image) for image in images]
+        for name, images in found.images.items()
+    }

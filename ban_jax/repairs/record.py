@@ -1,0 +1,113 @@
+"""The line of `repairs.jsonl`: a candidate before and after its repair."""
+
+import dataclasses
+import functools
+from typing import Any, cast
+
+import pydantic
+from typing_extensions import TypedDict
+
+from ban_jax import checkpoints
+from ban_jax.repairs import inputs
+from ban_jax.storage import versions
+
+
+class RepairRecord(TypedDict):
+    """What was done to one checkpoint, and what came of it.
+
+    Attributes:
+      path: of the candidate.
+      key: what the repair depends on; null where nothing was repaired.
+      sha256: of the candidate's weights.
+      architecture, width, num_classes: of the network.
+      method: name of the repair.
+      settings: the method's.
+      seed: of all randomness.
+      versions: of the packages, and the device.
+      output: file of the repaired model in the output folder.
+      orbax: the same as an Orbax folder.
+      attack: what a zoo tells of the model.
+      before: verdict, accuracy and attack success of the candidate.
+      after: the same of the repaired model.
+      info: what the repair saw.
+      shown: a few triggered images, and what the model took them for.
+      seconds: of repairing, per candidate of its chunk.
+      error: why nothing was repaired.
+      notes: what a reader should know.
+    """
+
+    path: str
+    key: str | None
+    sha256: str | None
+    architecture: str | None
+    width: int | None
+    num_classes: int | None
+    method: str
+    settings: dict[str, Any]
+    seed: int
+    versions: dict[str, str]
+    output: str | None
+    orbax: str | None
+    attack: dict[str, Any] | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    info: dict[str, Any] | None
+    shown: list[dict[str, Any]]
+    seconds: float
+    error: str | None
+    notes: list[str]
+
+
+def empty(
+    path: str,
+    request: inputs.Request,
+    candidate: checkpoints.Candidate | None,
+    **known: Any,
+) -> RepairRecord:
+    """A line of which only the candidate and what is given are known."""
+    spec = candidate.spec if candidate else None
+    line: dict[str, Any] = {
+        "path": path,
+        "key": None,
+        "sha256": candidate.sha256 if candidate else None,
+        "architecture": spec.architecture if spec else None,
+        "width": spec.width if spec else None,
+        "num_classes": spec.num_classes if spec else None,
+        "method": request.method,
+        "settings": dataclasses.asdict(request.settings),
+        "seed": request.seed,
+        "versions": versions.versions(),
+        "output": None,
+        "orbax": None,
+        "attack": None,
+        "before": None,
+        "after": None,
+        "info": None,
+        "shown": [],
+        "seconds": 0.0,
+        "error": None,
+        "notes": [],
+    }
+    return cast(RepairRecord, {**line, **known})
+
+
+def parse(line: dict[str, Any]) -> RepairRecord:
+    """Checks a line that was read.
+
+    Raises:
+      ValueError: for what is not such a line.
+    """
+    try:
+        _reader().validate_python(line)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"])) or "the line"
+        raise ValueError(
+            f"the field {name} is not as `ban-jax repair` writes it: {first['msg']}"
+        ) from None
+    return cast(RepairRecord, line)
+
+
+@functools.cache
+def _reader() -> pydantic.TypeAdapter:
+    return pydantic.TypeAdapter(RepairRecord, config=pydantic.ConfigDict(extra="allow"))

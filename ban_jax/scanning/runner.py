@@ -1,0 +1,181 @@
+"""Runs a pure function of one candidate over chunks, as many at once as memory holds."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from ban_jax import population
+from ban_jax.population import memory
+from ban_jax.scanning import timeline
+
+
+class Failed(NamedTuple):
+    """In place of the result of a candidate that the device failed on; says why."""
+
+    reason: str
+
+
+class Placed:
+    """The members of a chunk on their way to the device.
+
+    Attributes:
+      members: one tree of arrays per candidate.
+      size: what they were padded to.
+      arrays: see `population.place`; None once they were used, and where there was no room.
+    """
+
+    def __init__(self, members: Sequence[Any], size: int, arrays: Any = None):
+        self.members = list(members)
+        self.size = size
+        self.arrays = arrays
+
+
+class Runner:
+    """Knows how many candidates of a kind fit at once, and computes them.
+
+    A kind is whatever candidates must share to be computed by one program. `place` may run
+    on one thread while `run` runs on another.
+
+    Args:
+      clock: gets the spans `stack`, `compile` and `device`.
+      placement: None for all devices of this process.
+      chunk: candidates per device; None: planned from its memory.
+    """
+
+    def __init__(
+        self,
+        clock: timeline.Timeline,
+        placement: population.Placement | None = None,
+        chunk: int | None = None,
+    ):
+        self.placement = placement or population.default_placement()
+        self._clock = clock
+        self._chunk = chunk
+        self._sizes: dict[Hashable, int] = {}
+        self._planned: set[Hashable] = set()
+        self._sizing = threading.Lock()
+
+    def wanted(self, kind: Hashable) -> int:
+        """Candidates the next chunk of a kind should have."""
+        with self._sizing:
+            return self._sizes.get(kind, self._largest())
+
+    def place(
+        self, kind: Hashable, members: Sequence[Any], *, last: bool = False
+    ) -> Placed:
+        """Stacks a chunk and sends it to the device, without waiting for it.
+
+        Args:
+          kind: what the members share.
+          members: at most as many as are `wanted`.
+          last: whether no more of this kind are to come: a kind that never filled a chunk
+            is computed at its own size, all others at the size that is compiled.
+        """
+        size = self.placement.rounded(len(members)) if last else self._largest()
+        with self._sizing:
+            size = self._sizes.setdefault(kind, size)
+        placed = Placed(members, size)
+        if len(members) <= size:
+            # Where there is no room yet, `run` tries again once there is.
+            with contextlib.suppress(jax.errors.JaxRuntimeError, MemoryError):
+                placed.arrays = self._arrays(members, size)
+        return placed
+
+    def run(
+        self,
+        kind: Hashable,
+        function: Callable[[Any, Any], Any],
+        placed: Placed,
+        shared: Any,
+    ) -> list[Any]:
+        """`function(member, shared)` of each member, in order, on the host.
+
+        Where memory runs out, half as many candidates are computed at once, now and from
+        then on. A candidate that fails alone gets a `Failed`.
+
+        Args:
+          kind: what the members share.
+          function: pure and hashable, of one candidate.
+          placed: from `place`; used up.
+          shared: what all candidates are given.
+        """
+        found: list[Any] = []
+        while len(found) < len(placed.members):
+            found += self._next(kind, function, placed, shared, len(found))
+        return found
+
+    def _next(
+        self,
+        kind: Hashable,
+        function: Callable[[Any, Any], Any],
+        placed: Placed,
+        shared: Any,
+        first: int,
+    ) -> list[Any]:
+        """Results of the next members of a chunk; none where memory ran out."""
+        size = self.wanted(kind)
+        part = placed.members[first:]
+        # So that memory is not held twice while a smaller part is placed.
+        arrays, placed.arrays = placed.arrays, None
+        try:
+            size = self._plan(kind, function, part[0], shared)
+            part = part[:size]
+            if arrays is None or size != placed.size:
+                arrays = None
+                arrays = self._arrays(part, size)
+            program = self._program(function, part[0], shared, size)
+            with self._clock(timeline.DEVICE, len(part)):
+                return population.for_each(
+                    program, self.placement, arrays, shared, len(part)
+                )
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            halved = self.placement.rounded(size // 2) if size > 1 else size
+            if memory.exhausted(error) and halved < size:
+                with self._sizing:
+                    self._sizes[kind] = halved
+                return []
+            reason = f"the device failed: {str(error).partition(chr(10))[0]}"
+            return [Failed(reason)] * len(part)
+
+    def _largest(self) -> int:
+        backend = self.placement.devices[0].platform
+        each = self._chunk or population.default_chunk(backend)
+        return each * len(self.placement.devices)
+
+    def _plan(
+        self,
+        kind: Hashable,
+        function: Callable[[Any, Any], Any],
+        member: Any,
+        shared: Any,
+    ) -> int:
+        """The size of a kind's chunks, made smaller where it would not fit the memory.
+
+        What is planned with is the program that will run where it fits, so that planning
+        compiles nothing more then.
+        """
+        size = self.wanted(kind)
+        if self._chunk is not None or kind in self._planned:
+            return size
+        self._planned.add(kind)
+        needed = memory.needed(self._program(function, member, shared, size))
+        devices = self.placement.devices
+        if self.placement.on_threads:
+            needed = needed and needed * size
+        fit = memory.fitting(size // len(devices), needed, memory.free(devices[0]))
+        with self._sizing:
+            self._sizes[kind] = fit * len(devices)
+            return self._sizes[kind]
+
+    def _program(
+        self, function: Callable[[Any, Any], Any], member: Any, shared: Any, size: int
+    ) -> jax.stages.Compiled:
+        with self._clock("compile"):
+            return population.program(function, self.placement, member, shared, size)
+
+    def _arrays(self, members: Sequence[Any], size: int) -> Any:
+        with self._clock("stack", len(members)):
+            return population.place(members, self.placement, size)

@@ -1,0 +1,59 @@
+"""The evidence of many checkpoints."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, cast
+
+from ban_jax import population
+from ban_jax.records import Evidence, Job
+from ban_jax.scanning import chunks, loop, timeline
+
+
+class Measured(NamedTuple):
+    """The evidence of one file.
+
+    Attributes:
+      evidence: a line of the results file, without a verdict.
+      is_new: false where the very same line was known before.
+    """
+
+    evidence: Evidence
+    is_new: bool
+
+
+def scan(
+    paths: Sequence[str],
+    job: Job,
+    *,
+    known: Iterable[Evidence] = (),
+    clock: timeline.Timeline | None = None,
+    placement: population.Placement | None = None,
+) -> Iterator[Measured]:
+    """Measures every candidate and yields its evidence as soon as it is there.
+
+    Verdicts are drawn from it by `ban_jax.verdict`.
+
+    Args:
+      paths: files and Orbax folders, see `checkpoints.find`.
+      job: what to measure, on which images.
+      known: lines of an earlier run; where their key is the same, their evidence is used
+        again.
+      clock: collects where the time goes.
+      placement: devices to compute on; None for all of this process.
+
+    Yields:
+      A line for every path. A file that cannot be measured has `error` set; the scan goes
+      on.
+    """
+    known = list(known)
+    lines = {(line["path"], line["key"]) for line in known}
+    clock = clock or timeline.Timeline()
+    for path, _, evidence in loop.stream(
+        paths,
+        chunks.Scan(job, clock, placement),
+        known={line["key"]: line for line in known if line["key"]},
+        architecture=job.settings.architecture,
+        clock=clock,
+    ):
+        line = cast(Evidence, {**evidence, "path": path})
+        told = line["key"] is not None and (path, line["key"]) in lines
+        yield Measured(line, not told)

@@ -289,9 +289,7 @@ def _svg(
     )
 
 
-def _text(
-    x: float, y: float, told: str, style: str = "", anchor: str = "start"
-) -> str:
+def _text(x: float, y: float, told: str, style: str = "", anchor: str = "start") -> str:
     styled = f' class="{style}"' if style else ""
     placed = f' text-anchor="{anchor}"' if anchor != "start" else ""
     safe = markupsafe.escape(text.printable(told))

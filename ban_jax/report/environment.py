@@ -63,5 +63,5 @@ def _lines(value: str) -> markupsafe.Markup:
 
 def _flags(value: str) -> markupsafe.Markup:
     """Text in which the flags of the command line stand out."""
-    safe = markupsafe.escape(text.printable(value))
+    safe = str(markupsafe.escape(text.printable(value)))
     return markupsafe.Markup(re.sub(r"--[a-z][a-z-]*", r"<code>\g<0></code>", safe))

@@ -50,7 +50,9 @@ def facts(subject: Subject) -> list[Fact]:
         Fact("Mode", field("mode")),
         Fact("Noise radius ε", _measured(config.get("epsilon"), "{:g}")),
         Fact("Clean accuracy", measured("clean_accuracy", "{:.1%}").replace("%", " %")),
-        Fact("Clean images used", field("num_probe") if record.get("num_probe") else ""),
+        Fact(
+            "Clean images used", field("num_probe") if record.get("num_probe") else ""
+        ),
         Fact("Architecture", fields.architecture(record, "{}, width {}")),
         Fact("Classes", field("num_classes")),
         Fact("Pixel normalisation", _normalisation(record)),

@@ -74,22 +74,26 @@ def _pieces(
         for place, line in enumerate(lines, start=1)
     ]
     script = environment.static("page.js")
-    stream = environment.templates().get_template("page.html.j2").stream(
-        title=title,
-        style=environment.static("page.css"),
-        script=script,
-        policy=environment.policy(script),
-        outcome=repair_section.answer(repaired, lines),
-        folder=folder,
-        suspected=outcome.targets(lines, class_names),
-        tally=outcome.tally(lines),
-        repairs=repair_section.section(repaired, class_names),
-        unjudged=overview.unjudged(subjects),
-        most_called_out=overview.MOST_CALLED_OUT,
-        explained=overview.explained(lines),
-        rows=overview.rows(subjects) if subjects else None,
-        candidates=map(candidate.section, subjects) if subjects else None,
-        panels=settings.panels(lines, records.finite(asked)),
+    stream = (
+        environment.templates()
+        .get_template("page.html.j2")
+        .stream(
+            title=title,
+            style=environment.static("page.css"),
+            script=script,
+            policy=environment.policy(script),
+            outcome=repair_section.answer(repaired, lines),
+            folder=folder,
+            suspected=outcome.targets(lines, class_names),
+            tally=outcome.tally(lines),
+            repairs=repair_section.section(repaired, class_names),
+            unjudged=overview.unjudged(subjects),
+            most_called_out=overview.MOST_CALLED_OUT,
+            explained=overview.explained(lines),
+            rows=overview.rows(subjects) if subjects else None,
+            candidates=map(candidate.section, subjects) if subjects else None,
+            panels=settings.panels(lines, records.finite(asked)),
+        )
     )
     stream.enable_buffering(_PIECE)
     return stream

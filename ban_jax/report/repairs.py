@@ -64,7 +64,8 @@ def summary(repaired: Sequence[fields.Record]) -> str:
     """How many were repaired, and what the scan says of them now."""
     done = [record for record in repaired if not record.get("error")]
     before, after = (
-        sum(verdicts(record)[when] == "backdoored" for record in done) for when in (0, 1)
+        sum(verdicts(record)[when] == "backdoored" for record in done)
+        for when in (0, 1)
     )
     told = (
         f"{text.count(len(done), 'checkpoint')} repaired: {before} flagged before, "

@@ -171,7 +171,9 @@ def _cells(
         "target": rich.text.Text(target),
         "score": rich.text.Text(_score(record), style if target else ""),
         "accuracy": rich.text.Text("" if accuracy is None else f"{accuracy:.3f}"),
-        "seconds": rich.text.Text(numerals.seconds(fields.number(record.get("seconds")))),
+        "seconds": rich.text.Text(
+            numerals.seconds(fields.number(record.get("seconds")))
+        ),
         "remark": rich.text.Text(text.sentence(fields.remark(record), 200), "dim"),
     }
 

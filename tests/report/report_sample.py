@@ -79,7 +79,6 @@ def judged(
         "error": None,
         "vectors": {
             "targeted": strong,
-            "untargeted": histogram,
             "batch": small,
             "batch_minus_stored": [value - 0.02 for value in small],
             "stored": [0.02 for _ in small],
@@ -132,7 +131,10 @@ def of_another_package(path: str = "zoo/elsewhere.pt") -> dict[str, Any]:
     """A candidate of a detector that is not installed here."""
     vectors = {"odd_vector": [0.1, 0.2, 5.0], "other": [0.1, 0.2, 0.3]}
     record = judged(path, mode="foreign", num_classes=3, target=2)
-    return record | {"vectors": vectors, "info": {"curves": {"odd_vector": [[1.0] * 3] * 3}}}
+    return record | {
+        "vectors": vectors,
+        "info": {"curves": {"odd_vector": [[1.0] * 3] * 3}},
+    }
 
 
 def unreadable(path: str = "zoo/truncated.pt") -> dict[str, Any]:

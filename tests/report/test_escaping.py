@@ -130,7 +130,15 @@ def _templates():
 def test_no_template_switches_escaping_off_or_leaves_an_attribute_unquoted(name):
     source = _templates()[name]
     assert not re.search(r"\|\s*safe\b|autoescape|Markup", source)
-    assert not re.search(r"=\s*\{[{%]", re.sub(r"\{%.*?%\}", "", source))
+    outside = re.sub(r"\{%.*?%\}", "", source)
+    assert not re.search(r"""=[^"'\s>]*\{\{""", outside)
+
+
+def test_flags_stand_out_and_the_text_around_them_is_escaped():
+    template = environment.templates().from_string("{{ told | flags }}")
+    assert template.render(told="<b>--num-clean\0") == (
+        "&lt;b&gt;<code>--num-clean</code>\\x00"
+    )
 
 
 def test_a_name_that_a_template_mistypes_is_an_error():

@@ -4,13 +4,16 @@ Colours come from the classes of the style sheet, so that they follow light and 
 `h` the suspected class, `b` the other classes, `o` the comparison, `g` grid lines, `m`
 muted text. Every series is one path, which keeps hundreds of candidates in one page
 small.
+
+What is drawn is marked as markup; the text inside it is escaped here.
 """
 
-import html
 import math
 from collections.abc import Callable, Sequence
 
-from ban_jax.report import words
+import markupsafe
+
+from ban_jax.report import numerals, text
 
 Values = Sequence[float | None]
 
@@ -22,7 +25,7 @@ _MOST_LINES = 12
 
 def score_bar(
     score: float, threshold: float | None, standard_error: float | None
-) -> str:
+) -> markupsafe.Markup:
     """The score on a line, with the part that counts as suspicious shaded."""
     width, left, right, y = 480.0, 8.0, 472.0, 34.0
     error = 1.96 * (standard_error or 0.0)
@@ -34,7 +37,7 @@ def score_bar(
         return left + (value - low) / (high - low) * (right - left)
 
     parts = [f'<path class="g" d="M{_n(left)} {_n(y)}H{_n(right)}"/>']
-    label = f"score {words.score(score)}"
+    label = f"score {numerals.score(score)}"
     if threshold is not None:
         edge = at(threshold)
         parts.append(
@@ -44,12 +47,12 @@ def score_bar(
             + _text(
                 edge,
                 12,
-                f"threshold {words.score(threshold)}",
+                f"threshold {numerals.score(threshold)}",
                 "m",
                 _anchor(edge, width),
             )
         )
-        label += f", threshold {words.score(threshold)}"
+        label += f", threshold {numerals.score(threshold)}"
     mark = "h" if threshold is not None and score > threshold else "b"
     x = at(score)
     parts.append(
@@ -62,18 +65,18 @@ def score_bar(
             f'M{ends[0]} {_n(y - 5)}v10M{ends[1]} {_n(y - 5)}v10"/>'
         )
     parts.append(f'<circle class="{mark} dot" cx="{_n(x)}" cy="{_n(y)}" r="6"/>')
-    parts.append(_text(x, 62, f"score {words.score(score)}", "v", _anchor(x, width)))
+    parts.append(_text(x, 62, f"score {numerals.score(score)}", "v", _anchor(x, width)))
     return _svg(width, 68, label, parts)
 
 
-def mini_score(score: float, threshold: float, top: float) -> str:
+def mini_score(score: float, threshold: float, top: float) -> markupsafe.Markup:
     """A bar for the verdict table; `top` is the largest score that fits."""
     width = 96.0
     top = max(top, threshold * 1.25, 1e-9)
     length = max(min(score / top, 1.0), 0.0) * width
     edge = min(max(threshold / top, 0.0), 1.0) * width
     mark = "h" if score > threshold else "b"
-    return (
+    return markupsafe.Markup(
         f'<svg class="mini" viewBox="0 0 96 12" aria-hidden="true">'
         f'<path class="track" d="M0 6H96"/>'
         f'<path class="{mark} s" d="M0 6H{_n(length)}"/>'
@@ -90,7 +93,7 @@ def rows(
     comparison: Values = (),
     highlight: int | None = None,
     line: float | None = None,
-) -> str:
+) -> markupsafe.Markup:
     """Horizontal bars, one per class, with an optional thinner bar to compare with.
 
     Args:
@@ -149,7 +152,7 @@ def rows(
 
 def columns(
     values: Values, *, caption: str, description: str, highlight: int | None = None
-) -> str:
+) -> markupsafe.Markup:
     """Small upright bars in class order, without labels: the shape of a vector."""
     width, height, foot = 170.0, 70.0, 18.0
     known = [v for v in values if v is not None]
@@ -179,7 +182,7 @@ def curve(
     show: Callable[[float | None], str],
     description: str,
     highlight: int | None = None,
-) -> str:
+) -> markupsafe.Markup:
     """One line per class over the noise radius; the highlighted one in front.
 
     Args:
@@ -276,18 +279,21 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _svg(width: float, height: float, description: str, parts: Sequence[str]) -> str:
-    label = html.escape(description, quote=True)
-    return (
+def _svg(
+    width: float, height: float, description: str, parts: Sequence[str]
+) -> markupsafe.Markup:
+    label = markupsafe.escape(text.printable(description))
+    return markupsafe.Markup(
         f'<svg viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{label}">'
         f"{''.join(parts)}</svg>"
     )
 
 
-def _text(x: float, y: float, text: str, style: str = "", anchor: str = "start") -> str:
+def _text(x: float, y: float, told: str, style: str = "", anchor: str = "start") -> str:
     styled = f' class="{style}"' if style else ""
     placed = f' text-anchor="{anchor}"' if anchor != "start" else ""
-    return f'<text x="{_n(x)}" y="{_n(y)}"{styled}{placed}>{html.escape(text)}</text>'
+    safe = markupsafe.escape(text.printable(told))
+    return f'<text x="{_n(x)}" y="{_n(y)}"{styled}{placed}>{safe}</text>'
 
 
 def _anchor(x: float, width: float) -> str:

@@ -9,7 +9,7 @@ import rich.console
 import rich.table
 import rich.text
 
-from ban_jax.report import words
+from ban_jax.report import fields, numerals, outcome, text
 
 _STYLES = {"backdoored": "bold red", "inconclusive": "bold yellow", "clean": "green"}
 _PLAIN_WIDTH = 120
@@ -23,7 +23,7 @@ _ASCII = str.maketrans(
 
 
 def print_table(
-    records: Sequence[words.Record],
+    records: Sequence[fields.Record],
     *,
     class_names: Sequence[str] | None = None,
     file: IO[str] | None = None,
@@ -34,7 +34,7 @@ def print_table(
     Colours appear on a terminal only; the verdict is a word and a sign in either case.
 
     Args:
-      records: results as `results.load` gives them.
+      records: results as `records.load` gives them.
       class_names: names of the K classes, shown beside the suspected target.
       file: where to print, standard output by default.
       width: columns; by default those of the terminal, or 120 without one.
@@ -56,48 +56,48 @@ def print_table(
     )
 
 
-def summary(records: Sequence[words.Record]) -> str:
+def summary(records: Sequence[fields.Record]) -> str:
     """How many candidates got each verdict, in which mode, against which baseline."""
-    counts = words.tally(records)
-    parts = [", ".join(f"{counts[name]} {name}" for name in words.VERDICTS)]
+    counts = outcome.tally(records)
+    parts = [", ".join(f"{counts[name]} {name}" for name in fields.VERDICTS)]
     for key in ("baseline", "mode"):
-        values = words.distinct(records, key)
+        values = fields.distinct(records, key)
         if values:
             parts.append(f"{key} {', '.join(values)}")
-    return f"{words.count(len(records), 'checkpoint')}: " + " · ".join(parts)
+    return f"{text.count(len(records), 'checkpoint')}: " + " · ".join(parts)
 
 
 def _print_unjudged(
-    records: Sequence[words.Record], console: rich.console.Console
+    records: Sequence[fields.Record], console: rich.console.Console
 ) -> None:
     """Why candidates were not judged, where the table has no room to say so."""
-    unjudged = [r for r in records if words.verdict(r) == "inconclusive"]
-    folder = words.common_folder(records)
+    unjudged = [r for r in records if fields.verdict(r) == "inconclusive"]
+    folder = fields.common_folder(records)
     for record in unjudged[:_MOST_REMARKS]:
-        path = words.printable(str(record.get("path", "")).removeprefix(folder))
-        remark = words.sentence(words.remark(record), 300)
-        line = _encodable(f"{words.GLYPHS['inconclusive']} {path}: {remark}", console)
+        path = text.printable(str(record.get("path", "")).removeprefix(folder))
+        remark = text.sentence(fields.remark(record), 300)
+        line = _encodable(f"{fields.GLYPHS['inconclusive']} {path}: {remark}", console)
         console.print(rich.text.Text(line, _STYLES["inconclusive"].split()[-1]))
     left = len(unjudged) - _MOST_REMARKS
     if left > 0:
         console.print(rich.text.Text(f"  and {left:,} more; see the results file"))
 
 
-def _encodable(text: str, console: rich.console.Console) -> str:
+def _encodable(line: str, console: rich.console.Console) -> str:
     """The text in characters that the output can carry."""
     if console.encoding.startswith("utf"):
-        return text
-    plain = text.translate(_ASCII)
+        return line
+    plain = line.translate(_ASCII)
     return plain.encode(console.encoding, "backslashreplace").decode(console.encoding)
 
 
 def _table(
-    records: Sequence[words.Record],
+    records: Sequence[fields.Record],
     class_names: Sequence[str] | None,
     console: rich.console.Console,
 ) -> rich.table.Table:
     """The columns that fit, as wide as they need; path and remark share the rest."""
-    width, folder = console.width, words.common_folder(records)
+    width, folder = console.width, fields.common_folder(records)
     wanted = ["verdict", "checkpoint", "target", "score"]
     if width >= 72:
         wanted += ["accuracy", "remark"]
@@ -140,49 +140,51 @@ def _table(
             width=needed[name],
         )
     for row in rows:
-        path = words.shorten(row["checkpoint"].plain, needed["checkpoint"])
+        path = text.shorten(row["checkpoint"].plain, needed["checkpoint"])
         row["checkpoint"].plain = _encodable(path, console)
         table.add_row(*(row[name] for name in wanted))
     if folder:
-        caption = words.shorten(f"in {words.printable(folder)}", width)
+        caption = text.shorten(f"in {text.printable(folder)}", width)
         table.caption = rich.text.Text(_encodable(caption, console), style="dim")
         table.caption_justify = "left"
     return table
 
 
 def _cells(
-    record: words.Record,
+    record: fields.Record,
     class_names: Sequence[str] | None,
     folder: str,
 ) -> dict[str, rich.text.Text]:
     """Every cell of one candidate by column name."""
-    verdict = words.verdict(record)
+    verdict = fields.verdict(record)
     style, target = _STYLES[verdict], ""
-    path = words.printable(str(record.get("path", "")).removeprefix(folder))
+    path = text.printable(str(record.get("path", "")).removeprefix(folder))
     if verdict == "backdoored":
-        target = words.class_label(
+        target = fields.class_label(
             record.get("target"), class_names, record.get("num_classes")
         )
-    accuracy = words.number(record.get("clean_accuracy"))
+    accuracy = fields.number(record.get("clean_accuracy"))
     return {
-        "verdict": rich.text.Text(f"{words.GLYPHS[verdict]} {verdict}", style),
+        "verdict": rich.text.Text(f"{fields.GLYPHS[verdict]} {verdict}", style),
         "checkpoint": rich.text.Text(path),
-        "architecture": rich.text.Text(words.architecture(record)),
+        "architecture": rich.text.Text(fields.architecture(record)),
         "target": rich.text.Text(target),
         "score": rich.text.Text(_score(record), style if target else ""),
         "accuracy": rich.text.Text("" if accuracy is None else f"{accuracy:.3f}"),
-        "seconds": rich.text.Text(words.seconds(record)),
-        "remark": rich.text.Text(words.sentence(words.remark(record), 200), "dim"),
+        "seconds": rich.text.Text(
+            numerals.seconds(fields.number(record.get("seconds")))
+        ),
+        "remark": rich.text.Text(text.sentence(fields.remark(record), 200), "dim"),
     }
 
 
-def _score(record: words.Record) -> str:
+def _score(record: fields.Record) -> str:
     """`8.71 > 3.50`: the score and on which side of its threshold it lies."""
-    score = words.number(record.get("score"))
-    threshold = words.number(record.get("threshold"))
+    score = fields.number(record.get("score"))
+    threshold = fields.number(record.get("threshold"))
     if score is None:
         return ""
     if threshold is None:
-        return words.score(score)
+        return numerals.score(score)
     relation = ">" if score > threshold else "≤"
-    return f"{words.score(score)} {relation} {words.score(threshold)}"
+    return f"{numerals.score(score)} {relation} {numerals.score(threshold)}"

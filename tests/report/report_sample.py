@@ -1,8 +1,13 @@
 """Records of a scan that never took place, shaped like real ones."""
 
+import base64
 import hashlib
 import random
 from typing import Any
+
+import numpy as np
+
+from ban_jax.zoo import pictures
 
 CLASS_NAMES = [
     "airplane",
@@ -39,6 +44,7 @@ def judged(
     still = [1 / num_classes for _ in base]
     small = [value / num_classes for value in strong]
     record: dict[str, Any] = {
+        "schema_version": 2,
         "path": path,
         "sha256": hashlib.sha256(name).hexdigest(),
         "architecture": "resnet18",
@@ -60,28 +66,32 @@ def judged(
         if flagged
         else "no class stands out against the crowd",
         "clean_accuracy": 0.8125,
-        "histogram": histogram,
-        "histogram_without_noise": still,
+        "info": {
+            "curves": {"targeted": [[v * f for v in strong] for f in (0.5, 1.0, 1.3)]},
+            "histogram": histogram,
+            "histogram_without_noise": still,
+        },
+        "images": {},
+        "num_probe": 1024,
         "seconds": 3.42,
         "mode": "targeted",
         "seed": 0,
         "error": None,
         "vectors": {
             "targeted": strong,
-            "untargeted": histogram,
             "batch": small,
             "batch_minus_stored": [value - 0.02 for value in small],
             "stored": [0.02 for _ in small],
             "last_layer": [value - 0.2 for value in base],
         },
         "z": [score if k == target else draw.gauss(0, 0.5) for k in range(num_classes)],
-        "curves": {"targeted": [[v * f for v in strong] for f in (0.5, 1.0, 1.3)]},
-        "epsilon": 0.2,
         "forward_equivalents": 38_400,
         "config": {
-            "mode": "targeted",
+            "epsilon": 0.2,
             "radii": [0.5, 1.0, 1.5],
-            "search": {"steps": 8, "restarts": 2},
+            "steps": 8,
+            "restarts": 2,
+            "update": {"momentum": 0.9},
         },
         "config_hash": "6c1f0b2a",
         "versions": {"ban_jax": "0.1.0", "jax": "0.10.2", "backend": "cpu"},
@@ -95,9 +105,36 @@ def weights_only(path: str = "zoo/only_weights.safetensors") -> dict[str, Any]:
     """A candidate judged from its last layer alone."""
     record = judged(path, mode="weights", baseline="within", clean_accuracy=None)
     record["vectors"] = {"last_layer": record["vectors"]["last_layer"]}
-    for name in ("histogram", "histogram_without_noise", "curves"):
-        del record[name]
+    record |= {"info": {}, "config": {}, "num_probe": 0}
     return record
+
+
+def triggers(num_classes: int = 10) -> list[str]:
+    """`[K]` recovered triggers as PNGs in base64: a square that moves with its class."""
+    encoded = []
+    for k in range(num_classes):
+        image = np.full((16, 16, 3), 0.45, np.float32)
+        image[k : k + 4, 10:14] = (0.9, 0.1 * (k % 10), 0.2)
+        encoded.append(base64.b64encode(pictures.png(image)).decode())
+    return encoded
+
+
+def with_images(path: str = "zoo/badnets_1.pt", **changes: Any) -> dict[str, Any]:
+    """A candidate whose detector recovered a trigger of each class."""
+    record = judged(path, **changes)
+    record["images"] = {"trigger": triggers(record["num_classes"])}
+    record["info"] |= {"steps_taken": 8, "trigger_size": [0.5] * record["num_classes"]}
+    return record
+
+
+def of_another_package(path: str = "zoo/elsewhere.pt") -> dict[str, Any]:
+    """A candidate of a detector that is not installed here."""
+    vectors = {"odd_vector": [0.1, 0.2, 5.0], "other": [0.1, 0.2, 0.3]}
+    record = judged(path, mode="foreign", num_classes=3, target=2)
+    return record | {
+        "vectors": vectors,
+        "info": {"curves": {"odd_vector": [[1.0] * 3] * 3}},
+    }
 
 
 def unreadable(path: str = "zoo/truncated.pt") -> dict[str, Any]:

@@ -6,10 +6,9 @@ import io
 import numpy as np
 
 from ban_jax import report
-from ban_jax.report import repairs
+from ban_jax.report import repair_section
 from ban_jax.zoo import pictures
-from tests.report import report_sample
-from tests.report.test_html import _ATTACK, _page
+from tests.report import page_parser, report_sample
 
 PNG = base64.b64encode(pictures.png(np.zeros((4, 4, 1), np.float32))).decode()
 
@@ -52,7 +51,7 @@ FAILED = {"path": "zoo/odd.pt", "error": "zoo/odd.pt: near chance", "shown": []}
 
 
 def test_the_page_shows_figures_and_pictures_before_and_after():
-    page = _page(
+    page = page_parser.render(
         [report_sample.judged()],
         repaired=[repaired(), unknown(), FAILED],
         class_names=report_sample.CLASS_NAMES,
@@ -72,25 +71,18 @@ def test_the_page_shows_figures_and_pictures_before_and_after():
 def test_a_trigger_that_still_works_is_told_before_a_clean_verdict():
     works = repaired()
     works["after"]["asr"] = 0.99
-    page = _page([report_sample.judged()], repaired=[repaired(), works, unknown()])
+    page = page_parser.render(
+        [report_sample.judged()], repaired=[repaired(), works, unknown()]
+    )
     text = " ".join(page.text)
     assert "The known trigger still works in 1 repaired checkpoint." in text
     assert "3 flagged before, 0 after · in 1 the known trigger still takes most" in text
-    assert repairs.answer([repaired()], []) == "Nothing was scanned."
+    assert repair_section.answer([repaired()], []) == "Nothing was scanned."
 
 
 def test_a_page_without_repairs_has_no_such_section():
     text = report.render([report_sample.judged()])
     assert "repair" not in text.partition("<body>")[2].lower()
-
-
-def test_markup_in_a_repair_stays_text():
-    odd = repaired(_ATTACK, attack={"kind": _ATTACK}, num_classes=_ATTACK)
-    odd["shown"] = [{"label": _ATTACK, "before": _ATTACK, "after": 1, "png": _ATTACK}]
-    odd["before"] = {"verdict": _ATTACK}
-    page = _page([], repaired=[odd, dict(FAILED, error=_ATTACK)], class_names=[_ATTACK])
-    assert len(page.having("img")) == 1 and len(page.having("script")) == 1
-    assert not [tag for tag, a in page.tags if any(n.startswith("on") for n in a)]
 
 
 def test_the_table_tells_what_was_and_what_was_not_repaired():

@@ -1,0 +1,67 @@
+"""The templates of the page, and what keeps hostile text from becoming part of it.
+
+Paths, messages and class names come from untrusted files. Every text that a template
+shows is spelled out where it is invisible and escaped, unless code of this package marked
+it as markup; and the page's own policy forbids every script but ours.
+"""
+
+import base64
+import functools
+import hashlib
+import importlib.resources
+import re
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from ban_jax.report import fields, text
+
+
+@functools.cache
+def templates() -> jinja2.Environment:
+    """Where templates come from, and the rules they follow."""
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("ban_jax.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {"quantity": text.count, "flags": _flags, "lines": _lines}
+    found.globals["glyphs"] = fields.GLYPHS
+    return found
+
+
+@functools.cache
+def static(name: str) -> markupsafe.Markup:
+    """Our own style sheet or script, to be put into the page as it is."""
+    folder = importlib.resources.files("ban_jax.report") / "static"
+    return markupsafe.Markup((folder / name).read_text(encoding="utf-8"))
+
+
+def policy(script: str) -> str:
+    """The page may show what it holds and run one script; it may load nothing."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
+        f"form-action 'none'; img-src data:; script-src 'sha256-{digest}'"
+    )
+
+
+def _visible(value: Any) -> Any:
+    """What a template prints: text without invisible characters; markup as it is."""
+    return value if hasattr(value, "__html__") else text.printable(value)
+
+
+def _lines(value: str) -> markupsafe.Markup:
+    """Text whose own line breaks are kept."""
+    found = (text.printable(line) for line in value.splitlines())
+    return markupsafe.Markup("\n").join(found)
+
+
+def _flags(value: str) -> markupsafe.Markup:
+    """Text in which the flags of the command line stand out."""
+    safe = str(markupsafe.escape(text.printable(value)))
+    return markupsafe.Markup(re.sub(r"--[a-z][a-z-]*", r"<code>\g<0></code>", safe))

@@ -1,0 +1,104 @@
+"""The fields of a record, read so that nothing missing or odd stops a report.
+
+A results file may come from another program, an older version or a scan that was stopped:
+a field that is absent, null or of another kind is left out of the report.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ban_jax.report import text
+
+Record = Mapping[str, Any]
+
+VERDICTS = ("backdoored", "inconclusive", "clean")
+"""In the order in which a reader needs them."""
+
+GLYPHS = {"backdoored": "▲", "inconclusive": "?", "clean": "✓"}
+
+
+def verdict(record: Record) -> str:
+    """One of `VERDICTS`; anything unknown is not a judgement."""
+    found = record.get("verdict")
+    return found if isinstance(found, str) and found in VERDICTS else "inconclusive"
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or `None`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def numbers(values: Any) -> list[float | None]:
+    """A list of finite numbers and gaps; empty when there is none."""
+    return [number(v) for v in values] if isinstance(values, list | tuple) else []
+
+
+def mapping(value: Any) -> Record:
+    """The value if it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def listed(value: Any) -> Sequence[Any]:
+    """The value if it is a list, else an empty one."""
+    return value if isinstance(value, list | tuple) else ()
+
+
+def label(record: Record, folder: str) -> str:
+    """The path without the folder that all candidates share."""
+    return str(record.get("path", "")).removeprefix(folder) or "(no path)"
+
+
+def common_folder(records: Sequence[Record]) -> str:
+    """The folder that holds all candidates, with a trailing separator, or nothing."""
+    folders = [os.path.dirname(str(record.get("path", ""))) for record in records]
+    try:
+        folder = os.path.commonpath(folders)
+    except ValueError:
+        return ""
+    return os.path.join(folder, "") if folder else ""
+
+
+def remark(record: Record) -> str:
+    """The error or else the reason, without the path in front that messages carry."""
+    found = str(record.get("error") or record.get("reason") or "")
+    return found.removeprefix(f"{record.get('path')}: ")
+
+
+def class_label(
+    index: Any, names: Sequence[str] | None, num_classes: Any = None
+) -> str:
+    """A class by its index and, where the names fit this candidate, its name."""
+    if not isinstance(index, int) or isinstance(index, bool):
+        return ""
+    fits = not isinstance(num_classes, int) or len(names or ()) == num_classes
+    if names and fits and 0 <= index < len(names):
+        return f"{index} ({text.printable(names[index])})"
+    return str(index)
+
+
+def architecture(record: Record, form: str = "{}/{}") -> str:
+    """Architecture and width in a few characters."""
+    name = text.printable(record.get("architecture") or "")
+    width = record.get("width")
+    return form.format(name, width) if name and isinstance(width, int) else name
+
+
+def distinct(records: Sequence[Record], key: str) -> list[str]:
+    """The distinct values of a field, in order of first appearance."""
+    found = (record.get(key) for record in records)
+    return list(dict.fromkeys(text.printable(v) for v in found if v not in (None, "")))
+
+
+def flat(settings: Record, prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found

@@ -9,6 +9,7 @@ package.
 
 import functools
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -19,6 +20,9 @@ from typing_extensions import TypedDict
 
 SCHEMA_VERSION = 2
 """Version 1, written up to 0.2, had no number, and what is now in `info` at the top."""
+
+
+_OPEN = pydantic.ConfigDict(extra="allow")
 
 
 class Normalisation(TypedDict):
@@ -184,13 +188,18 @@ def _from_first(line: Mapping[str, Any]) -> dict[str, Any]:
 @functools.cache
 def _reader(part: Any) -> pydantic.TypeAdapter:
     """Lets fields through that are not of this part: of the other, of other programs."""
-    return pydantic.TypeAdapter(part, config=pydantic.ConfigDict(extra="allow"))
+    return pydantic.TypeAdapter(pydantic.with_config(_OPEN)(part))
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of a judged line."""
-    return pydantic.TypeAdapter(Record).json_schema()
+    """JSON Schema of a judged line; other programs may add fields."""
+    return _reader(Record).json_schema()
+
+
+def schema_text() -> str:
+    """What `schema.json` holds."""
+    return json.dumps(json_schema(), indent=1) + "\n"
 
 
 if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=1))
+    sys.stdout.write(schema_text())

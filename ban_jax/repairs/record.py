@@ -110,4 +110,5 @@ def parse(line: dict[str, Any]) -> RepairRecord:
 
 @functools.cache
 def _reader() -> pydantic.TypeAdapter:
-    return pydantic.TypeAdapter(RepairRecord, config=pydantic.ConfigDict(extra="allow"))
+    config = pydantic.ConfigDict(extra="allow")
+    return pydantic.TypeAdapter(pydantic.with_config(config)(RepairRecord))

@@ -189,6 +189,11 @@ def _candidate(
             f"the file holds other classifiers, which were not judged: "
             f"{errors.listing(others, 20)}"
         )
+    if found.others:
+        notes.append(
+            f"read as {found.spec.architecture}; its tensors are named like those of "
+            f"{', '.join(found.others)} too"
+        )
     return candidate.Candidate(
         path=path,
         sha256=hashing.weights_hash(variables),

@@ -73,13 +73,9 @@ def read(
         path.
     """
     path = os.fspath(path)
-    if architecture is not None and architecture not in models.ARCHITECTURES:
-        raise errors.CheckpointError(
-            f"unknown architecture {architecture!r}; known: {_architectures()}"
-        )
     label = path if path.isprintable() else ascii(path)
     try:
-        return _candidate(path, _contents(path), architecture)
+        return from_contents(path, _contents(path), architecture)
     except errors.CheckpointError as error:
         raise errors.CheckpointError(f"{label}: {error}") from error
     except OSError as error:
@@ -161,9 +157,24 @@ def _bytes(path: str) -> memoryview:
         return view.toreadonly()
 
 
-def _candidate(
+def from_contents(
     path: str, content: contents.Contents, architecture: str | None
 ) -> candidate.Candidate:
+    """The classifier among the contents.
+
+    Args:
+      path: beside which remarks are looked for; empty where there is no file.
+      content: of the file.
+      architecture: a known name, instead of the recognised one.
+
+    Raises:
+      CheckpointError: when there is none, or it does not fit.
+    """
+    if architecture is not None and architecture not in models.ARCHITECTURES:
+        raise errors.CheckpointError(
+            f"unknown architecture {errors.show(architecture)}; known: "
+            f"{_architectures()}"
+        )
     groups = contents.state_dicts(content.root)
     chosen = None
     others, reasons = [], {}

@@ -52,8 +52,8 @@ def register_architecture(
     variables: ours (`params/conv/kernel`, in Orbax, npz and msgpack files) or the same in
     PyTorch's spelling (`conv.weight`, in safetensors files that `write_safetensors` made).
     Classes, width and channels are read off the shapes, which must grow linearly with
-    them. Where a file fits one of our networks too, yours is taken, and the candidate's
-    notes say so.
+    them; other fields are the constructor's defaults. Where a file fits one of our networks
+    too, yours is taken, and the candidate's notes say so.
 
     Args:
       name: under which it is created and reported.

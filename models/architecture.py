@@ -15,6 +15,8 @@ Fields = Mapping[str, Any]
 """Arguments of the constructor; `num_classes`, `width` and `in_channels` among them."""
 PROBED = ("num_classes", "width", "in_channels")
 """Fields that are read off a checkpoint's shapes when an architecture says nothing."""
+_STEP = 2
+"""How much larger a field is made to see what depends on it: networks may halve one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _probed_fields(
             if axis < len(shape):
                 slope = table[name][axis] - base[name][axis]
                 distance = shape[axis] - base[name][axis]
-                fields[field] += distance // slope
+                fields[field] += _STEP * distance // slope
                 break
         if fields[field] < 1:
             raise ValueError(f"its {field} would be {fields[field]}")
@@ -156,16 +158,15 @@ def _axes(
 
 @functools.lru_cache(maxsize=64)
 def _made(constructor: Callable[..., common.Classifier]) -> common.Classifier:
-    """The module at sizes that are even, for those that halve one."""
-    fields = {"num_classes": 4, "in_channels": 3}
-    return constructor(**fields)
+    """The module at its own width."""
+    return constructor(num_classes=4, in_channels=4)
 
 
 @functools.lru_cache(maxsize=64)
 def _probes(
     constructor: Callable[..., common.Classifier],
 ) -> tuple[Shapes, dict[str, Shapes]]:
-    """Shapes at some sizes, and with one field at a time two larger."""
+    """Shapes at some sizes, and with one field at a time larger."""
 
     def shapes(**changed: int) -> dict[str, tuple[int, ...]]:
         fields = {field: getattr(_made(constructor), field) for field in PROBED}

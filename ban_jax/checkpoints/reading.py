@@ -73,6 +73,7 @@ def read(
         path.
     """
     path = os.fspath(path)
+    check_architecture(architecture)
     label = path if path.isprintable() else ascii(path)
     try:
         return from_contents(path, _contents(path), architecture)
@@ -86,6 +87,14 @@ def read(
         raise errors.CheckpointError(
             f"{label}: damaged: {type(error).__name__}: {errors.show(str(error), 300)}"
         ) from error
+
+
+def check_architecture(name: str | None) -> None:
+    """Raises a CheckpointError for a name that no architecture has."""
+    if name is not None and name not in models.ARCHITECTURES:
+        raise errors.CheckpointError(
+            f"unknown architecture {name!r}; known: {_architectures()}"
+        )
 
 
 def _architectures() -> str:
@@ -170,11 +179,6 @@ def from_contents(
     Raises:
       CheckpointError: when there is none, or it does not fit.
     """
-    if architecture is not None and architecture not in models.ARCHITECTURES:
-        raise errors.CheckpointError(
-            f"unknown architecture {errors.show(architecture)}; known: "
-            f"{_architectures()}"
-        )
     groups = contents.state_dicts(content.root)
     chosen = None
     others, reasons = [], {}

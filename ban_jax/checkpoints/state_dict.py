@@ -33,6 +33,7 @@ def read_state_dict(
       CheckpointError: for an architecture that is not known, and for weights that do not
         fit; the message says what was expected and what was found.
     """
+    reading.check_architecture(architecture)
     try:
         size, root = _tree(state, 0)
         content = contents.Contents(root, {}, size)
@@ -60,8 +61,13 @@ def _tree(node: Any, depth: int) -> tuple[int, Any]:
 
 def _array(value: Any) -> np.ndarray | None:
     """A tensor as NumPy's; None for what is none."""
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(
+        value.dtype, jax.dtypes.prng_key
+    ):
+        return None
     if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return np.asarray(value)
+        array = np.asarray(value)
+        return None if array.dtype.kind in "OSUMm" else array
     if not all(hasattr(value, name) for name in ("detach", "cpu", "numpy")):
         return None
     value = value.detach().cpu()

@@ -124,9 +124,9 @@ def _of_linen(
             )
         return network, made
     with _telling(kind, images):
-        found = linen_adapter.cut_module(module, made, _abstract(images))
-    cut.check(found, made, images[:CHECKED_IMAGES], kind)
-    return cut.network(found), made
+        whole = linen_adapter.cut_module(module, made, _abstract(images))
+    cut.check(whole, made, images[:CHECKED_IMAGES], kind)
+    return cut.network(whole), made
 
 
 def _of_nnx(

@@ -23,6 +23,9 @@ _STEP = 2
 class Architecture:
     """An architecture; one file each, one line in `models.ARCHITECTURES`.
 
+    Another package brings one by naming it under the entry-point group
+    `ban_jax.architectures`; `register_architecture` takes less.
+
     Attributes:
       constructor: the `Classifier`'s class, or whatever makes one from `Fields`.
       difference: `Shapes -> None` where they are this architecture's; otherwise how they
@@ -96,7 +99,7 @@ def shapes_of(module: common.Classifier) -> dict[str, tuple[str, tuple[int, ...]
     """
     variables = common.abstract_variables(module)
     trees = {name: variables.get(name, {}) for name in ("batch_stats", "params")}
-    table = {}
+    table: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, leaf in traverse_util.flatten_dict(trees, sep="/").items():
         rank = len(leaf.shape)
         axes = pytorch_names.axes_to_pytorch(name, rank) or range(rank)

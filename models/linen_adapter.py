@@ -76,7 +76,9 @@ def _cut(
         return output, inputs, variables
 
     def last(variables: Variables, features: Array) -> Array:
-        return dense.apply({"params": _at(variables["params"], path)}, features)
+        params = {"params": _at(variables["params"], path)}
+        logits: Any = dense.apply(params, features)
+        return logits
 
     def kernel(variables: Variables) -> Array:
         return _at(variables["params"], path)["kernel"]

@@ -19,7 +19,9 @@ from ban_jax.types import Array, NormMode, Variables
 COLLECTIONS = {"params": nnx.Param, "batch_stats": nnx.BatchStat}
 OTHERS = "others"
 """Collection of what is neither a parameter, a statistic nor a random stream."""
-Path = tuple[str | int, ...]
+_NAME = "ban_jax_name"
+"""Attribute of a linear layer of the copy: where it lies in the module."""
+Path = tuple[Any, ...]
 Names = tuple[tuple[str, Path], ...]
 """Name in our collections (`params/blocks/0/conv/kernel`) and path in the module."""
 
@@ -33,7 +35,7 @@ def _tapped(layer: type) -> type:
 
     def call(self: Any, inputs: Array, *args: Any, **kwargs: Any) -> Array:
         if (calls := _calls.get(None)) is not None:
-            calls.append(self.ban_jax_name)
+            calls.append(getattr(self, _NAME))
         self.ban_jax_input = nnx.Intermediate(inputs)
         return layer.__call__(self, inputs, *args, **kwargs)
 
@@ -145,7 +147,7 @@ def _prepared(module: nnx.Module, stored: bool) -> nnx.Module:
     copy.eval()
     for path, layer in list(nnx.iter_modules(copy)):
         if isinstance(layer, nnx.Linear):
-            layer.ban_jax_name = "/".join(map(str, path))
+            setattr(layer, _NAME, "/".join(map(str, path)))
             layer.__class__ = _tapped(type(layer))
         elif isinstance(layer, nnx.BatchNorm):
             layer.use_running_average = stored

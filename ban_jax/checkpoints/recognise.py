@@ -86,27 +86,40 @@ def recognise(group: contents.StateDict, architecture: str | None = None) -> Rec
                 del tensors[name]
             elif (match := _STATISTICS.search(name)) and tensors[name].size in (1, 3):
                 statistics[match[2]] = tensors.pop(name)
-    rest = (counters, statistics.get("mean"), statistics.get("std"))
+
+    def recognised(
+        named: Named, spec: candidate.ModelSpec | None, reason: str, *others: str
+    ) -> Recognised:
+        return Recognised(
+            spec,
+            reason,
+            named.tensors,
+            named.keys,
+            counters,
+            statistics.get("mean"),
+            statistics.get("std"),
+            named.clashes,
+            others,
+        )
+
     if architecture is not None:
         named = _named(models.ARCHITECTURES[architecture], tensors, keys)
-        spec, reason = _spec(architecture, named)
-        return Recognised(spec, reason, *named[:2], *rest, named.clashes)
+        return recognised(named, *_spec(architecture, named))
     # The newest first: whoever registers a network with the names of ours means theirs.
-    reasons, fitting = [], []
+    differences: list[str] = []
+    fitting: list[tuple[str, Named]] = []
     for name in reversed(list(models.ARCHITECTURES)):
         named = _named(models.ARCHITECTURES[name], tensors, keys)
-        reason = models.ARCHITECTURES[name].difference(named.shapes)
-        if reason is None:
+        difference = models.ARCHITECTURES[name].difference(named.shapes)
+        if difference is None:
             fitting.append((name, named))
-        elif reason and reason not in reasons:
-            reasons.insert(0, reason)
+        elif difference and difference not in differences:
+            differences.insert(0, difference)
     if not fitting:
-        reason = "; ".join(reasons) or "no layers named as in any of them"
-        return Recognised(None, reason, tensors, keys, *rest, ())
-    name, named = fitting[0]
-    spec, reason = _spec(name, named)
-    others = tuple(other for other, _ in fitting[1:])
-    return Recognised(spec, reason, *named[:2], *rest, named.clashes, others)
+        reason = "; ".join(differences) or "no layers named as in any of them"
+        return recognised(Named(tensors, keys, ()), None, reason)
+    (name, named), *others = fitting
+    return recognised(named, *_spec(name, named), *(other for other, _ in others))
 
 
 def _from_flax(

@@ -446,3 +446,43 @@ def test_ours_with_other_images_is_told():
         adapters.as_network(
             candidate.spec.create(), candidate.variables, IMAGES[..., :1]
         )
+
+
+class Listed(nnx.Module):
+    """Layers in a list, flags given to the call, a variable of another kind."""
+
+    def __init__(self, rngs):
+        self.blocks = nnx.List([nnx.BatchNorm(3, rngs=rngs), nnx.Dropout(0.5)])
+        self.shift = nnx.Variable(jnp.full((3,), 2.0))
+        self.linear = nnx.Linear(3, CLASSES, rngs=rngs)
+
+    def __call__(self, x, train: bool, rngs=None):
+        norm, drop = self.blocks
+        x = norm(x, use_running_average=not train)
+        x = drop(x, deterministic=False, rngs=rngs)
+        return self.linear(jnp.mean(x, axis=(1, 2)) + self.shift[...].reshape(1, 3))
+
+
+def test_lists_flags_and_other_variables_of_nnx_modules_are_carried():
+    module = Listed(nnx.Rngs(0))
+    network, variables = adapters.as_network(module, None, IMAGES)
+    assert set(perturb.neurons(variables)) == {"blocks/0/scale", "blocks/0/bias"}
+    assert variables["others"]["shift"].shape == (3,)
+    features, _ = network.features(variables, IMAGES, "batch")
+    np.testing.assert_allclose(
+        np.mean(features, axis=(0, 1, 2)), np.full(3, 2.0), atol=1e-5
+    )  # normalised images have mean zero, which the shift is added to
+    _, after = network.logits(variables, IMAGES, "update")
+    np.testing.assert_allclose(
+        after["batch_stats"]["blocks"]["0"]["mean"],
+        0.01 * np.mean(IMAGES, axis=(0, 1, 2)),
+        rtol=1e-4,
+    )
+
+
+def test_without_normalisation_noise_takes_every_parameter():
+    _, variables = adapters.as_network(*flexible(), IMAGES)
+    layers = ("Conv_0", "Dense_0", "Dense_1")
+    assert set(perturb.neurons(variables)) == {
+        f"{layer}/{leaf}" for layer in layers for leaf in ("kernel", "bias")
+    }

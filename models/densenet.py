@@ -6,13 +6,14 @@ in front of the old ones; features (4x4x1024 at 32x32 and width 64) lie before t
 normalisation, which belongs to the head.
 """
 
+import functools
 from typing import ClassVar
 
 import jax
 from flax import linen as nn
 from jax import numpy as jnp
 
-from ban_jax.models import common
+from ban_jax.models import architecture, common, pytorch_names
 from ban_jax.types import Array, NormMode
 
 Statistics = tuple[Array, Array]
@@ -99,3 +100,26 @@ class DenseNet(common.Classifier):
     def head(self, features: Array, mode: NormMode) -> Array:
         x = jax.nn.relu(self.bn(features, mode))
         return self.linear(common.global_average(x))
+
+
+BLOCKS = (6, 12, 24, 16)
+"""Layers per dense block."""
+
+
+def difference(shapes: architecture.Shapes) -> str | None:
+    """See `Architecture.difference`."""
+    found = pytorch_names.blocks(shapes, "dense")
+    if not found:
+        return ""
+    known = f"known are {BLOCKS} (densenet121)"
+    return None if found == BLOCKS else f"dense blocks {found} per stage, {known}"
+
+
+FAMILY = {
+    "densenet121": architecture.Architecture(
+        DenseNet,
+        difference,
+        functools.partial(architecture.sizes, stem="conv1", head="linear"),
+        pytorch_names.of_the_field,
+    )
+}

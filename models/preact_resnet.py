@@ -4,10 +4,12 @@ Layout of BackdoorBench and the WaNet authors: stem and last stage without norma
 so features (4x4x512 at 32x32 and width 64) may be negative.
 """
 
+import functools
+
 import jax
 from flax import linen as nn
 
-from ban_jax.models import common
+from ban_jax.models import architecture, common, pytorch_names
 from ban_jax.types import Array, NormMode
 
 
@@ -62,3 +64,28 @@ class PreActResNet(common.Classifier):
 
     def head(self, features: Array, mode: NormMode) -> Array:
         return self.linear(common.global_average(features))
+
+
+BLOCKS = (2, 2, 2, 2)
+"""Blocks per stage."""
+
+
+def difference(shapes: architecture.Shapes) -> str | None:
+    """See `Architecture.difference`."""
+    found = pytorch_names.blocks(shapes, "layer")
+    if not found or any(
+        name.startswith(("bn1.", "dense")) or name.endswith(".conv3.weight")
+        for name in shapes
+    ):
+        return ""
+    return None if found == BLOCKS else f"pre-activation residual blocks {found}"
+
+
+FAMILY = {
+    "preact_resnet18": architecture.Architecture(
+        PreActResNet,
+        difference,
+        functools.partial(architecture.sizes, stem="conv1", head="linear"),
+        pytorch_names.of_the_field,
+    )
+}

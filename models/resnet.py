@@ -4,12 +4,13 @@ Layout of methods in this field: 3x3 stem without pooling, basic blocks, feature
 last stage after its ReLU (4x4x512 at 32x32 and width 64).
 """
 
+import functools
 from typing import ClassVar
 
 import jax
 from flax import linen as nn
 
-from ban_jax.models import common
+from ban_jax.models import architecture, common, pytorch_names
 from ban_jax.types import Array, NormMode
 
 
@@ -85,3 +86,40 @@ class ResNet(common.Classifier):
 
     def head(self, features: Array, mode: NormMode) -> Array:
         return self.linear(common.global_average(features))
+
+
+BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
+"""Blocks per stage."""
+
+
+def difference(name: str, shapes: architecture.Shapes) -> str | None:
+    """See `Architecture.difference`; `name` is one of `BLOCKS`."""
+    found = pytorch_names.blocks(shapes, "layer")
+    if not found or pytorch_names.blocks(shapes, "dense"):
+        return ""
+    if any(tensor.endswith(".conv3.weight") for tensor in shapes):
+        return f"bottleneck residual blocks {found} (ResNet50 kind)"
+    if found not in BLOCKS.values():
+        known = ", ".join(f"{blocks} ({name})" for name, blocks in BLOCKS.items())
+        return f"residual blocks {found} per stage, known are {known}"
+    # A norm behind the stem is what a pre-activation network does not have.
+    stem = any(tensor.startswith("bn1.") for tensor in shapes)
+    return None if stem and found == BLOCKS[name] else ""
+
+
+def fields(shapes: architecture.Shapes) -> architecture.Fields:
+    """See `Architecture.fields`."""
+    sizes = architecture.sizes(shapes, stem="conv1", head="linear")
+    wide = shapes["conv1.weight"][2:] == (7, 7)
+    return {**sizes, "stem": "imagenet" if wide else "cifar"}
+
+
+FAMILY = {
+    name: architecture.Architecture(
+        functools.partial(ResNet, blocks=blocks),
+        functools.partial(difference, name),
+        fields,
+        pytorch_names.of_the_field,
+    )
+    for name, blocks in BLOCKS.items()
+}

@@ -5,11 +5,13 @@ Layout of methods in this field: one linear layer behind the convolutions; featu
 the whole convolutional stack (1x1x512 at 32x32 and width 64).
 """
 
+import functools
+import re
 from typing import ClassVar
 
 import jax
 
-from ban_jax.models import common
+from ban_jax.models import architecture, common, pytorch_names
 from ban_jax.types import Array, NormMode
 
 POOL = 0
@@ -51,3 +53,35 @@ class VGG(common.Classifier):
 
     def head(self, features: Array, mode: NormMode) -> Array:
         return self.classifier(common.global_average(features))
+
+
+CONVOLUTIONS = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)
+"""PyTorch's numbers of the convolutions."""
+
+
+def difference(shapes: architecture.Shapes) -> str | None:
+    """See `Architecture.difference`."""
+    found = {
+        int(name.split(".")[1])
+        for name, shape in shapes.items()
+        if re.fullmatch(r"features\.\d{1,3}\.weight", name) and len(shape) == 4
+    }
+    if not found or any(
+        pytorch_names.blocks(shapes, kind) for kind in ("layer", "dense")
+    ):
+        return ""
+    # A few may be missing: the error then says which.
+    if found <= set(CONVOLUTIONS) and len(found) > len(CONVOLUTIONS) - 4:
+        return None
+    numbers = tuple(sorted(found))
+    return f"convolutions at features.{numbers}, VGG16-BN has {CONVOLUTIONS}"
+
+
+FAMILY = {
+    "vgg16": architecture.Architecture(
+        VGG,
+        difference,
+        functools.partial(architecture.sizes, stem="features.0", head="classifier"),
+        pytorch_names.with_vgg_head,
+    )
+}

@@ -6,6 +6,7 @@ from ban_jax.checkpoints.discovery import find, stem
 from ban_jax.checkpoints.errors import CheckpointError
 from ban_jax.checkpoints.hashing import weights_hash
 from ban_jax.checkpoints.reading import read
+from ban_jax.checkpoints.state_dict import read_state_dict
 from ban_jax.checkpoints.write import write_orbax, write_safetensors
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Names",
     "find",
     "read",
+    "read_state_dict",
     "stem",
     "to_torch_names",
     "weights_hash",

@@ -19,6 +19,7 @@ class ModelSpec:
       width: channels of the first convolution.
       in_channels: C of the images.
       stem: `cifar` (3x3, no pooling) or `imagenet` (7x7 and max pooling).
+      further: other arguments of a registered architecture's constructor, hashable.
     """
 
     architecture: str
@@ -26,6 +27,25 @@ class ModelSpec:
     width: int
     in_channels: int = 3
     stem: str = "cifar"
+    further: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, architecture: str, **fields: Any) -> "ModelSpec":
+        """The network that `models.create` builds from these fields.
+
+        Raises:
+          ValueError: for fields the architecture does not take.
+        """
+        try:
+            module = models.create(architecture, **fields)
+        except TypeError as error:
+            raise ValueError(f"{architecture} takes no such sizes: {error}") from error
+        named = {
+            field: getattr(module, field)
+            for field in ("num_classes", "width", "in_channels", "stem")
+        }
+        further = sorted((k, v) for k, v in fields.items() if k not in named)
+        return cls(architecture, **named, further=tuple(further))
 
     def create(self, **fields: Any) -> models.Classifier:
         """The Linen module; `fields` are passed on to `models.create`."""
@@ -36,7 +56,7 @@ class ModelSpec:
             num_classes=self.num_classes,
             width=self.width,
             in_channels=self.in_channels,
-            **fields,
+            **{**dict(self.further), **fields},
         )
 
 

@@ -1,7 +1,7 @@
 """A recognised state dict -> our variables, strictly, and back.
 
 What an architecture is made of comes from the model itself
-(`models.abstract_variables`), so there is no second table of names to keep.
+(`models.architecture.shapes_of`), so there is no second table of names to keep.
 """
 
 import functools
@@ -13,10 +13,7 @@ import numpy as np
 
 from ban_jax import models
 from ban_jax.checkpoints import candidate, errors, hashing, limits, recognise, tensor
-
-_TO_OURS = {4: (2, 3, 1, 0), 2: (1, 0)}
-_TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}
-
+from ban_jax.models import pytorch_names
 
 _tracing = threading.Lock()
 
@@ -29,14 +26,7 @@ def expected(spec: candidate.ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]
 
 @functools.lru_cache(maxsize=256)
 def _expected(spec: candidate.ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
-    abstract = models.abstract_variables(spec.create())
-    flat = hashing.flatten({name: abstract[name] for name in sorted(hashing.HASHED)})
-    table = {}
-    for name, leaf in flat.items():
-        axes = _TO_TORCH.get(len(leaf.shape), range(len(leaf.shape)))
-        shape = tuple(leaf.shape[axis] for axis in axes)
-        table[recognise.torch_name(name)] = (name, shape)
-    return table
+    return models.architecture.shapes_of(spec.create())
 
 
 def convert(
@@ -52,7 +42,8 @@ def convert(
     check(found, table)
     flat = {}
     for common, (name, shape) in table.items():
-        flat[name] = found.tensors[common].float32(budget, _TO_OURS.get(len(shape)))
+        axes = pytorch_names.axes_from_pytorch(name, len(shape))
+        flat[name] = found.tensors[common].float32(budget, axes)
     return hashing.unflatten(flat)
 
 
@@ -103,15 +94,14 @@ def check(
 
 def _class_count(found: recognise.Recognised) -> str:
     """Says so if the last layer contradicts itself about the number of classes."""
-    for head in ("linear", "classifier"):
-        weight, bias = (
-            found.tensors.get(f"{head}.{leaf}") for leaf in ("weight", "bias")
+    assert found.spec is not None
+    head = found.spec.create().classifier_name
+    weight, bias = (found.tensors.get(f"{head}.{leaf}") for leaf in ("weight", "bias"))
+    if weight and bias and weight.shape[:1] != bias.shape[:1]:
+        return (
+            f"the last layer's weight is for {weight.shape[0]} classes and its "
+            f"bias for {bias.size}: the class count is wrong in one of them"
         )
-        if weight and bias and weight.shape[:1] != bias.shape[:1]:
-            return (
-                f"the last layer's weight is for {weight.shape[0]} classes and its "
-                f"bias for {bias.size}: the class count is wrong in one of them"
-            )
     return ""
 
 
@@ -147,13 +137,13 @@ def to_torch_names(
     flat = hashing.flatten({k: variables[k] for k in hashing.HASHED if k in variables})
     if names is None:
         names = candidate.Names(
-            "", tuple((name, recognise.torch_name(name)) for name in flat)
+            "", tuple((name, pytorch_names.common_name(name)) for name in flat)
         )
     state: dict[str, np.ndarray] = {}
     for ours, theirs in names.keys:
         array = np.asarray(flat[ours])
         if not theirs.startswith(tuple(f"{name}/" for name in hashing.HASHED)):
-            axes = _TO_TORCH.get(array.ndim)
+            axes = pytorch_names.axes_to_pytorch(ours, array.ndim)
             array = array if axes is None else array.transpose(axes)
         state[theirs] = np.ascontiguousarray(array)
     for name, count in names.counters:

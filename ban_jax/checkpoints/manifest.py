@@ -68,6 +68,8 @@ def _remarks(
             yield ours, "the file"
     if type(content.root) is dict:
         yield content.root, "the file"
+    if not path:
+        return  # read from memory: there is nothing beside it
     folder, name = os.path.split(os.path.abspath(path))
     if name in _CONFIGURED:
         config = _json(os.path.join(folder, "config.json"), notes)

@@ -73,13 +73,10 @@ def read(
         path.
     """
     path = os.fspath(path)
-    if architecture is not None and architecture not in models.ARCHITECTURES:
-        raise errors.CheckpointError(
-            f"unknown architecture {architecture!r}; known: {_architectures()}"
-        )
+    check_architecture(architecture)
     label = path if path.isprintable() else ascii(path)
     try:
-        return _candidate(path, _contents(path), architecture)
+        return from_contents(path, _contents(path), architecture)
     except errors.CheckpointError as error:
         raise errors.CheckpointError(f"{label}: {error}") from error
     except OSError as error:
@@ -90,6 +87,14 @@ def read(
         raise errors.CheckpointError(
             f"{label}: damaged: {type(error).__name__}: {errors.show(str(error), 300)}"
         ) from error
+
+
+def check_architecture(name: str | None) -> None:
+    """Raises a CheckpointError for a name that no architecture has."""
+    if name is not None and name not in models.ARCHITECTURES:
+        raise errors.CheckpointError(
+            f"unknown architecture {name!r}; known: {_architectures()}"
+        )
 
 
 def _architectures() -> str:
@@ -161,9 +166,19 @@ def _bytes(path: str) -> memoryview:
         return view.toreadonly()
 
 
-def _candidate(
+def from_contents(
     path: str, content: contents.Contents, architecture: str | None
 ) -> candidate.Candidate:
+    """The classifier among the contents.
+
+    Args:
+      path: beside which remarks are looked for; empty where there is no file.
+      content: of the file.
+      architecture: a known name, instead of the recognised one.
+
+    Raises:
+      CheckpointError: when there is none, or it does not fit.
+    """
     groups = contents.state_dicts(content.root)
     chosen = None
     others, reasons = [], {}
@@ -188,6 +203,11 @@ def _candidate(
         notes.append(
             f"the file holds other classifiers, which were not judged: "
             f"{errors.listing(others, 20)}"
+        )
+    if found.others:
+        notes.append(
+            f"read as {found.spec.architecture}; its tensors are named like those of "
+            f"{', '.join(found.others)} too"
         )
     return candidate.Candidate(
         path=path,

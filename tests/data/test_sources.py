@@ -10,7 +10,7 @@ from PIL import Image
 from ban_jax import data
 from ban_jax.data import sources
 
-SHARED = os.path.join(os.path.dirname(__file__), "..", "..", "shared", "tfds")
+SHARED = os.path.join(os.path.dirname(__file__), *[".."] * 3, "shared", "tfds")
 
 
 def test_digits_are_split_once_and_for_all():

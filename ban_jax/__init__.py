@@ -1,3 +1,71 @@
-"""Finds backdoors in neural network checkpoints with adversarial neuron noise."""
+"""Finds backdoors in neural network checkpoints with adversarial neuron noise.
 
-__version__ = "0.2.0"
+What is exposed here is imported when it is first used: importing the package touches no
+device and takes no time.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ban_jax import attacks, checkpoints, data, detectors, models, repairs
+    from ban_jax.api import evidence, judge, repair, scan, train
+    from ban_jax.mask import optimize_mask
+    from ban_jax.models import register_architecture
+    from ban_jax.perturb import perturb_params
+    from ban_jax.records import Evidence, Record, Verdict
+    from ban_jax.types import Network, Probe
+
+__version__ = "0.3.0"
+
+_HOMES = {
+    "Evidence": "records",
+    "Network": "types",
+    "Probe": "types",
+    "Record": "records",
+    "Verdict": "records",
+    "evidence": "api",
+    "judge": "api",
+    "optimize_mask": "mask",
+    "perturb_params": "perturb",
+    "register_architecture": "models",
+    "repair": "api",
+    "scan": "api",
+    "train": "api",
+}
+"""Name -> the module that has it."""
+_ROOMS = ("attacks", "checkpoints", "data", "detectors", "models", "repairs")
+
+__all__ = [
+    "Evidence",
+    "Network",
+    "Probe",
+    "Record",
+    "Verdict",
+    "attacks",
+    "checkpoints",
+    "data",
+    "detectors",
+    "evidence",
+    "judge",
+    "models",
+    "optimize_mask",
+    "perturb_params",
+    "register_architecture",
+    "repair",
+    "repairs",
+    "scan",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"ban_jax.{_HOMES[name]}"), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"ban_jax.{name}")
+    raise AttributeError(f"module 'ban_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

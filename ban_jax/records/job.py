@@ -52,22 +52,33 @@ class Job:
         normalisation: Normalisation | None,
         more_work: int = 0,
     ) -> Evidence:
-        """The line of a candidate.
+        """The line of a candidate; see `line`."""
+        identity = self._identity(candidate)
+        return self.line(candidate.path, found, normalisation, more_work, **identity)
+
+    def line(
+        self,
+        path: str,
+        found: evidence.Evidence,
+        normalisation: Normalisation | None,
+        more_work: int = 0,
+        **identity: Any,
+    ) -> Evidence:
+        """The line of whatever was measured.
 
         Args:
-          candidate: what was measured.
+          path: what it is called.
           found: its evidence, NumPy leaves.
           normalisation: the pixel constants it was measured with.
           more_work: image forward-equivalents besides the detector's own.
+          identity: fields that tell what it is, `num_classes` among them.
         """
         settings = self.settings
         count = 0 if self.probe is None else self.probe.labels.size
-        work = settings.detector.work(
-            settings.config, candidate.spec.num_classes, count
-        )
+        work = settings.detector.work(settings.config, identity["num_classes"], count)
         return self._line(
-            candidate.path,
-            **self._identity(candidate),
+            path,
+            **identity,
             **finite(found._replace(images={})._asdict()) | {"images": _png(found)},
             normalisation=normalisation,
             num_probe=count,

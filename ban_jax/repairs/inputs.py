@@ -90,22 +90,14 @@ def load(request: Request) -> Images:
         raise ValueError(
             "a repair needs clean images: give --data NAME, a folder or an .npz file"
         )
-    if not 0 < request.held_out < 1:
-        raise ValueError(
-            f"--held-out must be between 0 and 1, got {request.held_out:g}"
-        )
     dataset = clean_images.load(request)
-    order = np.random.RandomState(request.seed).permutation(len(dataset.labels))
-    num_held = round(request.held_out * len(order))
-    held, rest = order[:num_held], order[num_held:]
-    size = request.settings.batch_size
-    if len(rest) < size or num_held < 2:
-        raise ValueError(
-            f"{request.data}: of {len(order)} clean images {num_held} are held out and "
-            f"{len(rest)} are left to learn from; at least 2 and one batch of {size} are "
-            f"needed: raise --num-clean, change --held-out or lower --{request.method}."
-            "batch-size"
-        )
+    rest, held = divide(
+        len(dataset.labels),
+        request.held_out,
+        request.seed,
+        batch=f"--{request.method}.batch-size",
+        size=request.settings.batch_size,
+    )
     held_set = dataclasses.replace(
         dataset, pixels=dataset.pixels[held], labels=dataset.labels[held]
     )
@@ -118,6 +110,35 @@ def load(request: Request) -> Images:
         class_names=dataset.class_names,
         digest=digest.hexdigest()[:16],
     )
+
+
+def divide(
+    count: int, held_out: float, seed: int, *, size: int, batch: str = "batch_size"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the images that a repair learns from, and of those held out.
+
+    Args:
+      count: N.
+      held_out: share of them.
+      seed: of the division.
+      size: images per batch; one must be left to learn from.
+      batch: what the user knows that by.
+
+    Raises:
+      ValueError: for a share out of range, a part that is too small.
+    """
+    if not 0 < held_out < 1:
+        raise ValueError(f"--held-out must be between 0 and 1, got {held_out:g}")
+    order = np.random.RandomState(seed).permutation(count)
+    num_held = round(held_out * count)
+    held, rest = order[:num_held], order[num_held:]
+    if len(rest) < size or num_held < 2:
+        raise ValueError(
+            f"of {count} clean images {num_held} are held out and {len(rest)} are left "
+            f"to learn from; at least 2 and one batch of {size} are needed: give more "
+            f"(--num-clean), hold out another share (--held-out) or lower {batch}"
+        )
+    return rest, held
 
 
 def clean_set(

@@ -152,8 +152,7 @@ class Scan:
             name = list(self._tried)[int(one.choice)]
             mean, std = self._tried[name]
             given = {"mean": list(mean), "std": list(std), "source": f"tried: {name}"}
-            labels = self._job.probe.labels[: examination.TRIED_MINIBATCHES]
-            tried = labels.size * len(self._tried)
+            tried = examination.tried_work(self._job.probe, len(self._tried))
         return self._job.measured(candidate, one.evidence, given, tried)
 
     def _given(self, candidate: checkpoints.Candidate) -> Normalisation | None:

@@ -93,6 +93,13 @@ def choose(member: Member, common: Common, *, network: Network) -> Array:
     return jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses)).astype(jnp.int32)
 
 
+def tried_work(probe: Probe | None, choices: int) -> int:
+    """Image forward-equivalents of choosing among pixel constants."""
+    if probe is None or choices < 2:
+        return 0
+    return probe.labels[:TRIED_MINIBATCHES].size * choices
+
+
 def _with_constants(variables: Variables, mean: Host, std: Host) -> dict[str, Any]:
     return {**variables, "normalisation": {"mean": mean, "std": std}}
 

@@ -22,7 +22,8 @@ SCHEMA_VERSION = 2
 """Version 1, written up to 0.2, had no number, and what is now in `info` at the top."""
 
 
-_OPEN = pydantic.ConfigDict(extra="allow")
+_OPEN = pydantic.ConfigDict(extra="allow", strict=True)
+"""Strict: what is read stays as it is, so text that looks like a number must not pass."""
 
 
 class Normalisation(TypedDict):
@@ -159,7 +160,7 @@ def parse(line: Mapping[str, Any]) -> Evidence:
       ValueError: for what is not such a line; one sentence that names the field.
     """
     version = line.get("schema_version", 1)
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise ValueError(
             f"schema_version {version!r} is not known: this version of ban_jax reads up "
             f"to {SCHEMA_VERSION}, a newer one wrote it"

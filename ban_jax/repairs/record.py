@@ -110,5 +110,5 @@ def parse(line: dict[str, Any]) -> RepairRecord:
 
 @functools.cache
 def _reader() -> pydantic.TypeAdapter:
-    config = pydantic.ConfigDict(extra="allow")
+    config = pydantic.ConfigDict(extra="allow", strict=True)
     return pydantic.TypeAdapter(pydantic.with_config(config)(RepairRecord))

@@ -21,14 +21,14 @@ def held(path: atomic.PathLike) -> Iterator[None]:
     """
     folder, base = os.path.split(os.fspath(path))
     lock = filelock.FileLock(os.path.join(folder, f".{base}.lock"))
-    try:
-        with atomic.explaining(os.fspath(path)):
+    with atomic.explaining(os.fspath(path)):
+        try:
             lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise atomic.OutputError(
-            f"{os.fspath(path)}: another ban-jax process is writing it. Wait until that "
-            "one has ended, or choose another folder with --out"
-        ) from None
+        except filelock.Timeout:  # an OSError too, so it is told apart first
+            raise atomic.OutputError(
+                f"{os.fspath(path)}: another ban-jax process is writing it. Wait until "
+                "that one has ended, or choose another folder with --out"
+            ) from None
     try:
         yield
     finally:

@@ -29,7 +29,7 @@ def test_the_key_depends_on_what_the_table_decides_and_on_the_precision(changes,
 
 def test_a_record_names_the_table_its_hash_and_the_precision():
     settings = records.Settings(lowering=TABLE, precision="tf32")
-    record = records.blank("a.safetensors", settings, "0")
+    record = records.Job(settings, None).failure("a.safetensors", "unreadable")
     assert record["lowering"] == TABLE.identity()
     assert record["lowering"]["table"] == "packaged"
     assert record["precision"] == "tf32"

@@ -1,90 +1,37 @@
-"""Chunks, memory and failing devices: the programs are replaced by stand-ins."""
-
-import types
+"""How many at once, memory and failing devices: the programs are stand-ins."""
 
 import jax
 import numpy as np
 import pytest
 
-from ban_jax import checkpoints, config, models, population, records
-from ban_jax.data import probe as probes
-from ban_jax.detectors import evidence
+from ban_jax import population
 from ban_jax.population import memory
-from ban_jax.scanning import chunks, timeline
+from ban_jax.scanning import runner, timeline
 from tests import tiny
+from tests.scanning.device import Device
 
-SPEC = checkpoints.ModelSpec("resnet18", num_classes=5, width=2, in_channels=1)
-PROBE = probes.minibatches(np.zeros((128, 8, 8, 1), np.float32), np.zeros(128, int))
-ABSTRACT = models.abstract_variables(SPEC.create())
-
-
-def candidate(number):
-    """Weights that are all `number`: a stand-in device can tell which one it is given."""
-    variables = jax.tree.map(
-        lambda leaf: np.full(leaf.shape, number, np.float32), dict(ABSTRACT)
-    )
-    del variables["normalisation"]
-    return checkpoints.Candidate(
-        path=f"{number}.pt",
-        sha256=f"{number:064x}",
-        spec=SPEC,
-        variables=variables,
-        normalisation=((0.0,), (1.0,)),
-        normalisation_source="file",
-        recorded_accuracy=None,
-        names=checkpoints.Names("", ()),
-    )
+KIND = "a kind"
 
 
-def measured(number):
-    vector = np.full(5, number, np.float32)
-    return evidence.Evidence({"v": vector}, {}, {}, vector, vector, number, True)
+def read_back(member):
+    return int(member["number"])
 
 
-class Device:
-    """Replaces compiling and running; fails above `room` candidates per program."""
-
-    def __init__(self, monkeypatch, *, room=99, error="RESOURCE_EXHAUSTED: oh", need=0):
-        self.sizes, self.need = [], need
-        self.room, self.error = room, error
-        monkeypatch.setattr(population, "program", self.program)
-        monkeypatch.setattr(population, "for_each", self.for_each)
-
-    def program(self, function, placement, member, shared, size):
-        analysis = types.SimpleNamespace(
-            argument_size_in_bytes=0,
-            output_size_in_bytes=0,
-            temp_size_in_bytes=self.need * size,
-            alias_size_in_bytes=0,
-        )
-        return types.SimpleNamespace(memory_analysis=lambda: analysis)
-
-    def for_each(self, step, placement, placed, shared, count):
-        member, _ = placed
-        numbers = member.variables["params"]["linear"]["bias"][:, 0]
-        self.sizes.append(len(numbers))
-        if len(numbers) > self.room:
-            raise jax.errors.JaxRuntimeError(self.error)
-        return [(measured(int(number)), None) for number in numbers[:count]]
+def a_runner(chunk=4):
+    return runner.Runner(timeline.Timeline(), tiny.ONE_STACKED, chunk)
 
 
-def an_engine(chunk=4, placement=tiny.ONE_STACKED):
-    settings = records.Settings(config=config.BanConfig(), chunk=chunk)
-    return chunks.Engine(PROBE, settings, "digest", timeline.Timeline(), placement)
+def placed(machine, numbers, **last):
+    members = [{"number": np.float32(number)} for number in numbers]
+    return machine.place(KIND, members, **last)
+
+
+def finish(machine, chunk):
+    return machine.run(KIND, None, chunk, None)
 
 
 def run(machine, numbers, **last):
-    chunk = machine.prepare(SPEC, [candidate(number) for number in numbers], **last)
-    return machine.measure(chunk)
-
-
-def told(found):
-    """(path, what was measured) of each record."""
-    return [(record["path"], record["clean_accuracy"]) for record in found]
-
-
-def right(numbers):
-    return [(f"{number}.pt", number) for number in numbers]
+    return finish(machine, placed(machine, numbers, **last))
 
 
 @pytest.mark.parametrize(
@@ -97,37 +44,42 @@ def right(numbers):
         "INTERNAL: CUDNN_STATUS_ALLOC_FAILED",
     ],
 )
-def test_out_of_memory_halves_the_chunk_and_the_scan_goes_on(monkeypatch, error):
-    device = Device(monkeypatch, room=1, error=error)
-    machine = an_engine(chunk=4)
-    assert told(run(machine, [3, 1, 4, 2])) == right([3, 1, 4, 2])
+def test_out_of_memory_halves_the_chunk_and_the_work_goes_on(monkeypatch, error):
+    device = Device(monkeypatch, read_back, room=1, error=error)
+    machine = a_runner(chunk=4)
+    assert run(machine, [3, 1, 4, 2]) == [3, 1, 4, 2]
     assert device.sizes == [4, 2, 1, 1, 1, 1]
-    assert machine.wanted(SPEC) == 1
-    assert told(run(machine, [5])) == right([5])
+    assert machine.wanted(KIND) == 1
+    assert run(machine, [5]) == [5]
     assert device.sizes[6:] == [1]
 
 
+def test_memory_that_ran_out_for_one_kind_leaves_the_others_as_they_are(monkeypatch):
+    Device(monkeypatch, read_back, room=2)
+    machine = a_runner(chunk=4)
+    run(machine, [1, 2, 3, 4])
+    assert (machine.wanted(KIND), machine.wanted("another")) == (2, 4)
+
+
 def test_a_chunk_that_was_ready_before_memory_ran_out_is_cut_up_too(monkeypatch):
-    device = Device(monkeypatch, room=2)
-    machine = an_engine(chunk=4)
-    first = machine.prepare(SPEC, [candidate(n) for n in range(4)])
-    second = machine.prepare(SPEC, [candidate(n) for n in range(4, 8)])
-    assert told(machine.measure(first) + machine.measure(second)) == right(range(8))
+    device = Device(monkeypatch, read_back, room=2)
+    machine = a_runner(chunk=4)
+    first, second = placed(machine, range(4)), placed(machine, range(4, 8))
+    assert finish(machine, first) + finish(machine, second) == list(range(8))
     assert device.sizes == [4, 2, 2, 2, 2]
 
 
-def test_one_that_does_not_fit_alone_becomes_a_record_that_says_so(monkeypatch):
-    Device(monkeypatch, room=0)
-    found = run(an_engine(chunk=2), [1, 2])
-    assert [record["path"] for record in found] == ["1.pt", "2.pt"]
-    for record in found:
-        assert record["error"] == "the device failed: RESOURCE_EXHAUSTED: oh"
-        assert record["key"] is None
+def test_one_that_does_not_fit_alone_fails_with_the_devices_words(monkeypatch):
+    device = Device(monkeypatch, read_back, room=0)
+    reason = "the device failed: RESOURCE_EXHAUSTED: oh"
+    assert run(a_runner(chunk=2), [1, 2]) == [runner.Failed(reason)] * 2
+    assert device.sizes == [2, 1, 1]
 
 
-def test_another_failure_is_not_tried_again(monkeypatch):
-    device = Device(monkeypatch, room=0, error="INTERNAL: unplugged")
-    assert all(record["error"] for record in run(an_engine(chunk=4), [1, 2, 3, 4]))
+def test_another_failure_is_not_tried_again_and_told_in_one_line(monkeypatch):
+    device = Device(monkeypatch, read_back, room=0, error="INTERNAL: unplugged\nmore")
+    reason = "the device failed: INTERNAL: unplugged"
+    assert run(a_runner(chunk=4), [1, 2, 3, 4]) == [runner.Failed(reason)] * 4
     assert device.sizes == [4]
 
 
@@ -135,32 +87,32 @@ def test_the_size_is_planned_from_what_the_program_needs(monkeypatch):
     """16 candidates of 10 bytes each in 80 % of 100 free bytes: 8 fit."""
     monkeypatch.setattr(memory, "free", lambda device: 100)
     monkeypatch.setattr(population, "default_chunk", lambda backend: 16)
-    device = Device(monkeypatch, need=10)
-    machine = an_engine(chunk=None)
-    assert told(run(machine, range(16))) == right(range(16))
-    assert device.sizes == [8, 8] and machine.wanted(SPEC) == 8
+    device = Device(monkeypatch, read_back, need=10)
+    machine = a_runner(chunk=None)
+    assert run(machine, range(16)) == list(range(16))
+    assert device.sizes == [8, 8] and machine.wanted(KIND) == 8
 
 
 def test_the_flag_overrides_the_plan(monkeypatch):
     monkeypatch.setattr(memory, "free", lambda device: 1)
-    device = Device(monkeypatch, need=10)
-    run(an_engine(chunk=4), range(4))
+    device = Device(monkeypatch, read_back, need=10)
+    run(a_runner(chunk=4), range(4))
     assert device.sizes == [4]
 
 
 def test_the_last_chunk_takes_the_compiled_size_and_a_small_population_its_own(
     monkeypatch,
 ):
-    device = Device(monkeypatch)
-    machine = an_engine(chunk=4)
+    device = Device(monkeypatch, read_back)
+    machine = a_runner(chunk=4)
     run(machine, range(4))
-    assert told(run(machine, [7], last=True)) == right([7])
-    assert told(run(an_engine(chunk=4), [7, 8, 9], last=True)) == right([7, 8, 9])
+    assert run(machine, [7], last=True) == [7]
+    assert run(a_runner(chunk=4), [7, 8, 9], last=True) == [7, 8, 9]
     assert device.sizes == [4, 4, 3]
 
 
 def test_no_room_for_the_next_chunk_yet_is_no_failure(monkeypatch):
-    Device(monkeypatch)
+    Device(monkeypatch, read_back)
     place, full = population.place, iter([True, False])
 
     def placing(*arguments):
@@ -169,7 +121,7 @@ def test_no_room_for_the_next_chunk_yet_is_no_failure(monkeypatch):
         return place(*arguments)
 
     monkeypatch.setattr(population, "place", placing)
-    assert told(run(an_engine(chunk=2), [1, 2])) == right([1, 2])
+    assert run(a_runner(chunk=2), [1, 2]) == [1, 2]
 
 
 def test_a_device_holds_what_fits_but_at_least_one():

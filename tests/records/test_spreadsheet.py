@@ -1,0 +1,52 @@
+"""The table for spreadsheets: flat, sorted, and safe to open."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from ban_jax import records
+from ban_jax.records import spreadsheet
+
+
+def read_rows(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_csv_holds_the_flat_columns_sorted_by_path(tmp_path):
+    path = tmp_path / "results.csv"
+    record = {"path": "b", "score": np.float32(3.5), "target": 0, "vectors": {"x": [1]}}
+    records.write_csv(path, [record, {"path": "a", "score": float("nan")}])
+    rows = read_rows(path)
+    assert tuple(rows[0]) == spreadsheet.CSV_COLUMNS
+    assert [row["path"] for row in rows] == ["a", "b"]
+    assert (rows[1]["score"], rows[1]["target"]) == ("3.5", "0")
+    assert rows[0]["score"] == rows[0]["error"] == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["=cmd|' /C calc'!A0", "+1", "-2", "@SUM(A1)", "\t=1", "  =1", "\r=1", "＝1"],
+)
+def test_text_that_looks_like_a_formula_stays_text(tmp_path, text):
+    path = tmp_path / "results.csv"
+    records.write_csv(path, [{"path": text, "error": text, "score": -2.5}])
+    (row,) = read_rows(path)
+    assert row["path"].startswith("'")
+    assert row["error"].startswith("'")
+    assert row["score"] == "-2.5"
+
+
+def test_a_semicolon_or_line_break_in_a_name_cannot_start_a_new_cell(tmp_path):
+    path = tmp_path / "results.csv"
+    records.write_csv(path, [{"path": 'a;=cmd()\n=b"c.pt', "verdict": "clean"}])
+    assert len(path.read_text().splitlines()) == 2
+    assert '"a;=cmd() =b""c.pt"' in path.read_text()
+
+
+def test_a_name_that_is_not_unicode_can_be_written(tmp_path):
+    name = b"bad\xff.pt".decode(errors="surrogateescape")
+    records.write_csv(tmp_path / "results.csv", [{"path": name}])
+    (row,) = read_rows(tmp_path / "results.csv")
+    assert row["path"] == "bad .pt"

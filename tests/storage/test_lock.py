@@ -1,0 +1,73 @@
+"""One process at a time writes a file."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ban_jax.storage import atomic, lock
+
+HOLDING = """
+import sys
+from ban_jax.storage import lock
+with lock.held(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A process that holds the lock of `file`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, tmp_path / "file"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_file_that_another_process_writes_is_refused_by_name(tmp_path, elsewhere):
+    with (
+        pytest.raises(
+            atomic.OutputError, match=r"file: another ban-jax process.*--out"
+        ),
+        lock.held(tmp_path / "file"),
+    ):
+        pytest.fail("both hold it")
+    with lock.held(tmp_path / "another"):
+        pass
+
+
+def test_a_process_that_is_killed_gives_it_back(tmp_path, elsewhere):
+    elsewhere.kill()
+    elsewhere.wait()
+    with lock.held(tmp_path / "file"):
+        pass
+
+
+def test_an_error_inside_gives_it_back_and_comes_out_as_it_is(tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyError, match="mine"), lock.held(tmp_path / "file"):
+            raise KeyError("mine")
+
+
+def test_the_file_itself_is_not_touched(tmp_path):
+    (tmp_path / "file").write_text("content")
+    with lock.held(tmp_path / "file"):
+        assert (tmp_path / "file").read_text() == "content"
+    assert sorted(os.listdir(tmp_path)) == [".file.lock", "file"]
+
+
+def test_a_folder_that_is_none_is_told_like_any_output(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with (
+        pytest.raises(atomic.OutputError, match=r"cannot be written.*--out"),
+        lock.held(tmp_path / "taken" / "file"),
+    ):
+        pytest.fail("held")

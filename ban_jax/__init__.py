@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ban_jax import attacks, checkpoints, data, detectors, models, repairs
+    from ban_jax import attacks, checkpoints, data, detectors, models, repairs, zoo
     from ban_jax.api import evidence, judge, repair, scan, train
     from ban_jax.mask import optimize_mask
     from ban_jax.models import register_architecture
@@ -34,7 +34,7 @@ _HOMES = {
     "train": "api",
 }
 """Name -> the module that has it."""
-_ROOMS = ("attacks", "checkpoints", "data", "detectors", "models", "repairs")
+_ROOMS = ("attacks", "checkpoints", "data", "detectors", "models", "repairs", "zoo")
 
 __all__ = [
     "Evidence",
@@ -56,6 +56,7 @@ __all__ = [
     "repairs",
     "scan",
     "train",
+    "zoo",
 ]
 
 

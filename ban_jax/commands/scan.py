@@ -18,9 +18,7 @@ from ban_jax.records import Evidence, Job, Record
 from ban_jax.scanning import scan, shards, timeline
 from ban_jax.storage import atomic, lock
 from ban_jax.types import MINIBATCH, Precision
-
-BUNDLED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "zoo", "bundled")
-"""Checkpoints of known make, trained on scikit-learn's handwritten digits."""
+from ban_jax.zoo import BUNDLED
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ scan: .venv/installed
 	$(BIN)/ban-jax scan || test $$? -eq 1  # 1: something was flagged, as it should be
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[dev]'

@@ -153,6 +153,13 @@ def empty(path: str, **known: Any) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, "path": path, **_EMPTY, **known}
 
 
+def evidence_of(line: Mapping[str, Any]) -> Evidence:
+    """A line without its verdict, if it has one."""
+    drawn = Verdict.__annotations__
+    found = {name: value for name, value in line.items() if name not in drawn}
+    return cast(Evidence, found)
+
+
 def parse(line: Mapping[str, Any]) -> Evidence:
     """Checks a line that was read, and brings an older one to today's form.
 

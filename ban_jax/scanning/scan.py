@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 from ban_jax import population
-from ban_jax.records import Evidence, Job
+from ban_jax.records import Evidence, Job, record
 from ban_jax.scanning import chunks, loop, timeline
 
 
@@ -13,7 +13,7 @@ class Measured(NamedTuple):
 
     Attributes:
       evidence: a line of the results file, without a verdict.
-      is_new: false where the very same line was known before.
+      is_new: false where the very same evidence was known under this path.
     """
 
     evidence: Evidence
@@ -50,7 +50,7 @@ def scan(
     for path, _, evidence in loop.stream(
         paths,
         chunks.Scan(job, clock, placement),
-        known={line["key"]: line for line in known if line["key"]},
+        known={line["key"]: record.evidence_of(line) for line in known if line["key"]},
         architecture=job.settings.architecture,
         clock=clock,
     ):

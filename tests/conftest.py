@@ -1,6 +1,12 @@
-"""Session-wide settings: a compilation cache, no silent rank promotion, fresh traces."""
+"""Session-wide settings: a compilation cache, no silent rank promotion, fresh traces.
+
+Most of the suite's time is XLA's, compiling tiny programs. They are kept in `.cache/`
+between runs, a folder for each version of JAX; deleting it costs time and nothing else.
+"""
 
 import os
+import pathlib
+import shutil
 
 import chex
 import jax
@@ -8,13 +14,28 @@ import pytest
 
 from ban_jax.population import programs
 
+CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax-tests"
+LARGEST = 1 << 30
+"""Bytes of compiled programs from which on the cache is emptied and begun anew."""
+
+
+def pytest_configure(config):
+    """Once, before the processes of `pytest -n` start, which share the cache."""
+    if hasattr(config, "workerinput") or not CACHE.exists():
+        return
+    old = [folder for folder in CACHE.iterdir() if folder.name != jax.__version__]
+    size = sum(file.stat().st_size for file in CACHE.rglob("*") if file.is_file())
+    for folder in [CACHE] if size > LARGEST else old:
+        shutil.rmtree(folder, ignore_errors=True)
+
 
 @pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """The same tiny programs are compiled once per session."""
-    folder = tmp_path_factory.mktemp("jax_cache")
+def compilation_cache():
+    """The same tiny programs are compiled once, not once per module and run."""
+    folder = CACHE / jax.__version__
+    folder.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

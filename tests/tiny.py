@@ -87,10 +87,10 @@ ONE_ON_THREADS, ONE_STACKED = placement(), placement(stacked=True)
 
 def member(seed: int = 0) -> examination.Member:
     """`variables` with one choice of pixel constants and an identity of its own."""
-    constants = np.zeros(3, np.float32), np.ones(3, np.float32)
+    means, stds = np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32)
     words = population.identity_words(f"{7**seed:064x}")
     host = jax.tree.map(np.asarray, variables(seed))
-    return examination.Member(host, *constants, words)
+    return examination.Member(host, means, stds, words)
 
 
 def common(config, seed: int = 0) -> examination.Common:
@@ -102,6 +102,8 @@ def examiner(detect):
     """Evidence of one candidate, as a new function (`chex` wants no `partial`)."""
 
     def evidence(member, common):
-        return examination.examine(member, common, network=NETWORK, detect=detect)
+        return examination.examine(
+            member, common, network=NETWORK, detect=detect
+        ).evidence
 
     return evidence

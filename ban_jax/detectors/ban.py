@@ -142,6 +142,10 @@ def detect(
         after = probabilities(noisy, features)
         shifted = share(after, labels)[0] - share(before, labels)[0]
         error = share(after - before, labels)[1]
+        # Compiled apart, the two halves may round apart where there is no noise at all.
+        shifted, error = (
+            jnp.where(info.max_abs == 0, 0.0, one) for one in (shifted, error)
+        )
         logits = head_of(noisy, features)
         return shifted, error, evidence.histogram(logits), info.is_finite
 

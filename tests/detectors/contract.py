@@ -1,0 +1,266 @@
+"""What every detector promises, one check each; `test_contract.py` runs them all.
+
+A check takes a `Subject` and asserts. A new detector is under them as soon as it is in
+`detectors.DETECTORS`; nothing has to be written here, unless it has an `epsilon` and its
+noiseless answer is more than the answer after no steps (`NOISELESS`).
+"""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import numpy as np
+from flax import traverse_util
+from jax import export
+from jax import numpy as jnp
+
+from tests import tiny
+
+UNITS = {"share", "difference", "number"}
+BASELINES = {"within", "trusted", "population"}
+
+NOISELESS = {
+    "targeted": lambda found: (found.vectors["targeted"], found.vectors["batch"]),
+    "ban": lambda found: (
+        [found.vectors[name] for name in ("untargeted", "untargeted_masked")],
+        [np.zeros(tiny.CLASSES, np.float32)] * 2,
+    ),
+    "reference": lambda found: (
+        found.info["histogram"],
+        found.info["histogram_without_noise"],
+    ),
+}
+"""Mode -> from evidence to what noise drives, and the same without noise."""
+
+
+def smallest(settings: type):
+    """Settings with counts so small that a program is compiled and run at once."""
+    changes = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings(), field.name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            most = 8 if field.name == "batch_size" else 2
+            changes[field.name] = min(value, most)
+    return settings(**changes)
+
+
+class Subject:
+    """A detector at its smallest settings on the four-line network."""
+
+    def __init__(self, name, detector):
+        self.name = name
+        self.detector = detector
+        self.settings = smallest(detector.settings)
+        self.fields = {field.name for field in dataclasses.fields(self.settings)}
+        self._jitted = jax.jit(self.detect)
+
+    def detect(self, variables, probe, key, config):
+        return self.detector.detect(
+            tiny.NETWORK, variables, probe, key=key, config=config
+        )
+
+    def probe(self, minibatches=2):
+        """None for a detector that says it needs no images."""
+        return tiny.probe(minibatches) if self.detector.needs else None
+
+    def measure(self, variables=None, *, seed=0, minibatches=2, **changes):
+        """Evidence of one model, on the host."""
+        settings = dataclasses.replace(self.settings, **changes)
+        variables = tiny.variables() if variables is None else variables
+        found = self._jitted(
+            variables, self.probe(minibatches), jax.random.key(seed), settings
+        )
+        return jax.device_get(found)
+
+    @functools.cached_property
+    def evidence(self):
+        return self.measure()
+
+    def floats(self):
+        """Names of the fields that hold numbers with a point, or several of them."""
+        found = []
+        for name in sorted(self.fields):
+            value = getattr(self.settings, name)
+            first = value[0] if isinstance(value, tuple) and value else value
+            if isinstance(first, float):
+                found.append(name)
+        return found
+
+
+def vectors_and_errors_have_one_entry_per_class_and_the_same_names(subject):
+    found = subject.evidence
+    assert set(found.vectors) == set(found.errors) and found.vectors
+    for values in (*found.vectors.values(), *found.errors.values()):
+        assert values.shape == (tiny.CLASSES,)
+        assert np.issubdtype(values.dtype, np.floating)
+    assert np.shape(found.clean_accuracy) == np.shape(found.is_finite) == ()
+    for pictures in found.images.values():
+        assert pictures.shape[0] == tiny.CLASSES and pictures.ndim == 4
+        assert 0 <= np.min(pictures) and np.max(pictures) <= 1
+
+
+def every_vector_has_words_and_those_that_decide_are_there(subject):
+    words, found = subject.detector.vectors, subject.evidence.vectors
+    assert set(subject.detector.rule.vectors) <= set(found)
+    assert set(found) <= set(words)
+    for one in words.values():
+        assert one.title and one.meaning and one.unit in UNITS
+
+
+def evidence_of_a_sound_network_is_finite(subject):
+    found = subject.evidence
+    for values in (*found.vectors.values(), *found.errors.values()):
+        assert np.all(np.isfinite(values))
+    assert all(np.all(error >= 0) for error in found.errors.values())
+    assert bool(found.is_finite)
+    accuracy = float(found.clean_accuracy)
+    if subject.detector.needs:
+        assert 0 <= accuracy <= 1
+    else:
+        assert np.isnan(accuracy)  # nothing was predicted
+
+
+def one_nan_among_the_weights_is_flagged(subject):
+    paths = traverse_util.flatten_dict(tiny.variables()["params"])
+    if not subject.detector.needs:  # it need not look at more than the last layer
+        paths = [("linear", "kernel")]
+    for path in paths:
+        variables = tiny.variables()
+        layer = variables["params"][path[0]]
+        first = (0,) * layer[path[1]].ndim
+        layer[path[1]] = layer[path[1]].at[first].set(jnp.nan)
+        assert not bool(subject.measure(variables).is_finite), path
+
+
+def stacked_networks_get_what_each_gets_alone(subject):
+    population = [tiny.variables(seed) for seed in range(2)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *population)
+    keys = jax.random.split(jax.random.key(5), 2)
+    together = jax.jit(jax.vmap(subject.detect, in_axes=(0, None, 0, None)))(
+        stacked, subject.probe(), keys, subject.settings
+    )
+    for index, variables in enumerate(population):
+        alone = subject._jitted(
+            variables, subject.probe(), keys[index], subject.settings
+        )
+        among = jax.tree.map(lambda leaf, index=index: leaf[index], together)
+        chex.assert_trees_all_close(among, alone, atol=1e-4)
+
+
+def new_floats_and_a_new_seed_compile_nothing(subject):
+    function = jax.jit(chex.assert_max_traces(subject.detect, n=1))
+
+    def run(settings, seed):
+        return function(
+            tiny.variables(), subject.probe(), jax.random.key(seed), settings
+        )
+
+    run(subject.settings, 0)
+    for seed, name in enumerate(subject.floats(), 1):
+        value = getattr(subject.settings, name)
+        other = tuple(v / 3 for v in value) if isinstance(value, tuple) else value / 3
+        run(dataclasses.replace(subject.settings, **{name: other}), seed)
+    run(subject.settings, 99)
+
+
+def it_lowers_for_tpus(subject):
+    probe = subject.probe()
+    arguments = (tiny.variables(), probe, jax.random.key(0), subject.settings)
+    exported = export.export(jax.jit(subject.detect), platforms=["tpu"])(*arguments)
+    assert exported.platforms == ("tpu",)
+
+
+def the_key_decides_everything(subject):
+    again = jax.jit(subject.detect)(  # traced anew: no draw may hide in the tracing
+        tiny.variables(), subject.probe(), jax.random.key(0), subject.settings
+    )
+    chex.assert_trees_all_equal(subject.evidence, jax.device_get(again))
+    if "start" in subject.fields:
+        one, other = (subject.measure(seed=seed, start=1.0).vectors for seed in (1, 2))
+        deciding = subject.detector.rule.vectors
+        assert any(not np.array_equal(one[name], other[name]) for name in deciding)
+
+
+def inputs_are_unchanged(subject):
+    variables = jax.tree.map(np.array, tiny.variables())
+    before = jax.tree.map(np.array, variables)
+    jax.eval_shape(
+        lambda: subject.detect(
+            variables, subject.probe(), jax.random.key(0), subject.settings
+        )
+    )
+    chex.assert_trees_all_equal(variables, before)
+
+
+def noise_of_radius_zero_or_of_no_steps_gives_exactly_the_noiseless_answer(subject):
+    if "epsilon" not in subject.fields:
+        return
+    nothing = [{"epsilon": 0.0}]
+    if "start" in subject.fields:
+        nothing.append({"epsilon": 0.0, "start": 1.0})
+        if "steps" in subject.fields:
+            nothing.append({"steps": 0, "start": 0.0})
+    for changes in nothing:
+        found = subject.measure(minibatches=1, **changes)
+        if subject.name in NOISELESS:
+            chex.assert_trees_all_equal(*NOISELESS[subject.name](found))
+        elif "steps" in subject.fields:
+            still = subject.measure(minibatches=1, epsilon=0.0, steps=0)
+            chex.assert_trees_all_equal(found, still)
+
+
+def work_grows_with_images_classes_and_steps(subject):
+    work, settings = subject.detector.work, subject.settings
+    by_images = [work(settings, 10, count) for count in (32, 128, 256, 512, 1024)]
+    by_classes = [work(settings, count, 512) for count in (2, 10, 43, 200)]
+    if not subject.detector.needs:
+        assert set(by_images + by_classes) == {0}
+        return
+    assert by_images[0] > 0 and by_images == sorted(set(by_images))
+    assert by_classes == sorted(by_classes)
+    if "steps" in subject.fields:
+        more = dataclasses.replace(settings, steps=settings.steps + 1)
+        assert work(more, 10, 512) > work(settings, 10, 512)
+
+
+def its_rule_has_a_threshold_for_every_baseline(subject):
+    thresholds = subject.detector.rule.thresholds
+    assert set(thresholds) == BASELINES
+    assert all(value > 0 for value in thresholds.values())
+
+
+def its_settings_are_frozen_known_to_jax_and_complete(subject):
+    kind = subject.detector.settings
+    settings = kind()
+    assert dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen
+    leaves, structure = jax.tree.flatten(settings)
+    assert jax.tree.unflatten(structure, leaves) == settings
+    assert not any(leaf is settings for leaf in leaves)
+    # Numbers with a point are traced, counts and switches are not.
+    assert all(isinstance(leaf, float) for leaf in leaves)
+    assert all(field.name in (kind.__doc__ or "") for field in dataclasses.fields(kind))
+
+
+def its_summary_is_one_sentence_without_a_full_stop(subject):
+    summary = subject.detector.summary
+    assert summary.strip() == summary and len(summary.split()) >= 3
+    assert not summary.endswith(".") and ". " not in summary and "\n" not in summary
+
+
+CHECKS = (
+    vectors_and_errors_have_one_entry_per_class_and_the_same_names,
+    every_vector_has_words_and_those_that_decide_are_there,
+    evidence_of_a_sound_network_is_finite,
+    one_nan_among_the_weights_is_flagged,
+    stacked_networks_get_what_each_gets_alone,
+    new_floats_and_a_new_seed_compile_nothing,
+    it_lowers_for_tpus,
+    the_key_decides_everything,
+    inputs_are_unchanged,
+    noise_of_radius_zero_or_of_no_steps_gives_exactly_the_noiseless_answer,
+    work_grows_with_images_classes_and_steps,
+    its_rule_has_a_threshold_for_every_baseline,
+    its_settings_are_frozen_known_to_jax_and_complete,
+    its_summary_is_one_sentence_without_a_full_stop,
+)

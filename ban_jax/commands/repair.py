@@ -87,6 +87,10 @@ class RepairFlags:
         outcome.require(
             "images" in needs, "--mode", "a detector that looks at images", self.mode
         )
+        for flag in ("chunk", "num_test"):
+            value = getattr(self, flag)
+            name = f"--{flag.replace('_', '-')}"
+            outcome.require(value is None or value >= 1, name, "at least 1", value)
         self.request()
 
     def request(self) -> inputs.Request:

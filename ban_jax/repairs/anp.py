@@ -76,7 +76,7 @@ def repair(
     key: Array,
     config: Settings,
 ) -> tuple[Variables, RepairInfo]:
-    """See `repair.types.Repair`; `details` has `threshold` and the share `pruned`.
+    """See `repairs.types.Repair`; `details` has `threshold` and the share `pruned`.
 
     Raises:
       ValueError: when no normalisation layer has a scale to prune.

@@ -52,7 +52,7 @@ def repair(
     key: Array,
     config: Settings,
 ) -> tuple[Variables, RepairInfo]:
-    """See `repair.types.Repair`.
+    """See `repairs.types.Repair`.
 
     The stored statistics follow the clean forward passes alone, in which the model will
     be used; those under noise take the statistics of their batch (but see

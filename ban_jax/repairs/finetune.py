@@ -33,7 +33,7 @@ def repair(
     key: Array,
     config: Settings,
 ) -> tuple[Variables, RepairInfo]:
-    """See `repair.types.Repair`; cross-entropy on clean images, BatchNorm learning."""
+    """See `repairs.types.Repair`; cross-entropy on clean images, BatchNorm learning."""
 
     def lesson(
         variables: Variables, images: Array, labels: Array, key: Array

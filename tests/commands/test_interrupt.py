@@ -1,0 +1,114 @@
+"""Ctrl-C while the device is busy with a chunk that takes minutes."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from ban_jax import cli, records
+from tests.commands import processes
+from tests.scanning import files
+
+PROMPT = 10
+"""Seconds; a second or two, on a machine that does nothing else."""
+
+BUSY = """
+import sys, time
+from ban_jax import cli
+from ban_jax.{room} import {module}
+from tests.scanning import files
+measure, calls = {module}.{task}.measure, []
+def busy(self, chunk):
+    calls.append(chunk)
+    if len(calls) > {before}:
+        print("busy", flush=True)
+        time.sleep(600)
+    return measure(self, chunk)
+{module}.{task}.measure = busy
+{more}
+with files.known():
+    cli.entry()
+"""
+SCAN = {"room": "scanning", "module": "chunks", "task": "Scan"}
+REPAIR = {"room": "repairs", "module": "batch", "task": "Task"}
+
+
+def busy(*arguments, more="", before=1, **where):
+    """A command whose device is busy from the second chunk on."""
+    code = BUSY.format(before=before, more=more, **where)
+    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    process = processes.start(code, *arguments, PYTHONPATH=root)
+    processes.until(process, "busy")
+    return process
+
+
+def wait_for_lines(path, count):
+    """What was measured before is written by another thread than the busy one."""
+    for _ in range(100):
+        if path.exists() and path.read_bytes().count(b"\n") == count:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{path} has not {count} lines")
+
+
+def test_a_scan_ends_promptly_keeps_what_is_done_and_goes_on(folder, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["scan", folder, "--mode", "weights", "--chunk", 1, "--out", out]
+    process = busy(*arguments, **SCAN)
+    wait_for_lines(out / "results.jsonl", 1)
+    code, seconds, told = processes.ended(process, signal.SIGINT)
+    print(f"a scan ended {seconds:.2f} s after Ctrl-C")
+    assert code == cli.INTERRUPTED and seconds < PROMPT
+    assert "the same command goes on from there" in told and "Traceback" not in told
+    (first,) = records.load(out / "results.jsonl").records
+    assert cli.main([str(argument) for argument in arguments]) in (0, 1)
+    found = records.load(out / "results.jsonl").records
+    assert len(found) == 4
+    assert first in found  # its seconds too: it was not measured again
+
+
+def test_a_second_ctrl_c_ends_a_process_that_does_not_come_to_an_end(folder, tmp_path):
+    stuck = """
+from ban_jax import records
+def close(self):
+    print("closing", flush=True)
+    time.sleep(600)
+records.Writer.close = close
+"""
+    out = tmp_path / "out"
+    arguments = ["scan", folder, "--mode", "weights", "--chunk", 1, "--out", out]
+    process = busy(*arguments, more=stuck, **SCAN)
+    process.send_signal(signal.SIGINT)
+    processes.until(process, "closing")
+    code, seconds, _ = processes.ended(process, signal.SIGINT)
+    assert code == -signal.SIGINT and seconds < PROMPT
+
+
+def test_a_repair_ends_promptly_keeps_what_is_done_and_goes_on(tmp_path):
+    images, labels = files.images()
+    models, out = tmp_path / "models", tmp_path / "out"
+    models.mkdir()
+    variables, labels = files.expert(0, images)
+    files.save(models, "a.safetensors", variables)
+    # The same predictions by other weights: twice the logits.
+    variables["params"]["linear"]["kernel"] *= 2
+    variables["params"]["linear"]["bias"] *= 2
+    files.save(models, "b.safetensors", variables)
+    np.savez(tmp_path / "clean.npz", images=images, labels=labels)
+    arguments = [
+        "repair", models, "--data", tmp_path / "clean.npz", "--normalisation", "0/1",
+        "--chunk", 1, "--method", "finetune", "--finetune.epochs", 1,
+        "--finetune.batch-size", 64, "--no-orbax", "--out", out,
+    ]  # fmt: skip
+    process = busy(*arguments, **REPAIR)
+    wait_for_lines(out / "repairs.jsonl", 1)
+    code, seconds, told = processes.ended(process, signal.SIGINT)
+    print(f"a repair ended {seconds:.2f} s after Ctrl-C")
+    assert code == cli.INTERRUPTED and seconds < PROMPT
+    assert "the same command goes on from there" in told and "Traceback" not in told
+    first = (out / "repairs.jsonl").read_bytes()
+    assert cli.main([str(argument) for argument in arguments]) in (0, 1)
+    assert len((out / "repairs.jsonl").read_bytes().splitlines()) == 2
+    assert first in (out / "repairs.jsonl").read_bytes()

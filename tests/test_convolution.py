@@ -6,10 +6,14 @@ import re
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax import numpy as jnp
 from jax.test_util import check_grads
 
 from ban_jax import convolution
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 CASES = [
     # size, stride, padding, height, width
@@ -27,9 +31,9 @@ CASES = [
     (3, 2, 1, 1, 2),
     (3, 2, 0, 7, 6),
     (3, 3, 1, 8, 7),
-    (7, 1, 3, 4, 5),
+    (5, 1, 2, 4, 5),
     (7, 2, 3, 9, 8),
-    (7, 2, 3, 2, 1),
+    (5, 2, 2, 2, 1),
 ]
 SOME_CASES = [(1, 2, 0, 5, 4), (3, 1, 1, 4, 4), (3, 2, 1, 7, 4)]
 
@@ -67,6 +71,7 @@ def everything(x, kernel, stride, padding, lowering):
     return y, *backward(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def autodiff(x, kernel, stride, padding):
     """What `everything` must return, by XLA's own convolution and its autodiff."""
     y, backward = jax.vjp(
@@ -125,7 +130,7 @@ def test_stacked_models_agree_with_single_ones(
         in_axes=(None if shared_images else 0, 0),
     )(x[0] if shared_images else x, kernel)
     for index in range(3):
-        single = everything(x[index], kernel[index], stride, padding, lowering)
+        single = autodiff(x[index], kernel[index], stride, padding)
         for one, other in zip(stacked, single, strict=True):
             np.testing.assert_allclose(one[index], other, atol=1e-4)
 
@@ -144,9 +149,39 @@ def test_a_loop_computes_the_same(lowering, size, stride, padding):
 
     looped = loop(x, kernel)
     for index, factor in enumerate((1, 2)):
-        outside = everything(x * factor, kernel, stride, padding, lowering)
+        outside = autodiff(x * factor, kernel, stride, padding)
         for one, other in zip(looped, outside, strict=True):
             np.testing.assert_allclose(one[index], other, atol=2e-4)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def all_lowerings(x, kernel, stride, padding):
+    """`everything` by every lowering, in one program."""
+    return {
+        lowering: everything(x, kernel, stride, padding, lowering)
+        for lowering in convolution.LOWERINGS
+    }
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(
+    size=st.sampled_from([1, 2, 3, 4]),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    height=st.integers(4, 7),
+    width=st.integers(4, 7),
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+def test_any_small_shape_agrees_with_xlas_own_convolution(
+    size, stride, padding, height, width, channels
+):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, height, width, channels[0])).astype(np.float32)
+    kernel = rng.normal(size=(size, size, *channels)).astype(np.float32)
+    expected = autodiff(x, kernel, stride, padding)
+    for lowering, found in all_lowerings(x, kernel, stride, padding).items():
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4, err_msg=lowering)
 
 
 @pytest.mark.parametrize("lowering", convolution.LOWERINGS)

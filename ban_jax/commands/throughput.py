@@ -30,12 +30,11 @@ from ban_jax import (
     population,
     records,
 )
-from ban_jax.config import MINIBATCH
 from ban_jax.convolution import tables
 from ban_jax.detectors import evidence
 from ban_jax.models import common
 from ban_jax.scanning import examination
-from ban_jax.types import Array, Network, Precision, Probe
+from ban_jax.types import MINIBATCH, Array, Network, Precision, Probe
 
 NUM_CLASSES = 10
 PEAK_SIDE = {"cpu": 2048}
@@ -253,8 +252,7 @@ def matmul_peak(precision: Precision, repeats: int = 10) -> float:
     side = PEAK_SIDE.get(jax.default_backend(), LARGE_SIDE)
     dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
     matrix = jnp.ones((side, side), dtype)
-    # Like `tune`, this times a product and no candidate.
-    product = jax.jit(
+    product = population.compiled(
         functools.partial(
             jnp.matmul, precision=convolution.products_of(precision, dtype)
         )

@@ -22,7 +22,6 @@ from ban_jax.commands import scan as scan_command
 from ban_jax.commands import train as train_command
 from ban_jax.repairs import inputs
 from ban_jax.storage import compile_cache
-from ban_jax.training import plan
 
 USAGE, INTERNAL, INTERRUPTED = 4, 5, 130
 
@@ -30,7 +29,7 @@ Command = (
     Annotated[config.ScanFlags, tyro.conf.subcommand("scan")]
     | Annotated[config.ReportFlags, tyro.conf.subcommand("report")]
     | Annotated[config.MergeFlags, tyro.conf.subcommand("merge")]
-    | Annotated[plan.TrainConfig, tyro.conf.subcommand("train")]
+    | Annotated[train_command.Flags, tyro.conf.subcommand("train")]
     | Annotated[inputs.RepairFlags, tyro.conf.subcommand("repair")]
     | Annotated[config.PrepareFlags, tyro.conf.subcommand("prepare")]
     | Annotated[config.BenchFlags, tyro.conf.subcommand("bench")]
@@ -83,8 +82,8 @@ def _run(flags: Command) -> int:
             bench.run(flags)
         case inputs.RepairFlags():
             return repair_command.run_repair(flags)
-        case plan.TrainConfig():
-            train_command.train_zoo(flags)
+        case train_command.TrainFlags():
+            return train_command.run(flags)
     return 0
 
 

@@ -13,6 +13,7 @@ import rich.progress
 from ban_jax import checkpoints, data, detectors, records, report, verdict
 from ban_jax import config as configs
 from ban_jax.convolution import tables
+from ban_jax.data import normalisation as normalisations
 from ban_jax.data import probe as probes
 from ban_jax.scanning import loop, shards, timeline
 from ban_jax.storage import atomic
@@ -172,7 +173,9 @@ def prepare(flags: configs.ScanFlags) -> tuple[records.Settings, Probe | None]:
     channels = 3 if probe is None else probe.images.shape[-1]
     normalisation = None
     if flags.normalisation is not None:
-        normalisation = probes.parse_normalisation(flags.normalisation, channels)
+        normalisation = normalisations.parse_normalisation(
+            flags.normalisation, channels
+        )
     return (
         records.Settings(
             mode=flags.mode,

@@ -15,7 +15,7 @@ import ban_jax
 from ban_jax import checkpoints, config, data, population, records, repairs
 from ban_jax.commands import scan as scan_command
 from ban_jax.convolution import tables
-from ban_jax.data import probe as probes
+from ban_jax.data import normalisation as normalisations
 from ban_jax.types import Probe
 
 HELD_BATCH = 250
@@ -187,7 +187,9 @@ def scan_settings(flags: RepairFlags, images: Images) -> records.Settings:
     channels = images.probe.images.shape[-1]
     normalisation = None
     if flags.normalisation is not None:
-        normalisation = probes.parse_normalisation(flags.normalisation, channels)
+        normalisation = normalisations.parse_normalisation(
+            flags.normalisation, channels
+        )
     return records.Settings(
         mode=flags.mode,
         config=config.MODE_DEFAULTS[flags.mode],

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ban_jax import checkpoints, detectors, population, records
-from ban_jax.data import probe as probes
+from ban_jax.data import normalisation as normalisations
 from ban_jax.detectors import evidence
 from ban_jax.population import memory
 from ban_jax.records import Record, Settings
@@ -73,7 +73,9 @@ class Engine:
         self._tried: dict[str, tuple[tuple, tuple]] = {}
         self._common: examination.Common | None = None
         if probe is not None and self._detector.needs_images:
-            self._tried = probes.options(settings.dataset, probe.images.shape[-1])
+            self._tried = normalisations.options(
+                settings.dataset, probe.images.shape[-1]
+            )
             common = examination.Common(
                 probe, jax.random.key(settings.seed), settings.config
             )

@@ -3,7 +3,6 @@
 Programs are traced and lowered, not compiled: what a TPU cannot express would raise.
 """
 
-
 import jax
 import numpy as np
 import pytest

@@ -433,9 +433,10 @@ def test_a_zoo_made_before_an_attack_was_known_takes_it_in(
         train_command.train_zoo(config(tmp_path, dark=Dark(shade=0.75)))
 
 
-def test_an_attack_named_like_a_flag_is_refused(monkeypatch):
-    monkeypatch.setitem(train_command.SETTINGS, "width", Dark)
-    with pytest.raises(ValueError, match="the attacks width are named like flags"):
+@pytest.mark.parametrize("name", ["width", "my-attack"])
+def test_an_attack_that_cannot_be_a_flag_is_refused(name, monkeypatch):
+    monkeypatch.setitem(train_command.SETTINGS, name, Dark)
+    with pytest.raises(ValueError, match=f"{name}.*a Python name that no other flag"):
         train_command._with_settings(train_command.TrainFlags)
 
 

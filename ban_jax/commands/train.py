@@ -99,19 +99,22 @@ class TrainFlags:
 
 
 SETTINGS = {
-    name: kind for name, kind in kinds.ATTACKS.items() if dataclasses.fields(kind)
+    name: kind
+    for name, kind in kinds.ATTACKS.items()
+    if dataclasses.is_dataclass(kind) and dataclasses.fields(kind)
 }
 """Attacks that leave something to choose."""
 
 
 def _with_settings(flags: type[TrainFlags]) -> Any:
     """The flags, and a field for the settings of each attack."""
-    taken = {field.name for field in dataclasses.fields(flags)} & SETTINGS.keys()
-    if taken:
-        raise ValueError(
-            f"the attacks {', '.join(sorted(taken))} are named like flags of "
-            "`ban-jax train`: give them other names"
-        )
+    taken = {field.name for field in dataclasses.fields(flags)}
+    for name in SETTINGS:
+        if name in taken or not name.isidentifier():
+            raise ValueError(
+                f"the attack {name!r} cannot have flags of `ban-jax train`: expected a "
+                "Python name that no other flag has"
+            )
     made = dataclasses.make_dataclass(
         "Flags",
         [(name, kind, kind()) for name, kind in SETTINGS.items()],

@@ -41,7 +41,7 @@ def minibatches(images: np.ndarray, labels: np.ndarray) -> Probe:
         )
     fewest = min(len(set(batch)) for batch in labels[:whole].reshape(-1, size).tolist())
     expected = _expected_classes(len(np.unique(labels)), size)
-    if fewest < expected / 2:
+    if fewest <= expected / 2:
         warnings.warn(
             f"a minibatch of {size} clean images shows {fewest} of "
             f"{len(np.unique(labels))} classes, where a random one shows about "

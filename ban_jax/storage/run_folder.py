@@ -48,15 +48,15 @@ class RunFolder:
             self.check_contents(before)
         except OSError as error:
             raise self.error(f"{path}: not a usable folder: {error}") from error
-        config = json.loads(json.dumps(config))
+        making: dict[str, Any] = json.loads(json.dumps(config))
         if before is None:
-            self.write_json(CONFIG, config)
+            self.write_json(CONFIG, making)
             return
-        together = self._together(before, config)
+        together = self._together(before, making)
         if together is None:
             raise self.error(
                 f"{path}: holds models of another making; choose another folder, or "
-                f"the same settings: {_differences(before, config)}"
+                f"the same settings: {_differences(before, making)}"
             )
         if together != before:
             self.write_json(CONFIG, together)

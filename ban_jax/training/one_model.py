@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
+import numpy as np
 import optax
 from flax import linen as nn
 from jax import numpy as jnp
@@ -146,8 +147,8 @@ def init(
 
 
 def take_batch(
-    pixels: Array,
-    labels: Array,
+    pixels: Array | np.ndarray,
+    labels: Array | np.ndarray,
     plan: poison.Plan,
     order: Array,
     index: Array,

@@ -61,8 +61,8 @@ class Images(NamedTuple):
       labels: `[N]` true classes.
     """
 
-    pixels: Array
-    labels: Array
+    pixels: Array | np.ndarray
+    labels: Array | np.ndarray
 
 
 def one_step(

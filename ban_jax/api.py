@@ -208,8 +208,7 @@ def scan(
             config=_settings(one, settings),
             seed=seed,
             dataset=dataset,
-            normalisation=normalisation
-            and (tuple(normalisation[0]), tuple(normalisation[1])),
+            normalisation=_pair(normalisation),
             architecture=architecture,
             chunk=chunk,
             lowering=tables.default(precision),
@@ -351,7 +350,7 @@ def train(
         train=images,
         test=test,
         recipe=one_model.Recipe(**recipe),
-        normalisation=normalisation or data.pixel_constants(images),
+        normalisation=_pair(normalisation) or data.pixel_constants(images),
         chunk=chunk,
         folder=folder,
     )
@@ -384,7 +383,12 @@ def _constants(
         tried = normalisations.options("", channels)
         return {f"tried: {name}": constants for name, constants in tried.items()}
     own = variables["normalisation"]
-    return {"model": (np.asarray(own["mean"]), np.asarray(own["std"]))}
+    return {"model": (np.asarray(own["mean"]).tolist(), np.asarray(own["std"]).tolist())}
+
+
+def _pair(constants: Constants | None) -> data.Constants | None:
+    """Constants as hashable tuples."""
+    return constants and (tuple(constants[0]), tuple(constants[1]))
 
 
 def _settings(one: Any, given: Mapping[str, Any]) -> Any:

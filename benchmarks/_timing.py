@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
+CHECKOUT = os.path.dirname(os.path.dirname(RESULTS))
 PACKAGES = ("ban_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
@@ -48,21 +49,24 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
     return found
 
 
-def commit() -> str | None:
-    """The checkout's commit, `+` behind it when files differ; None outside of one.
+def commit(checkout: str = CHECKOUT) -> str | None:
+    """A checkout's commit, `+` behind it when files differ; None outside of one.
 
     Result files do not count: a row of benchmarks writes one after the other.
     """
-    here = os.path.dirname(RESULTS)
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ("git", "-C", here, *arguments), check=True, capture_output=True, text=True
+            ("git", "-C", checkout, *arguments),
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout.strip()
 
     try:
         differ = git(
-            "status", "--porcelain", ".", "../ban_jax", "../models", ":!results"
+            *("status", "--porcelain", "ban_jax", "models", "benchmarks"),
+            ":!benchmarks/results",
         )
         return git("rev-parse", "HEAD") + ("+" if differ else "")
     except (OSError, subprocess.CalledProcessError):

@@ -28,6 +28,7 @@ class Flags:
     image_size: side of the images.
     precision: of the products.
     n: most timed calls, of which the fastest counts.
+    results: folder of the result file.
     """
 
     arch: tuple[str, ...] = ("resnet18",)
@@ -35,6 +36,7 @@ class Flags:
     image_size: int = 32
     precision: types.Precision = "float32"
     n: int = 5
+    results: str | None = None
 
 
 def main(flags: Flags) -> None:
@@ -58,6 +60,7 @@ def main(flags: Flags) -> None:
         f"convolution_{jax.default_backend()}",
         {**dataclasses.asdict(flags), "statistic": "min", "seconds": table},
         machine=machine,
+        folder=flags.results,
     )
 
 

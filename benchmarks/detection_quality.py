@@ -10,7 +10,6 @@ models for the AUC.
 """
 
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -19,10 +18,10 @@ from typing import Any
 import numpy as np
 import tyro
 
-from ban_jax import config, detectors, records, verdict
+from ban_jax import detectors, records, verdict
 from ban_jax.commands import scan as scan_command
-from ban_jax.scanning import loop
-from benchmarks import _timing
+from ban_jax.scanning import scan
+from benchmarks import _timing, _zoo
 
 Record = records.Record
 
@@ -32,7 +31,8 @@ class Flags:
     """Attributes:
     zoo: labelled folders to judge.
     trusted: labelled folders whose clean models are the trusted ones.
-    name: of the result file in benchmarks/results.
+    name: of the result file.
+    results: its folder.
     modes: detectors to run.
     cache: folder for evidence, so that a stopped run goes on.
     """
@@ -41,7 +41,8 @@ class Flags:
     trusted: tuple[str, ...]
     cache: str
     name: str = "detection_quality"
-    modes: tuple[config.Mode, ...] = ("targeted", "ban", "weights")
+    results: str | None = None
+    modes: tuple[str, ...] = ("targeted", "ban", "weights")
     data: str = "cifar10"
     data_dir: str | None = None
     split: str = "test"
@@ -49,17 +50,9 @@ class Flags:
     seed: int = 0
 
 
-def labelled(folder: str) -> dict[str, dict[str, Any]]:
-    """Path of each checkpoint -> its entry of `zoo.json`."""
-    with open(os.path.join(folder, "zoo.json")) as file:
-        entries = json.load(file)
-    entries = entries["models"] if isinstance(entries, dict) else entries
-    return {os.path.join(folder, entry["file"]): entry for entry in entries}
-
-
-def evidence(flags: Flags, mode: config.Mode, paths: list[str]) -> dict[str, Record]:
-    """Records by path; kept in the cache folder line by line."""
-    told = config.ScanFlags(
+def evidence(flags: Flags, mode: str, paths: list[str]) -> dict[str, records.Evidence]:
+    """Lines by path; kept in the cache folder one by one."""
+    told = scan_command.Flags(
         paths=tuple(paths),
         data=flags.data,
         data_dir=flags.data_dir,
@@ -69,29 +62,14 @@ def evidence(flags: Flags, mode: config.Mode, paths: list[str]) -> dict[str, Rec
         seed=flags.seed,
         out=flags.cache,
     )
-    settings, probe = scan_command.prepare(told)
+    job = scan_command.prepare(told)
     found = {}
     with records.Writer(os.path.join(flags.cache, f"{mode}.jsonl")) as writer:
-        for record, new in loop.scan(paths, probe, settings, known=writer.records):
-            found[record["path"]] = record
-            if new:
-                writer.write(record)
+        for line, is_new in scan.scan(paths, job, known=writer.records):
+            found[line["path"]] = line
+            if is_new:
+                writer.write(line)
     return found
-
-
-def auc(backdoored: np.ndarray, clean: np.ndarray) -> float:
-    """Probability that a backdoored model scores above a clean one, ties half."""
-    difference = backdoored[:, None] - clean[None, :]
-    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
-
-
-def wilson(count: int, total: int) -> list[float]:
-    """Share and its 95 % interval."""
-    if not total:
-        return [float("nan")] * 3
-    share = count / total
-    lower = verdict.wilson_lower(share, total)
-    return [share, lower, 1 - verdict.wilson_lower(1 - share, total)]
 
 
 def measure(judged: list[Record], truth: dict[str, dict]) -> dict[str, Any]:
@@ -100,10 +78,6 @@ def measure(judged: list[Record], truth: dict[str, dict]) -> dict[str, Any]:
     bad = [r for r in usable if truth[r["path"]]["kind"] != "clean"]
     good = [r for r in usable if truth[r["path"]]["kind"] == "clean"]
     scores = [np.array([r["score"] for r in group]) for group in (bad, good)]
-    rng = np.random.default_rng(0)
-    draws = [
-        auc(*(rng.choice(group, group.size) for group in scores)) for _ in range(2000)
-    ]
     right = [r for r in bad if r["target"] == truth[r["path"]]["target"]]
     flagged = {r["path"] for r in judged if r["verdict"] == "backdoored"}
     named = [r for r in right if r["path"] in flagged]
@@ -111,15 +85,15 @@ def measure(judged: list[Record], truth: dict[str, dict]) -> dict[str, Any]:
         "clean": len(good),
         "backdoored": len(bad),
         "inconclusive": sum(r["verdict"] == "inconclusive" for r in judged),
-        "auc": [auc(*scores), *np.quantile(draws, [0.025, 0.975]).tolist()],
-        "false_positive_rate": wilson(
+        "auc": _zoo.auc_interval(*scores),
+        "false_positive_rate": _zoo.share(
             sum(r["path"] in flagged for r in good), len(good)
         ),
-        "detection_rate": wilson(sum(r["path"] in flagged for r in bad), len(bad)),
-        "target_accuracy": wilson(len(right), len(bad)),
-        "detected_with_right_target": wilson(len(named), len(bad)),
+        "detection_rate": _zoo.share(sum(r["path"] in flagged for r in bad), len(bad)),
+        "target_accuracy": _zoo.share(len(right), len(bad)),
+        "detected_with_right_target": _zoo.share(len(named), len(bad)),
         "fell_back_to_within": sum(
-            "judged within" in note for r in judged for note in r["notes"]
+            note.startswith(verdict.FALLBACK) for r in judged for note in r["notes"]
         ),
         "largest_clean_score": float(scores[1].max()),
         "smallest_backdoored_score": float(scores[0].min()),
@@ -138,24 +112,23 @@ def row(mode: str, baseline: str, figures: dict[str, Any]) -> str:
 
 def main(flags: Flags) -> None:
     """Measures every mode and baseline and writes the result file."""
-    truth = {p: e for folder in flags.zoo for p, e in labelled(folder).items()}
-    failed = [path for path, entry in truth.items() if entry.get("failed")]
+    truth = {p: e for folder in flags.zoo for p, e in _zoo.labelled(folder).items()}
+    failed = [path for path, entry in truth.items() if _zoo.has_failed(entry)]
     truth = {path: entry for path, entry in truth.items() if path not in failed}
     vouched = [
         path
         for folder in flags.trusted
-        for path, entry in labelled(folder).items()
+        for path, entry in _zoo.labelled(folder).items()
         if entry["kind"] == "clean"
     ]
     began, machine = time.time(), _timing.hardware()
     table, figures = [], {}
     for mode in flags.modes:
-        assert mode in detectors.DETECTORS
         found = evidence(flags, mode, [*sorted(truth), *vouched])
-        records = [found[path] for path in sorted(truth)]
+        measured = [found[path] for path in sorted(truth)]
         trusted = [found[path] for path in vouched]
         for baseline in ("within", "trusted", "population"):
-            judged = verdict.judge_all(records, baseline=baseline, trusted=trusted)
+            judged = verdict.judge_all(measured, baseline=baseline, trusted=trusted)
             figures[f"{mode}/{baseline}"] = measure(judged, truth)
             table.append(row(mode, baseline, figures[f"{mode}/{baseline}"]))
             print(table[-1], flush=True)
@@ -169,12 +142,16 @@ def main(flags: Flags) -> None:
             "models": [
                 {name: entry.get(name) for name in KEPT} for entry in truth.values()
             ],
-            "rules": {m: dataclasses.asdict(r) for m, r in verdict.RULES.items()},
+            "rules": {
+                mode: dataclasses.asdict(detectors.DETECTORS[mode].rule)
+                for mode in flags.modes
+            },
             "seed": flags.seed,
             "num_clean": flags.num_clean,
             "seconds": time.time() - began,
         },
         machine=machine,
+        folder=flags.results,
     )
 
 

@@ -28,7 +28,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,12 +35,12 @@ import jax
 import numpy as np
 import tyro
 
-from ban_jax import checkpoints, config, convolution
-from ban_jax.commands import throughput
+from ban_jax import checkpoints, convolution
+from ban_jax.commands import bench, throughput
 from ban_jax.commands.scan import BUNDLED
 from ban_jax.convolution import tables
 from ban_jax.storage import atomic
-from benchmarks import _timing
+from benchmarks import _command, _timing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +144,7 @@ def _tune(
 ) -> Callable[[str], None]:
     def run(path: str) -> None:
         table = os.path.join(folder, "ban_jax", "lowerings.json")
-        _command(
+        _run(
             [
                 *("bench", "--tune", "--table", table, "--arch", arch),
                 *("--width", flags.width, "--image-size", flags.image_size),
@@ -172,7 +171,7 @@ def _bench(
             table = os.path.join(folder, "ban_jax", "lowerings.json")
             alone = tables.Machine(**_known_device(flags), fallback=only)
             tables.update(table, alone)
-        _command(
+        _run(
             [
                 *("bench", "--arch", arch, "--width", flags.width),
                 *("--image-size", flags.image_size, "--num-clean", flags.num_clean),
@@ -197,7 +196,7 @@ def correct(flags: Flags, path: str) -> None:
             out = os.path.join(flags.out, f"correct_{zoo}_{where}")
             command = ["scan", *paths, "--data", data, "--out", out]
             command += ["--num-clean", flags.num_clean]
-            _command(command, path, (0, 1, 2), **platform)
+            _run(command, path, _command.JUDGED, **platform)
             scores.append(_scores(os.path.join(out, "results.jsonl")))
         device, cpu = scores
         for name, (score, error) in cpu.items():
@@ -236,9 +235,7 @@ def scan(flags: Flags, folder: str, path: str) -> None:
     trace = os.path.join(flags.out, "scan_trace.json")
     command = ["scan", *files, "--data", images(flags), "--out", out]
     command += ["--no-resume", "--num-clean", flags.num_clean, "--profile", trace]
-    start = time.perf_counter()
-    _command(command, path, (0, 1, 2), XDG_CONFIG_HOME=folder)
-    seconds = time.perf_counter() - start
+    seconds = _run(command, path, _command.JUDGED, XDG_CONFIG_HOME=folder)
     with open(trace, encoding="utf-8") as file:
         where = json.load(file)["otherData"]
     _write(path, {"files": len(files), "wall_seconds": seconds, "where": where})
@@ -264,7 +261,7 @@ def images(flags: Flags) -> str:
     path = os.path.join(flags.out, "images.npz")
     if not os.path.exists(path):
         probe = throughput.random_probe(
-            config.BenchFlags(image_size=flags.image_size, num_clean=flags.num_clean)
+            bench.Flags(image_size=flags.image_size, num_clean=flags.num_clean)
         )
         pixels = np.asarray(probe.images).reshape(-1, *probe.images.shape[2:])
         with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
@@ -276,21 +273,12 @@ def images(flags: Flags) -> str:
     return path
 
 
-def _command(
+def _run(
     words: Sequence[Any], path: str, fine: Sequence[int] = (0,), **environment: str
-) -> None:
-    """Runs `ban-jax`, its output in the step's log."""
-    log = path.removesuffix(".json") + ".log"
-    with open(log, "ab") as file:
-        code = subprocess.run(
-            [sys.executable, "-m", "ban_jax.cli", *map(str, words)],
-            check=False,
-            stdout=file,
-            stderr=file,
-            env={**os.environ, **environment},
-        ).returncode
-    if code not in fine:
-        raise subprocess.CalledProcessError(code, f"ban-jax {words[0]} (see {log})")
+) -> float:
+    """Wall seconds of `ban-jax`, its output in the step's log."""
+    with open(path.removesuffix(".json") + ".log", "a") as log:
+        return _command.ban_jax(words, fine=fine, log=log, **environment).seconds
 
 
 def _write(path: str, told: Mapping[str, Any]) -> None:
@@ -316,7 +304,7 @@ def main(flags: Flags) -> None:
             print(f"{step.name} ...", flush=True)
             try:
                 step.run(path)
-            except subprocess.CalledProcessError as error:
+            except (_command.Failed, subprocess.CalledProcessError) as error:
                 print(f"{step.name} failed: {error}", file=sys.stderr, flush=True)
                 continue
         with open(path, encoding="utf-8") as file:

@@ -18,11 +18,10 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from ban_jax import config, convolution, records, types, verdict
+from ban_jax import convolution, records, types, verdict
 from ban_jax.commands import scan as scan_command
-from ban_jax.scanning import loop
-from benchmarks import _timing
-from benchmarks.detection_quality import labelled
+from ban_jax.scanning import scan
+from benchmarks import _timing, _zoo
 
 Record = records.Record
 
@@ -38,16 +37,18 @@ class Flags:
     precisions: to compare with float32.
     lowerings: for all layers alike, to compare with the table's choice.
     name: of the result file.
+    results: its folder.
     """
 
     zoo: Annotated[str, tyro.conf.Positional]
     data: str = "digits"
     data_dir: str | None = None
     image_size: int | None = None
-    mode: config.Mode = "targeted"
+    mode: str = "targeted"
     precisions: tuple[types.Precision, ...] = ("bfloat16", "tf32")
     lowerings: tuple[convolution.Name, ...] = convolution.LOWERINGS
     name: str = "numerics"
+    results: str | None = None
 
 
 def variants(
@@ -92,21 +93,22 @@ def compare(base: Sequence[Record], other: Sequence[Record]) -> dict[str, Any]:
 def main(flags: Flags) -> None:
     """Prints and writes the table."""
     machine = _timing.hardware()
-    paths = sorted(labelled(flags.zoo))
-    told = config.ScanFlags(
+    paths = sorted(_zoo.labelled(flags.zoo))
+    told = scan_command.Flags(
         paths=tuple(paths),
         data=flags.data,
         data_dir=flags.data_dir,
         image_size=flags.image_size,
         mode=flags.mode,
     )
-    settings, probe = scan_command.prepare(told)
+    job = scan_command.prepare(told)
     device = jax.devices()[0]
     base: list[Record] = []
     table = []
-    for label, variant in variants(flags, settings):
+    for label, variant in variants(flags, job.settings):
         start = time.perf_counter()
-        found = {r["path"]: r for r, _ in loop.scan(paths, probe, variant)}
+        changed = records.Job(variant, job.probe)
+        found = {line["path"]: line for line, _ in scan.scan(paths, changed)}
         wall = time.perf_counter() - start
         judged = verdict.judge_all([found[path] for path in paths])
         base = base or judged
@@ -129,10 +131,11 @@ def main(flags: Flags) -> None:
                 "candidates": len(paths),
                 "backend": device.platform,
                 "device": device.device_kind,
-                "lowering_table": settings.lowering_identity(),
+                "lowering_table": job.settings.lowering_identity(),
                 "variants": table,
             },
             machine=machine,
+            folder=flags.results,
         )
 
 

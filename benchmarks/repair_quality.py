@@ -13,28 +13,25 @@ import collections
 import dataclasses
 import json
 import os
-import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
 import tyro
 
 from ban_jax import checkpoints, models, population, records, repairs
+from ban_jax.commands import settings
 from ban_jax.convolution import tables
+from ban_jax.records import jsonl
 from ban_jax.repairs import batch, comparison, inputs
 from ban_jax.zoo import ground_truth
-from benchmarks import _plot, _timing
+from benchmarks import _repair_tables, _timing, _zoo
 
 LEAST_ASR = {"adap_blend": 0.5}
 """Attack success below which a backdoor counts as failed; `OTHERS` for the rest."""
 OTHERS = 0.9
-HELD_TO = ("badnets", "blend", "wanet", "bpp")
-"""Attacks that the bars below are for."""
-MOST_ASR, MOST_LOST, MOST_UNRECOVERED = 0.1, 0.03, 0.1
-FIGURES = ("clean_accuracy", "asr", "recovered_accuracy")
 SWEEPS: dict[str, tuple[float, ...]] = {
     "epsilon": (0.1, 0.3, 0.5, 0.7),
     "robust_weight": (0.0, 0.25, 0.5, 1.0, 2.0),
@@ -43,7 +40,7 @@ SWEEPS: dict[str, tuple[float, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Flags:
+class QualityFlags:
     """Attributes:
     zoo: folder written by `ban-jax train`.
     data: its data set.
@@ -56,9 +53,7 @@ class Flags:
     sweep: attack whose models BAN's settings are swept on, one at a time; none: no sweep.
     sweep_models: how many of them, the first ones.
     name: of the result file.
-    ban: settings of the method.
-    finetune: settings of the method.
-    anp: settings of the method.
+    results: its folder.
     """
 
     zoo: str
@@ -72,9 +67,16 @@ class Flags:
     sweep: str | None = None
     sweep_models: int = 1
     name: str = "repair_quality"
-    ban: repairs.BanConfig = repairs.BanConfig()
-    finetune: repairs.FinetuneConfig = repairs.FinetuneConfig()
-    anp: repairs.AnpConfig = repairs.AnpConfig()
+    results: str | None = None
+
+    def settings(self, method: str) -> Any:
+        """Those of one method."""
+        return settings.chosen(self, method, repairs.METHODS[method].settings)
+
+
+Flags = settings.with_settings(
+    QualityFlags, {name: one.settings for name, one in repairs.METHODS.items()}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,31 +112,30 @@ def failed(entry: dict[str, Any]) -> bool:
     return not entry["asr"] >= LEAST_ASR.get(entry["kind"], OTHERS)
 
 
-def jobs_of(flags: Flags, entries: Sequence[dict[str, Any]]) -> Iterator[Job]:
+def jobs_of(flags: QualityFlags, entries: Sequence[dict[str, Any]]) -> Iterator[Job]:
     """The comparison first, then the sweeps."""
     by_architecture = collections.defaultdict(list)
     for entry in entries:
         by_architecture[entry["architecture"]].append(entry)
     for method in flags.methods:
         for some in by_architecture.values():
-            settings = getattr(flags, method)
-            yield Job(tuple(some), method, settings, flags.num_clean)
+            yield Job(tuple(some), method, flags.settings(method), flags.num_clean)
     swept = [entry for entry in entries if entry["kind"] == flags.sweep]
     chosen = tuple(swept[: flags.sweep_models])
     for name, values in SWEEPS.items() if chosen else ():
         for value in values:
-            settings, count = flags.ban, flags.num_clean
+            swept_on, count = flags.settings("ban"), flags.num_clean
             if name == "num_clean":
                 count = int(value)
             else:
-                settings = dataclasses.replace(settings, **{name: value})
-            yield Job(chosen, "ban", settings, count, name, value)
+                swept_on = dataclasses.replace(swept_on, **{name: value})
+            yield Job(chosen, "ban", swept_on, count, name, value)
 
 
 class Study:
     """Clean images by their number, and figures of unrepaired models, once each."""
 
-    def __init__(self, flags: Flags) -> None:
+    def __init__(self, flags: QualityFlags) -> None:
         self.flags = flags
         self._images: dict[int, inputs.Images] = {}
         self._before: dict[str, dict[str, Any]] = {}
@@ -144,7 +145,7 @@ class Study:
         if job.num_clean not in self._images:
             flags = self.flags
             self._images[job.num_clean] = inputs.load(
-                inputs.RepairFlags(
+                inputs.Request(
                     data=flags.data,
                     data_dir=flags.data_dir,
                     split="defender",
@@ -153,7 +154,13 @@ class Study:
                     held_out=flags.held_out,
                     num_test=flags.num_test,
                     method=job.method,
-                    **{job.method: job.settings},
+                    settings=job.settings,
+                    mode="targeted",
+                    arch=None,
+                    normalisation=None,
+                    seed=0,
+                    chunk=None,
+                    orbax=False,
                 )
             )
         return self._images[job.num_clean]
@@ -223,7 +230,7 @@ class Study:
         images as on clean ones.
         """
         rows, flags = [], self.flags
-        images = self.images(Job((), "ban", flags.ban, flags.num_clean))
+        images = self.images(Job((), "ban", flags.settings("ban"), flags.num_clean))
         first: dict[tuple[str, str], dict[str, Any]] = {}
         for entry in entries:
             first.setdefault((entry["kind"], entry["architecture"]), entry)
@@ -246,115 +253,23 @@ class Study:
         return rows
 
 
-def row(title: dict[str, Any], lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Figures of some models under one setting, and whether they reach the bars."""
-    table = {
-        f"{name}_{when}": _timing.spread([line[when][name] for line in lines])
-        for name in FIGURES
-        for when in ("before", "after")
-    }
-    lost = [
-        line["before"]["clean_accuracy"] - line["after"]["clean_accuracy"]
-        for line in lines
-    ]
-    unrecovered = [
-        line["after"]["clean_accuracy"] - line["after"]["recovered_accuracy"]
-        for line in lines
-    ]
-    return {
-        **title,
-        **table,
-        "accuracy_lost": _timing.spread(lost),
-        "unrecovered": _timing.spread(unrecovered),
-        "epochs": _timing.spread([line["info"]["epochs"] for line in lines]),
-        "seconds": _timing.spread([line["seconds"] for line in lines]),
-        "cpu_seconds": _timing.spread([line["cpu_seconds"] for line in lines]),
-        "reached": {
-            "asr": table["asr_after"]["mean"] < MOST_ASR,
-            "accuracy": statistics.fmean(lost) <= MOST_LOST,
-            "recovered": statistics.fmean(unrecovered) <= MOST_UNRECOVERED,
-        },
-    }
-
-
-def told(line: dict[str, Any]) -> str:
-    """A row of the printed table."""
-    cells = [
-        f"{name.split('_')[0]} {line[f'{name}_before']['mean']:.3f} to "
-        f"{line[f'{name}_after']['mean']:.3f}"
-        for name in FIGURES
-    ]
-    cells.append(f"{line['seconds']['mean']:.0f} s")
-    missed = [name for name, reached in line["reached"].items() if not reached]
-    return "  ".join(cells) + (f"  misses {', '.join(missed)}" if missed else "")
-
-
-def compared(
-    jobs: Sequence[Job], lines: dict[str, dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """A row per method and attack and architecture, and one for all that have bars."""
-    groups = collections.defaultdict(list)
-    for job in jobs:
-        for entry in job.entries if job.swept is None else ():
-            line = lines.get(job.key(entry))
-            if line is None:
-                continue
-            kind, architecture = entry["kind"], entry["architecture"]
-            groups[job.method, kind, architecture].append(line)
-            groups[job.method, kind, "all"].append(line)
-            if kind in HELD_TO:
-                groups[job.method, " ".join(HELD_TO), "all"].append(line)
-    return [
-        row({"method": method, "attack": kind, "architecture": architecture}, some)
-        for (method, kind, architecture), some in sorted(groups.items())
-    ]
-
-
 def sweeps(
-    jobs: Sequence[Job], lines: dict[str, dict[str, Any]]
+    jobs: Sequence[Job], lines: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """A row per value that was tried."""
+    """A row per value that was tried on all its models."""
     rows = []
     for job in jobs:
-        some = [lines.get(job.key(entry)) for entry in job.entries]
-        if job.swept is not None and all(some):
+        some = [lines[key] for key in map(job.key, job.entries) if key in lines]
+        if job.swept is not None and len(some) == len(job.entries):
             title = {"swept": job.swept, "value": job.value}
-            rows.append(row(title, [line for line in some if line]))
+            rows.append(_repair_tables.row(title, some))
     return rows
 
 
-def plot(flags: Flags, rows: Sequence[dict[str, Any]]) -> None:
-    """One picture per sweep."""
-    titles = {
-        "epsilon": "radius of the neuron noise",
-        "robust_weight": "weight of the loss under noise",
-        "num_clean": "clean images, a part of them held out",
-    }
-    for name, title in titles.items():
-        some = [line for line in rows if line["swept"] == name]
-        if len(some) > 1:
-            _plot.lines(
-                f"{flags.name}_{name}",
-                {
-                    label: [
-                        (line["value"], line[f"{field}_after"]["mean"]) for line in some
-                    ]
-                    for field, label in zip(
-                        FIGURES,
-                        ("clean accuracy", "attack success", "recovered"),
-                        strict=True,
-                    )
-                },
-                x=title,
-                y="share of test images",
-            )
-
-
-def main(flags: Flags) -> None:
+def main(flags: QualityFlags) -> None:
     """Repairs what is missing, then writes and prints the tables."""
     machine = _timing.hardware()
-    with open(os.path.join(flags.zoo, "zoo.json"), encoding="utf-8") as file:
-        listed = json.load(file)
+    listed = _zoo.entries(flags.zoo)
     backdoored = [entry for entry in listed if entry["kind"] != "clean"]
     clean = [entry for entry in listed if entry["kind"] == "clean"]
     excluded = [entry for entry in backdoored if failed(entry)]
@@ -362,8 +277,9 @@ def main(flags: Flags) -> None:
     jobs = list(jobs_of(flags, entries))
     side_by_side = population.default_chunk(jax.default_backend())
     study = Study(flags)
-    path = os.path.join(_timing.RESULTS, f"{flags.name}.jsonl")
-    with records.Writer(path) as writer:
+    folder = flags.results or _timing.RESULTS
+    path = os.path.join(folder, f"{flags.name}.jsonl")
+    with jsonl.Writer(path, dict) as writer:
         lines = {line["path"]: line for line in writer.records}
         missing = {
             index: [entry for entry in job.entries if job.key(entry) not in lines]
@@ -384,14 +300,21 @@ def main(flags: Flags) -> None:
                     print(
                         f"{line['model']} {job.method} {job.swept or ''} "
                         f"{'' if job.value is None else job.value}: "
-                        f"{told(row({}, [line]))}  {left} left",
+                        f"{_repair_tables.told(_repair_tables.row({}, [line]))}  "
+                        f"{left} left",
                         flush=True,
                     )
-    found, swept = compared(jobs, lines), sweeps(jobs, lines)
+    kept = [
+        lines[job.key(entry)]
+        for job in jobs
+        for entry in job.entries
+        if job.swept is None and job.key(entry) in lines
+    ]
+    found, swept = _repair_tables.compared(kept), sweeps(jobs, lines)
     for one in found:
         title = f"{one['method']} {one['attack']} {one['architecture']}"
-        print(f"{title:45} n {one['asr_after']['n']}  {told(one)}")
-    plot(flags, swept)
+        print(f"{title:45} n {one['asr_after']['n']}  {_repair_tables.told(one)}")
+    _repair_tables.plot(flags.name, swept, folder)
     _timing.write_result(
         flags.name,
         {
@@ -403,6 +326,7 @@ def main(flags: Flags) -> None:
             "models": [lines[key] for key in sorted(lines)],
         },
         machine=machine,
+        folder=folder,
     )
 
 

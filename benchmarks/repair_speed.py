@@ -14,9 +14,9 @@ import jax
 import numpy as np
 import tyro
 
-from ban_jax import checkpoints, data, models, population, repairs
+from ban_jax import checkpoints, data, models, population
 from ban_jax.convolution import tables
-from ban_jax.repairs import batch, inputs
+from ban_jax.repairs import ban, batch, inputs
 from benchmarks import _timing
 
 
@@ -32,6 +32,7 @@ class Flags:
     together: how many are handed over at once; 1 is one at a time.
     repeats: runs of each.
     name: of the result file.
+    results: its folder.
     """
 
     arch: str = "resnet18"
@@ -43,6 +44,7 @@ class Flags:
     together: tuple[int, ...] = (1, 2, 4, 8)
     repeats: int = 5
     name: str = "repair_speed_cpu"
+    results: str | None = None
 
 
 def main(flags: Flags) -> None:
@@ -64,7 +66,7 @@ def main(flags: Flags) -> None:
         for seed in range(flags.models)
     ]
     keys = list(jax.random.split(jax.random.key(0), flags.models))
-    settings = repairs.BanConfig(epochs=flags.epochs, budget=2.0)
+    settings = ban.Settings(epochs=flags.epochs, budget=2.0)
 
     def seconds(size: int) -> float:
         began = time.perf_counter()
@@ -102,6 +104,7 @@ def main(flags: Flags) -> None:
             },
         },
         machine=machine,
+        folder=flags.results,
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import tyro
 
-from benchmarks import _timing, scan_scale
+from benchmarks import _command, _timing, scan_scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Flags:
 
     counts: tuple[int, ...] = (100, 1000)
     models: str = scan_scale.Flags.models
-    scan: str = "--steps 1 --num-clean 128"
+    scan: str = "--targeted.steps 1 --num-clean 128"
     name: str = "scan_memory"
     results: str | None = None
 
@@ -45,22 +45,15 @@ def scan(folder: str, more: str) -> dict[str, Any]:
     """Scans a folder in a process of its own: its peak memory, seconds and stages."""
     with tempfile.TemporaryDirectory() as out:
         trace = os.path.join(out, "trace.json")
-        command = [
-            sys.executable,
-            "-m",
-            "ban_jax.cli",
-            "scan",
-            folder,
-            "--data",
-            "digits",
-        ]
-        command += ["--out", out, "--profile", trace, *more.split()]
+        command = [sys.executable, "-m", "ban_jax.cli", "scan", folder]
+        command += ["--data", "digits", "--out", out, "--profile", trace]
+        command += more.split()
         start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - start
-        if process.returncode not in (0, 1, 2):
+        if process.returncode not in _command.JUDGED:
             sys.exit(f"the scan ended with exit code {process.returncode}")
         with open(trace, encoding="utf-8") as file:
             profile = json.load(file)["otherData"]

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 import tyro
 
-from ban_jax import checkpoints, config
+from ban_jax import checkpoints
 from ban_jax.commands import scan as scan_command
 from benchmarks import _plot, _timing
 
@@ -42,7 +42,7 @@ class Flags:
     counts: tuple[int, ...] = (16, 64, 250, 500)
     repeats: int = 2
     models: str = os.path.join(scan_command.BUNDLED, "resnet18_w4_*.safetensors")
-    mode: config.Mode = "targeted"
+    mode: str = "targeted"
     name: str = "scan_scale"
     results: str | None = None
 
@@ -71,7 +71,7 @@ def _moved(tree, rng: np.random.Generator):
     return (tree * factors).astype(np.float32)
 
 
-def seconds_of(paths: Sequence[str], mode: config.Mode) -> float:
+def seconds_of(paths: Sequence[str], mode: str) -> float:
     """Wall seconds of one whole scan that finds its programs compiled."""
     with (
         tempfile.TemporaryDirectory() as out,
@@ -79,9 +79,11 @@ def seconds_of(paths: Sequence[str], mode: config.Mode) -> float:
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
     ):
-        flags = config.ScanFlags(tuple(paths), data="digits", mode=mode, out=out)
+        flags = scan_command.Flags(
+            paths=tuple(paths), data="digits", mode=mode, out=out
+        )
         start = time.perf_counter()
-        scan_command.run_scan(flags)
+        scan_command.run(flags)
         return time.perf_counter() - start
 
 

@@ -26,17 +26,16 @@ from jax import numpy as jnp
 
 from ban_jax import (
     checkpoints,
-    config,
     convolution,
     models,
     perturb,
     population,
 )
-from ban_jax.commands import throughput
+from ban_jax.commands import bench, throughput
 from ban_jax.convolution import tables
-from ban_jax.detectors import evidence
+from ban_jax.detectors import evidence, targeted
 from ban_jax.scanning import examination
-from ban_jax.types import Array, Network
+from ban_jax.types import MINIBATCH, Array, Network
 from benchmarks import _plot, _timing, torch_detection, torch_models
 
 
@@ -73,7 +72,7 @@ def searches(
     targets: int,
 ) -> Array:
     """The losses of every search; what they found cannot be left out of the work."""
-    constants = {"mean": member.mean, "std": member.std}
+    constants = {"mean": member.means[0], "std": member.stds[0]}
     images, labels = (leaf[0] for leaf in shared.probe)
 
     def search(target: Array) -> Array:
@@ -98,11 +97,11 @@ def ours(flags: Flags) -> dict[str, Callable[[], Any]]:
     """Contenders by name, compiled: each searches for all models and waits."""
     spec = checkpoints.ModelSpec(flags.arch, throughput.NUM_CLASSES, flags.width)
     members = [throughput.random_member(spec, seed) for seed in range(flags.count)]
-    asked = config.BenchFlags(image_size=flags.image_size, num_clean=config.MINIBATCH)
+    asked = bench.Flags(image_size=flags.image_size, num_clean=MINIBATCH)
     shared = examination.Common(
         throughput.random_probe(asked),
         jax.random.key(0),
-        config.MODE_DEFAULTS["targeted"],
+        targeted.Settings(),
     )
     devices = tuple(jax.local_devices())
 
@@ -132,7 +131,7 @@ def torchs(flags: Flags) -> dict[str, Callable[[], Any]]:
     """PyTorch, in both memory formats."""
     torch.set_num_threads(_timing.usable_cores())
     settings = torch_detection.ReducedConfig()
-    labels = torch.arange(config.MINIBATCH) % throughput.NUM_CLASSES
+    labels = torch.arange(MINIBATCH) % throughput.NUM_CLASSES
 
     def contender(memory_format: torch.memory_format) -> Callable[[], Any]:
         networks = []
@@ -145,7 +144,7 @@ def torchs(flags: Flags) -> dict[str, Callable[[], Any]]:
             torch_models.set_noise_enabled(model, True)
             networks.append(model.to(memory_format=memory_format))  # type: ignore
         side = flags.image_size
-        images = torch.rand(config.MINIBATCH, 3, side, side)
+        images = torch.rand(MINIBATCH, 3, side, side)
         images = images.contiguous(memory_format=memory_format)
 
         def all_of_them() -> None:
@@ -176,9 +175,9 @@ def in_turns(
 def main(flags: Flags) -> None:
     """Times, prints and writes."""
     machine = _timing.hardware()
-    assert torch_detection.ReducedConfig.steps == config.MODE_DEFAULTS["targeted"].steps
+    assert torch_detection.ReducedConfig.steps == targeted.Settings.steps
     searched = flags.count * flags.targets
-    images = searched * torch_detection.ReducedConfig.steps * config.MINIBATCH
+    images = searched * torch_detection.ReducedConfig.steps * MINIBATCH
     timed = in_turns({**torchs(flags), **ours(flags)}, flags.n)
     rates = {
         name: _timing.summary([images / one for one in each])

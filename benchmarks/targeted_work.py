@@ -16,22 +16,22 @@ import functools
 import itertools
 import os
 import sys
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 import tyro
 from jax import numpy as jnp
 
-from ban_jax import checkpoints, config, models, perturb, population, verdict
+from ban_jax import checkpoints, models, perturb, population, records, verdict
 from ban_jax.commands import scan as scan_command
-from ban_jax.detectors import evidence
+from ban_jax.detectors import evidence, rules, targeted
+from ban_jax.records import record
 from ban_jax.types import Array, Network, Probe, Variables
-from benchmarks import _timing
-from benchmarks.detection_quality import auc, labelled
+from benchmarks import _timing, _zoo
 
 AUC_LOSS = 0.005
-BASELINES: tuple[verdict.BaselineKind, ...] = ("within", "trusted", "population")
+BASELINES: tuple[rules.BaselineKind, ...] = ("within", "trusted", "population")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ def towards_each(
             probe.images[0],
             jnp.full(labels.shape, target),
             key=jax.random.fold_in(key, target),
-            epsilon=config.MODE_DEFAULTS["targeted"].epsilon,
+            epsilon=targeted.Settings.epsilon,
             steps=steps,
             start=0.0,
             towards=True,
@@ -115,44 +115,45 @@ def measure(path: str, probe: Probe, flags: Flags) -> dict[str, np.ndarray]:
     return found
 
 
-def record(
+def line(
     path: str,
     entry: dict[str, Any],
     found: dict[str, np.ndarray],
     labels: np.ndarray,
     steps: int,
     count: int,
-) -> verdict.Record:
+) -> records.Evidence:
     """What a scan would have written with these steps and counted minibatches."""
     counted = labels[1 : 1 + count].reshape(-1)
     chances = found[f"p{steps}"][:, :count].reshape(len(found["vector"]), -1)
     others = [one[counted != target] for target, one in enumerate(chances)]
-    return {
-        "path": path,
-        "sha256": path,
-        "mode": "targeted",
-        "config_hash": "",
-        "architecture": entry["architecture"],
-        "num_classes": len(others),
-        "num_probe": labels.size,
-        "clean_accuracy": float(found["accuracy"]),
-        "vectors": {
+    known = record.empty(
+        path,
+        sha256=path,
+        mode="targeted",
+        config_hash="",
+        architecture=entry["architecture"],
+        num_classes=len(others),
+        num_probe=labels.size,
+        clean_accuracy=float(found["accuracy"]),
+        vectors={
             "targeted": [float(one.mean()) for one in others],
             "batch_minus_stored": found["vector"].tolist(),
         },
-        "errors": {
+        errors={
             "targeted": [float(one.std() / one.size**0.5) for one in others],
             "batch_minus_stored": found["error"].tolist(),
         },
-    }
+    )
+    return cast(records.Evidence, known)
 
 
 def judged(
-    records: list[verdict.Record], clean: np.ndarray, baseline: verdict.BaselineKind
+    measured: list[records.Evidence], clean: np.ndarray, baseline: rules.BaselineKind
 ) -> dict[str, np.ndarray]:
     """Score, standard error, threshold and whether flagged, of each record."""
-    trusted = [one for one, good in zip(records, clean, strict=True) if good]
-    lines = verdict.judge_all(records, baseline=baseline, trusted=trusted)
+    trusted = [one for one, good in zip(measured, clean, strict=True) if good]
+    lines = verdict.judge_all(measured, baseline=baseline, trusted=trusted)
     names = ("score", "standard_error", "threshold")
     told = {name: np.array([line[name] for line in lines]) for name in names}
     return {**told, "flagged": told["score"] > told["threshold"]}
@@ -162,15 +163,14 @@ def main(flags: Flags) -> None:
     """Measures, judges every variant, prints and writes the table."""
     machine = _timing.hardware()
     os.makedirs(flags.cache, exist_ok=True)
-    _, probe = scan_command.prepare(
-        config.ScanFlags(data=flags.data, num_clean=flags.num_clean)
-    )
+    asked = scan_command.Flags(data=flags.data, num_clean=flags.num_clean)
+    probe = scan_command.prepare(asked).probe
     assert probe is not None
     truth = {
         path: entry
         for folder in flags.zoo
-        for path, entry in sorted(labelled(folder).items())
-        if not entry.get("failed")
+        for path, entry in sorted(_zoo.labelled(folder).items())
+        if not _zoo.has_failed(entry)
     }
     clean = np.array([entry["kind"] == "clean" for entry in truth.values()])
     found = {path: measure(path, probe, flags) for path in truth}
@@ -178,18 +178,18 @@ def main(flags: Flags) -> None:
     table: list[dict[str, Any]] = []
     first: dict[str, dict[str, np.ndarray]] = {}
     for steps, count in itertools.product(flags.steps, flags.minibatches):
-        records = [
-            record(path, entry, found[path], labels, steps, count)
+        lines = [
+            line(path, entry, found[path], labels, steps, count)
             for path, entry in truth.items()
         ]
         row: dict[str, Any] = {"steps": steps, "minibatches": count}
         for baseline in BASELINES:
-            now = judged(records, clean, baseline)
+            now = judged(lines, clean, baseline)
             old = first.setdefault(baseline, now)
             changed = now["flagged"] != old["flagged"]
             far = np.abs(now["score"] - now["threshold"]) > 2 * now["standard_error"]
             row[baseline] = {
-                "auc": auc(now["score"][~clean], now["score"][clean]),
+                "auc": _zoo.auc(now["score"][~clean], now["score"][clean]),
                 "wrong": int(np.sum(now["flagged"] == clean)),
                 "verdicts_changed": int(changed.sum()),
                 "changed_beyond_two_standard_errors": int((changed & far).sum()),

@@ -32,19 +32,11 @@ from jax import numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from ban_jax import (
-    config,
-    convolution,
-    detectors,
-    models,
-    perturb,
-    population,
-    types,
-)
+from ban_jax import convolution, detectors, models, perturb, population, types
 from ban_jax.commands import tuning
-from ban_jax.config import MINIBATCH
-from ban_jax.detectors import evidence
+from ban_jax.detectors import evidence, targeted
 from ban_jax.scanning import examination
+from ban_jax.types import MINIBATCH
 from benchmarks import _timing
 
 NAME = "tpu_aot"
@@ -87,6 +79,7 @@ class Flags:
     topology: as `jax.experimental.topologies` names it.
     timeout: seconds for one program.
     name: of the result file.
+    results: its folder.
     case: compiles this one program and prints its figures; for the script's own use.
     """
 
@@ -98,6 +91,7 @@ class Flags:
     topology: str = "v5e:2x2"
     timeout: int = 900
     name: str = NAME
+    results: str | None = None
     case: str | None = None
 
 
@@ -152,8 +146,10 @@ def compiled(case: Case, device: jax.Device) -> jax.stages.Compiled:
         population.Placement((device,), stacked=True),
         examination.Member(
             variables,
-            constants["mean"],
-            constants["std"],
+            *(
+                jax.ShapeDtypeStruct((1, *constants[name].shape), jnp.float32)
+                for name in ("mean", "std")
+            ),
             jax.ShapeDtypeStruct((8,), jnp.uint32),
         ),
         examination.Common(
@@ -162,7 +158,7 @@ def compiled(case: Case, device: jax.Device) -> jax.stages.Compiled:
                 jax.ShapeDtypeStruct(images[:2], jnp.int32),
             ),
             jax.eval_shape(lambda: jax.random.key(0)),
-            config.BanConfig(),
+            targeted.Settings(),
         ),
         case.models,
     )
@@ -174,7 +170,7 @@ def _step(
     probe: types.Probe,
     *,
     key: types.Array,
-    config: config.BanConfig,
+    config: targeted.Settings,
 ) -> Any:
     """One step of the noise search, in the place of a detector."""
     return perturb.perturb_params(
@@ -241,7 +237,7 @@ def main(flags: Flags) -> None:
         print(json.dumps(figures(Case(**json.loads(flags.case)), flags.topology)))
         return
     machine = _timing.hardware()
-    path = os.path.join(_timing.RESULTS, f"{flags.name}.json")
+    path = os.path.join(flags.results or _timing.RESULTS, f"{flags.name}.json")
     rows: list[dict[str, Any]] = []
     if os.path.exists(path):
         with open(path) as file:
@@ -261,6 +257,7 @@ def main(flags: Flags) -> None:
                 "programs": rows,
             },
             machine=machine,
+            folder=flags.results,
         )
 
 

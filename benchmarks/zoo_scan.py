@@ -10,17 +10,14 @@ training have rows of their own.
 import collections
 import dataclasses
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
 
 from ban_jax import records, verdict
-from benchmarks import _timing
-from benchmarks.detection_quality import labelled, wilson
+from benchmarks import _command, _timing, _zoo
 
 Record = records.Record
 
@@ -51,42 +48,38 @@ class Flags:
     results: str | None = None
 
 
-def scan(flags: Flags, paths: Sequence[str]) -> tuple[float, int]:
-    """Wall seconds and exit code of the command."""
-    command = [sys.executable, "-m", "ban_jax.cli", "scan", *paths]
+def scan(flags: Flags, paths: Sequence[str]) -> float:
+    """Wall seconds of the command."""
+    command = ["scan", *paths]
     for flag in ("out", "data", "data_dir", "image_size", "mode"):
         value = getattr(flags, flag)
         if value is not None:
             command += [f"--{flag.replace('_', '-')}", str(value)]
-    start = time.perf_counter()
-    code = subprocess.run(command, check=False).returncode
-    return time.perf_counter() - start, code
+    return _command.ban_jax(command, fine=_command.JUDGED, log=None).seconds
 
 
-def row(records: Sequence[Record], truth: Mapping[str, Any]) -> dict[str, Any]:
+def row(judged: Sequence[Record], truth: Mapping[str, Any]) -> dict[str, Any]:
     """Figures of one group, all clean or all backdoored."""
-    count = len(records)
-    flagged = [r for r in records if r["verdict"] == "backdoored"]
+    count = len(judged)
+    flagged = [r for r in judged if r["verdict"] == "backdoored"]
     named = [r for r in flagged if r["target"] == truth[r["path"]]["target"]]
     figures = {
         "models": count,
-        "inconclusive": sum(r["verdict"] == "inconclusive" for r in records),
-        "flagged": wilson(len(flagged), count),
+        "inconclusive": sum(r["verdict"] == "inconclusive" for r in judged),
+        "flagged": _zoo.share(len(flagged), count),
     }
-    if truth[records[0]["path"]]["kind"] != "clean":
-        figures["flagged_with_right_target"] = wilson(len(named), count)
+    if truth[judged[0]["path"]]["kind"] != "clean":
+        figures["flagged_with_right_target"] = _zoo.share(len(named), count)
     return figures
 
 
 def main(flags: Flags) -> None:
     """Scans, prints and writes the tables."""
     machine = _timing.hardware()
-    truth = labelled(flags.zoo)
+    truth = _zoo.labelled(flags.zoo)
     path = os.path.join(flags.out, "results.jsonl")
     fresh = not os.path.exists(path)
-    seconds, code = scan(flags, sorted(truth))
-    if code not in (0, 1, 2):
-        sys.exit(f"the scan ended with exit code {code}")
+    seconds = scan(flags, sorted(truth))
     found = {record["path"]: record for record in records.load(path).records}
     tables = {}
     for baseline in ("within", "population"):
@@ -96,10 +89,11 @@ def main(flags: Flags) -> None:
         groups = collections.defaultdict(list)
         for record in judged:
             entry = truth[record["path"]]
-            kind = f"{entry['kind']}{', failed' if entry.get('failed') else ''}"
+            failed = _zoo.has_failed(entry)
+            kind = f"{entry['kind']}{', failed' if failed else ''}"
             groups[(kind, entry["architecture"])].append(record)
             groups[(kind, "all")].append(record)
-            if entry["kind"] != "clean" and not entry.get("failed"):
+            if entry["kind"] != "clean" and not failed:
                 groups[("all that worked", "all")].append(record)
         tables[baseline] = [
             {"attack": kind, "architecture": arch, **row(members, truth)}
@@ -129,7 +123,7 @@ def main(flags: Flags) -> None:
             "mode": flags.mode,
             "tables": tables,
             "failed_backdoors": [
-                entry["name"] for entry in truth.values() if entry.get("failed")
+                entry["name"] for entry in truth.values() if _zoo.has_failed(entry)
             ],
         },
         machine=machine,

@@ -47,7 +47,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def clean():
-    return ban_jax.data.load("digits", num=256)
+    return ban_jax.data.load("digits", num=512)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_the_same_weights_get_the_same_verdict_as_module_state_dict_and_file(
     for other in (loaded, scanned):
         assert other["sha256"] == module["sha256"]
         assert other["score"] == pytest.approx(module["score"], abs=1e-3)
-    assert scanned["num_probe"] == module["num_probe"] == 256
+    assert scanned["num_probe"] == module["num_probe"] == 512
 
 
 def test_scanning_a_folder_yields_judged_records_and_uses_known_ones(clean):

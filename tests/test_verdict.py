@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
-from ban_jax import verdict
+from ban_jax import detectors, verdict
+from ban_jax.detectors import rules
+from ban_jax.records import record as records
 
 FLAT = [0.10, 0.11, 0.12, 0.13, 0.14]
 
 
 def record(vector=FLAT, **changes):
-    return {
-        "path": "a.pt",
+    """A line of evidence in the one-vector mode `weights`."""
+    known = {
         "sha256": str(vector),
         "mode": "weights",
         "architecture": "resnet18",
@@ -20,13 +22,21 @@ def record(vector=FLAT, **changes):
         "errors": {"last_layer": [0.0] * len(vector)},
         "clean_accuracy": 0.9,
         "num_probe": 500,
-        "is_finite": True,
-        "error": None,
-    } | changes
+    }
+    return records.empty("a.pt") | known | changes
+
+
+def two(targeted, rise, error=(0.0, 0.0), **changes):
+    """Evidence in mode `targeted`, which judges by two vectors."""
+    vectors = {"targeted": list(targeted), "batch_minus_stored": list(rise)}
+    errors = {name: [e] * len(targeted) for name, e in zip(vectors, error, strict=True)}
+    digest = str((list(targeted), list(rise)))
+    known = {"mode": "targeted", "vectors": vectors, "errors": errors}
+    return record(targeted, **(known | {"sha256": digest} | changes))
 
 
 def test_z_values_within_leave_the_largest_class_out_of_the_unit():
-    z, unit = verdict.z_values(np.array(FLAT), "last_layer", verdict.WITHIN)
+    z, unit = rules.z_values(np.array(FLAT), "last_layer", rules.WITHIN)
     # Median 0.12. Of 0.10 0.11 0.12 0.13 the mean is 0.115, the deviations 0.015 and
     # 0.005 twice each: a variance of (0.000225 + 0.000025) / 2.
     assert unit == pytest.approx(0.000125**0.5)
@@ -68,6 +78,33 @@ def test_what_cannot_be_judged_is_inconclusive_and_says_why(changes, reason):
     judged = verdict.judge(record(**changes))
     assert judged["verdict"] == "inconclusive"
     assert reason in judged["reason"]
+
+
+@pytest.mark.parametrize(
+    "classes, accuracy, count, judged",
+    [
+        # Ten classes: 0.217 on 60 images may be 0.131, which is below 2 / 10.
+        (10, 0.217, 60, False),
+        (10, 0.340, 60, True),  # at least 0.233
+        (10, 0.250, 400, True),  # at least 0.210
+        (10, 0.230, 400, False),  # at least 0.191
+        # Two classes: 2 / 2 would refuse all; half way from chance to 1 is 0.75.
+        (2, 0.85, 400, True),  # at least 0.812
+        (2, 0.77, 400, False),  # at least 0.726
+    ],
+)
+def test_a_model_that_may_be_near_chance_is_not_judged(
+    classes, accuracy, count, judged
+):
+    line = record([0.1] * classes, clean_accuracy=accuracy, num_probe=count)
+    lower = verdict.wilson_lower(accuracy, count)
+    assert (lower > min(2 / classes, (1 + 1 / classes) / 2)) == judged
+    against = rules.Baseline(
+        "trusted", {"last_layer": np.zeros(classes)}, {"last_layer": 1.0}
+    )
+    found = verdict.judge(line, against)
+    assert (found["verdict"] == "clean") == judged
+    assert ("near chance" in found["reason"]) != judged
 
 
 def test_too_few_classes_cannot_be_compared_with_one_another():
@@ -133,13 +170,123 @@ def test_trusted_models_that_score_high_among_themselves_raise_the_threshold():
     trusted = crowd_of(6, bump=1)
     judged = verdict.judge_all([record()], trusted=trusted)[0]
     assert judged["threshold_source"] == "calibrated"
-    assert judged["threshold"] > verdict.RULES["weights"].thresholds["trusted"]
+    assert (
+        judged["threshold"] > detectors.DETECTORS["weights"].rule.thresholds["trusted"]
+    )
 
 
 def test_verdicts_can_be_drawn_again_from_verdicts():
     once = verdict.judge_all(crowd_of(9, bump=4), baseline="population")
     twice = verdict.judge_all(once, baseline="population")
     assert once == twice
+
+
+def test_both_vectors_count_the_same():
+    line = two([0.1, 0.2, 0.3, 0.4, 0.9], [0.4, 0.3, 0.2, 0.1, 0.0])
+    z = [
+        rules.z_values(np.array(line["vectors"][name]), name, rules.WITHIN)[0]
+        for name in ("targeted", "batch_minus_stored")
+    ]
+    judged = verdict.judge(line)
+    np.testing.assert_allclose(judged["z"], (z[0] + z[1]) / 2)
+    assert judged["target"] == int(np.argmax(z[0] + z[1]))
+    # By hand: median 0.2; of 0.0 0.1 0.2 0.3 the deviation is sqrt(0.0125).
+    assert z[1][0] == pytest.approx(0.2 / 0.0125**0.5)
+
+
+@pytest.mark.parametrize(
+    "mode, first", [("targeted", "targeted"), ("ban", "untargeted")]
+)
+def test_a_backdoor_that_only_the_statistics_betray_is_found(mode, first):
+    flat, rise = [0.1, 0.2, 0.15, 0.12, 0.18], [0.0, 0.01, 0.02, 0.9, 0.03]
+    line = two(flat, rise, mode=mode)
+    line["vectors"] = {first: flat, "batch_minus_stored": rise}
+    line["errors"] = {first: [0.0] * 5, "batch_minus_stored": [0.0] * 5}
+    judged = verdict.judge(line)
+    assert judged["verdict"] == "backdoored" and judged["target"] == 3
+
+
+def test_errors_of_two_vectors_add_as_independent_ones_do():
+    # In units of each vector's own spread, the errors of the class are 3 and 4.
+    vector = [0.1, 0.11, 0.12, 0.13, 0.5]
+    unit = 0.000125**0.5
+    judged = verdict.judge(two(vector, vector, error=(3 * unit, 4 * unit)))
+    assert judged["standard_error"] == pytest.approx(5 / 2)
+
+
+def spread_of(count, **changes):
+    """Models of one kind whose classes differ by a hundredth."""
+    rng = np.random.default_rng(1)
+    return [
+        record(list(0.2 + 0.01 * rng.standard_normal(5)), path=f"{i}.pt", **changes)
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"is_finite": False}, {"clean_accuracy": 0.1}, {"error": "torn"}]
+)
+def test_what_cannot_be_judged_is_no_member_of_a_crowd(changes):
+    sound = spread_of(8)
+    broken = [record([9.0, 0, 0, 0, float(i)]) | changes for i in range(9)]
+    alone = verdict.judge_all(sound, baseline="population")
+    among = verdict.judge_all([*sound, *broken], baseline="population")
+    assert among[:8] == alone
+    few = verdict.judge_all([*sound[:7], *broken], baseline="population")
+    assert all(one["baseline"] == "within" for one in few)
+    trusted = verdict.judge_all(sound[:1], trusted=broken)
+    assert trusted[0]["baseline"] == "within"
+
+
+def test_three_trusted_models_are_too_few_to_raise_the_threshold():
+    def judged(count):
+        return verdict.judge_all([record()], trusted=crowd_of(count, bump=1))[0]
+
+    assert judged(3)["baseline"] == "trusted"
+    assert judged(3)["threshold_source"] == "default"
+    assert judged(4)["threshold_source"] == "calibrated"
+
+
+def test_evidence_of_other_settings_is_of_another_kind():
+    other = spread_of(8, config_hash="another")
+    (judged,) = verdict.judge_all([record()], trusted=other)
+    assert judged["baseline"] == "within" and "at least 2" in judged["notes"][-1]
+    mixed = [*spread_of(4), *other[4:]]
+    assert all(
+        one["baseline"] == "within"
+        for one in verdict.judge_all(mixed, baseline="population")
+    )
+
+
+@pytest.mark.parametrize(
+    "field", ["mode", "architecture", "num_classes", "config_hash"]
+)
+def test_models_of_another_kind_are_no_yardstick(field):
+    mine = record()
+    other = mine | {field: 5 if field == "num_classes" else "another"}
+    if field == "num_classes":
+        mine |= {"num_classes": 6}
+    assert verdict.kind_of(mine) != verdict.kind_of(other)
+
+
+def test_a_crowd_of_equal_shares_measures_in_hundredths():
+    def shares(values, digest):
+        line = record(list(values), mode="reference", sha256=digest)
+        vectors, errors = {"share": list(values)}, {"share": [0.0] * len(values)}
+        return line | {"vectors": vectors, "errors": errors}
+
+    trusted = [shares([0.2] * 5, str(i)) for i in range(3)]
+    (judged,) = verdict.judge_all(
+        [shares([0.24, 0.2, 0.2, 0.2, 0.16], "c")], trusted=trusted
+    )
+    # The crowd's spread is zero, and the smallest unit of a share is 0.01.
+    assert judged["score"] == pytest.approx(0.04 / 0.01)
+    assert judged["verdict"] == "clean"
+
+
+def test_an_unknown_mode_is_inconclusive_and_says_so():
+    judged = verdict.judge(record(mode="phrenology"))
+    assert judged["verdict"] == "inconclusive" and "phrenology" in judged["reason"]
 
 
 def test_the_reference_mode_judges_by_its_largest_share_unless_there_is_a_crowd():

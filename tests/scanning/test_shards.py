@@ -3,39 +3,24 @@
 import json
 import os
 
-import jax
-import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ban_jax import checkpoints, cli, records
 from ban_jax.scanning import shards
-
-SPEC = checkpoints.ModelSpec("resnet18", num_classes=5, width=2, in_channels=1)
+from tests.records import lines as made
+from tests.scanning import files
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Nine models of one kind, enough for a population, and a file that is none."""
     folder = tmp_path_factory.mktemp("models")
-    abstract = dict(checkpoints_abstract())
     for number in range(9):
-        rng = np.random.default_rng(number)
-        variables = jax.tree.map(
-            lambda leaf, rng=rng: rng.random(leaf.shape, np.float32), abstract
-        )
-        checkpoints.write_safetensors(
-            folder / f"m{number}.safetensors", variables, SPEC
-        )
+        files.save(folder, f"m{number}.safetensors", files.variables(number))
     (folder / "torn.safetensors").write_bytes(b"\x10\x00")
     return folder
-
-
-def checkpoints_abstract():
-    from ban_jax import models
-
-    abstract = dict(models.abstract_variables(SPEC.create()))
-    del abstract["normalisation"]
-    return abstract
 
 
 def run(*arguments):
@@ -47,11 +32,7 @@ def scan(folder, out, *more):
 
 
 def lines(out):
-    found = records.load(out / "results.jsonl").records
-    return [
-        {name: value for name, value in record.items() if name != "seconds"}
-        for record in found
-    ]
+    return [*map(files.comparable, records.load(out / "results.jsonl").records)]
 
 
 @pytest.mark.parametrize("baseline", ["within", "population"])
@@ -130,11 +111,11 @@ def test_a_merge_without_plans_does_not_claim_to_be_complete(folder, tmp_path, c
 
 
 def test_a_line_with_evidence_goes_before_one_of_a_failure(tmp_path):
-    good = {"path": "a", "key": "k", "vectors": {}}
-    for name, record in (("one", good), ("two", {"path": "a", "key": None})):
+    good, failed = made.evidence("a"), made.evidence("a", key=None, error="no")
+    for name, line in (("one", good), ("two", failed)):
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "results.0-of-1.jsonl").write_bytes(records.encode(record))
+        (folder / "results.0-of-1.jsonl").write_bytes(records.encode(line))
     for order in (("one", "two"), ("two", "one")):
         gathered = shards.gather([str(tmp_path / name) for name in order])
         assert gathered.records == [good]
@@ -157,8 +138,20 @@ def test_merging_something_else_is_refused(tmp_path, capsys):
     assert "plan.0-of-1.json: not the plan of a shard" in capsys.readouterr().err
 
 
-def test_every_file_belongs_to_one_shard():
-    paths = [f"{number:03}" for number in range(11)]
-    parts = [shards.Shard(index, 4).of(paths) for index in range(4)]
-    assert sorted(sum(parts, [])) == paths
+@given(st.lists(st.text(), unique=True), st.integers(1, 9))
+def test_every_file_belongs_to_one_shard_and_all_have_as_many(paths, count):
+    parts = [shards.Shard(index, count).of(sorted(paths)) for index in range(count)]
+    assert sorted(sum(parts, [])) == sorted(paths)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@given(st.integers(0, 99), st.integers(1, 99))
+def test_a_shards_name_is_read_back(index, count):
+    if index >= count:
+        with pytest.raises(ValueError, match="--shard must be i/n"):
+            shards.parse(f"{index}/{count}")
+        return
+    shard = shards.parse(f"{index}/{count}")
+    assert shard == shards.Shard(index, count) and str(shard) == f"{index}/{count}"
+    match = shards.NAME.fullmatch(shard.name("results.jsonl"))
+    assert (int(match[1]), int(match[2])) == (index, count)

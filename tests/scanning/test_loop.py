@@ -1,0 +1,163 @@
+"""The loop over many files, with stand-ins for what is done with them."""
+
+import collections
+import os
+import signal
+import threading
+import time
+import types
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ban_jax import checkpoints
+from ban_jax.scanning import loop
+
+
+class Task:
+    """Says of each candidate what it was, and keeps count.
+
+    A file is named `KIND-KEY`; a key of `bad` cannot be read, one that begins with `unfit`
+    is refused, one that begins with `flaky` has no lasting result.
+    """
+
+    def __init__(self, wanted=2):
+        self.size = wanted
+        self.chunks, self.reads = [], collections.Counter()
+
+    def read(self, path, architecture=None):
+        self.reads[path] += 1
+        kind, key = path.rsplit("/", 1)[-1].split("-")
+        if key == "bad":
+            raise checkpoints.CheckpointError(f"{path}: not a checkpoint")
+        return types.SimpleNamespace(path=path, kind=kind, key=f"{kind}-{key}")
+
+    def key_of(self, candidate):
+        return candidate.key
+
+    def kind_of(self, candidate):
+        return candidate.kind
+
+    def refuse(self, candidate):
+        return "refused" if "unfit" in candidate.key else ""
+
+    def failure(self, path, reason, candidate):
+        return f"failed: {reason}"
+
+    def is_lasting(self, result):
+        return "flaky" not in result
+
+    def wanted(self, kind):
+        return self.size
+
+    def prepare(self, kind, candidates, *, last):
+        assert all(candidate.kind == kind for candidate in candidates)
+        return candidates
+
+    def measure(self, chunk):
+        self.chunks.append([candidate.key for candidate in chunk])
+        return [f"measured {candidate.key}" for candidate in chunk]
+
+
+@pytest.fixture
+def task(monkeypatch):
+    made = Task()
+    monkeypatch.setattr(checkpoints, "read", made.read)
+    return made
+
+
+names = st.builds(
+    "{}/{}-{}".format,
+    st.integers(0, 99),
+    st.sampled_from("xyz"),
+    st.sampled_from(["0", "1", "2", "3", "4", "bad", "unfit0"]),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(names, max_size=24, unique=True), st.integers(1, 5))
+def test_every_file_has_one_outcome_and_every_weights_are_measured_once(paths, wanted):
+    task = Task(wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "read", task.read)
+        found = list(loop.stream(paths, task))
+    assert sorted(one.path for one in found) == sorted(paths)
+    for path, key, result in found:
+        name = path.rsplit("/", 1)[-1]
+        if name.endswith("bad"):
+            assert (key, result) == (None, f"failed: {path}: not a checkpoint")
+        elif name.endswith("unfit0"):
+            assert (key, result) == (None, "failed: refused")
+        else:
+            assert (key, result) == (name, f"measured {name}")
+    measured = [key for chunk in task.chunks for key in chunk]
+    assert sorted(measured) == sorted({key for _, key, _ in found if key})
+    assert all(count == 1 for count in task.reads.values())
+    assert all(len(chunk) <= wanted for chunk in task.chunks)
+
+
+def test_a_file_that_repeats_weights_read_long_ago_gets_their_result(task):
+    task.size = 1
+    others = [f"{number}/x-{number}" for number in range(1, 30)]
+    found = list(loop.stream(["a/x-0", *others, "b/x-0"], task))
+    assert [one.result for one in found if one.key == "x-0"] == ["measured x-0"] * 2
+    assert sum(chunk == ["x-0"] for chunk in task.chunks) == 1
+
+
+def test_a_result_that_does_not_last_is_tried_again_for_a_later_file(task):
+    task.size = 1
+    others = [f"{number}/x-{number}" for number in range(1, 30)]
+    found = list(loop.stream(["a/x-flaky", *others, "b/x-flaky"], task))
+    assert len(found) == 31
+    assert sum(chunk == ["x-flaky"] for chunk in task.chunks) == 2
+
+
+def test_what_is_known_is_not_done_again(task):
+    found = list(loop.stream(["a/x-0", "a/x-1"], task, known={"x-0": "known"}))
+    assert sorted(one.result for one in found) == ["known", "measured x-1"]
+    assert task.chunks == [["x-1"]]
+
+
+def test_an_error_of_the_task_comes_out_and_ends_the_loop(task, monkeypatch):
+    def failing(chunk):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(task, "measure", failing)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        list(loop.stream(["a/x-0"], task))
+
+
+def test_an_interruption_waits_neither_for_the_device_nor_for_reading(
+    task, monkeypatch
+):
+    busy, release = threading.Event(), threading.Event()
+
+    def measuring(chunk):
+        busy.set()
+        release.wait(60)
+        return [f"measured {candidate.key}" for candidate in chunk]
+
+    def interrupting():
+        busy.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    task.size = 1
+    monkeypatch.setattr(task, "measure", measuring)
+    threading.Thread(target=interrupting, daemon=True).start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(loop.stream([f"{number}/x-{number}" for number in range(40)], task))
+        assert time.monotonic() - began < 10
+    finally:
+        release.set()
+    assert sum(task.reads.values()) < 40
+
+
+def test_a_consumer_that_stops_early_stops_the_reading(task):
+    found = loop.stream([f"{number}/x-{number}" for number in range(200)], task)
+    next(found)
+    found.close()
+    time.sleep(0.1)
+    assert sum(task.reads.values()) < 100

@@ -12,7 +12,6 @@ import numpy as np
 from jax import numpy as jnp
 
 from ban_jax import (
-    attacks,
     checkpoints,
     data,
     detectors,
@@ -30,7 +29,6 @@ from ban_jax.records import Evidence, Job, Record
 from ban_jax.repairs import batch, inputs
 from ban_jax.scanning import examination
 from ban_jax.scanning import scan as scanning
-from ban_jax.training import one_model, plan, trainer
 from ban_jax.types import Network, Precision, Variables
 
 Constants = tuple[Sequence[float], Sequence[float]]
@@ -291,72 +289,6 @@ def repair(
     return repaired, info
 
 
-def train(
-    images: data.Dataset,
-    test: data.Dataset,
-    *,
-    architecture: str = "resnet18",
-    width: int = 16,
-    attack: str = "clean",
-    target: int | None = 0,
-    models: int = 1,
-    first_seed: int = 0,
-    attack_settings: Mapping[str, Any] | None = None,
-    normalisation: Constants | None = None,
-    folder: str | None = None,
-    chunk: int | None = None,
-    **recipe: Any,
-) -> Iterator[trainer.Trained]:
-    """Trains models of one kind side by side, clean or backdoored.
-
-    Args:
-      images: what they learn from, as `ban_jax.data.load` gives it.
-      test: what they are measured on.
-      architecture: its name, see `ban_jax.models`.
-      width: channels of the first convolution.
-      attack: its name, see `ban_jax.attacks`; `clean` for none.
-      target: the attacked class; None for all to all.
-      models: how many.
-      first_seed: the first of their seeds.
-      attack_settings: of the attack, such as `{"size": 4}`.
-      normalisation: mean and deviation the models carry; None: of the images.
-      folder: receives saves that a killed run goes on from; None: no saves.
-      chunk: models side by side on each device; None: chosen for the device.
-      recipe: of the optimiser, such as `epochs=10`; see `training.one_model.Recipe`.
-
-    Yields:
-      Each model with its variables, trigger and measured accuracy and attack success.
-
-    Raises:
-      ValueError: for what does not fit together, before anything is trained.
-    """
-    spec = checkpoints.ModelSpec(
-        architecture, images.num_classes, width, images.image_shape[2]
-    )
-    plans = plan.plan_models(
-        plan.Wanted(
-            attacks={attack: attacks.create(attack, **attack_settings or {})},
-            targets=() if target is None else (target,),
-            arch=(architecture,),
-            width=width,
-            seeds=models,
-            first_seed=first_seed,
-            poison_mode="all_to_all" if target is None else "all_to_one",
-        ),
-        images.num_classes,
-    )
-    run = trainer.Run(
-        module=spec.create(lowering=tables.default()),
-        train=images,
-        test=test,
-        recipe=one_model.Recipe(**recipe),
-        normalisation=_pair(normalisation) or data.pixel_constants(images),
-        chunk=chunk,
-        folder=folder,
-    )
-    yield from trainer.train_population(run, plans[architecture])
-
-
 def _network(
     model: Any, variables: Variables | None, images: np.ndarray, labels: np.ndarray
 ) -> tuple[str, Network, Variables]:
@@ -383,7 +315,9 @@ def _constants(
         tried = normalisations.options("", channels)
         return {f"tried: {name}": constants for name, constants in tried.items()}
     own = variables["normalisation"]
-    return {"model": (np.asarray(own["mean"]).tolist(), np.asarray(own["std"]).tolist())}
+    return {
+        "model": (np.asarray(own["mean"]).tolist(), np.asarray(own["std"]).tolist())
+    }
 
 
 def _pair(constants: Constants | None) -> data.Constants | None:

@@ -21,7 +21,7 @@ from ban_jax.population.programs import (
     share,
 )
 from ban_jax.population.stacking import pad, stack, unstack
-from ban_jax.population.threads import interruptible, side_by_side
+from ban_jax.population.threads import interruptible, result_of, side_by_side
 
 __all__ = [
     "Placement",
@@ -39,6 +39,7 @@ __all__ = [
     "pad",
     "place",
     "program",
+    "result_of",
     "run",
     "share",
     "side_by_side",

@@ -17,6 +17,17 @@ POLL_SECONDS = 0.2
 """How long a signal that another thread received may go unnoticed."""
 
 
+def result_of(future: concurrent.futures.Future[Result]) -> Result:
+    """What another thread gives, once it is there; the caller can be interrupted.
+
+    A signal that another thread takes, or that comes just before this one begins to wait,
+    does not wake it: hence no wait without an end.
+    """
+    while not concurrent.futures.wait([future], POLL_SECONDS).done:
+        pass
+    return future.result()
+
+
 def side_by_side(
     function: Callable[[Item], Result],
     items: Iterable[Item],

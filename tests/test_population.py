@@ -1,5 +1,6 @@
 """A population gives each member what it would get alone."""
 
+import dataclasses
 import threading
 import time
 
@@ -9,11 +10,15 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from ban_jax import config, detectors, population
+from ban_jax import detectors, population
+from ban_jax.detectors import ban, targeted
 from ban_jax.population import compilation, programs
 from tests import tiny
 
-CONFIG = config.BanConfig(steps=2, mask_steps=3)
+CONFIGS = {
+    "targeted": targeted.Settings(steps=2, radii=(1.0,)),
+    "ban": ban.Settings(steps=2, restarts=1, mask_steps=2, radii=(1.0,)),
+}
 SHA = ["%064x" % (7**index) for index in range(5)]
 
 
@@ -21,7 +26,7 @@ def evidence(seeds, *, mode="targeted", placement=tiny.ONE_ON_THREADS, size=None
     function = tiny.examiner(detectors.DETECTORS[mode].detect)
     members = [tiny.member(seed) for seed in seeds]
     return population.run(
-        function, placement, members, tiny.common(CONFIG), size or len(seeds)
+        function, placement, members, tiny.common(CONFIGS[mode]), size or len(seeds)
     )
 
 
@@ -50,7 +55,7 @@ def test_new_numbers_and_a_new_seed_compile_nothing(placement):
     changes = (
         {},
         {"epsilon": 0.3},
-        {"radii": (0.2, 0.7)},
+        {"radii": (0.2,)},
         {"start": 0.5},
         {"l1_weight": 0.1},
         {"mask_learning_rate": 0.1},
@@ -61,7 +66,7 @@ def test_new_numbers_and_a_new_seed_compile_nothing(placement):
             function,
             placement,
             members,
-            tiny.common(config.BanConfig(mask_steps=2, **change), seed),
+            tiny.common(dataclasses.replace(CONFIGS["ban"], **change), seed),
             1,
         )
         for seed, change in enumerate(changes)

@@ -11,7 +11,6 @@ from jax import numpy as jnp
 
 from ban_jax import (
     attacks,
-    config,
     convolution,
     data,
     detectors,
@@ -20,7 +19,7 @@ from ban_jax import (
     perturb,
     population,
 )
-from ban_jax.detectors import evidence
+from ban_jax.detectors import ban, evidence, reference, targeted
 from ban_jax.population import programs
 from ban_jax.scanning import examination
 from ban_jax.training import model_plan, one_model, stepping, trainer
@@ -36,11 +35,9 @@ SMALLEST = {
 }
 """Side of the images, and fields: every kind of layer is there."""
 CONFIGS = {
-    "targeted": config.BanConfig(steps=1),
-    "ban": config.BanConfig(steps=1, restarts=2, mask_steps=1),
-    "reference": config.ReferenceConfig(
-        steps=1, mask_epochs=1, batches=1, batch_size=2
-    ),
+    "targeted": targeted.Settings(steps=1),
+    "ban": ban.Settings(steps=1, restarts=2, mask_steps=1),
+    "reference": reference.Settings(steps=1, mask_epochs=1, batches=1, batch_size=2),
 }
 
 
@@ -75,47 +72,40 @@ def lowered_for_tpu(function, *arguments):
     return exported.mlir_module()
 
 
-def chunk(function, made, config, **static):
+def chunk(mode, made, choices=1):
     """The program of a chunk of stacked candidates, with its arguments."""
     network, variables, size = made
-    constants = jax.ShapeDtypeStruct((3,), jnp.float32)
-    options = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    constants = jax.ShapeDtypeStruct((choices, 3), jnp.float32)
     weights = {name: variables[name] for name in ("params", "batch_stats")}
-    member = (
-        examination.Options(weights, options, options)
-        if function is examination.choose
-        else examination.Member(
-            weights, constants, constants, jax.ShapeDtypeStruct((8,), jnp.uint32)
-        )
+    member = examination.Member(
+        weights, constants, constants, jax.ShapeDtypeStruct((8,), jnp.uint32)
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
     placement = population.Placement(tuple(jax.devices()[:1]), stacked=True)
-    program = programs._jitted(
-        examination.bound(function, network=network, **static), placement
+    function = examination.bound(
+        examination.examine, network=network, detect=detectors.DETECTORS[mode].detect
     )
-    return program, stacked(member), examination.Common(probe_of(size), key, config)
+    program = programs._jitted(function, placement)
+    common = examination.Common(probe_of(size), key, CONFIGS[mode])
+    return program, stacked(member), common
 
 
 @pytest.mark.parametrize("architecture", SMALLEST)
 def test_a_chunk_of_every_architecture(architecture):
     made = network_of(architecture, lowering="shift")
-    detect = detectors.DETECTORS["targeted"].detect
-    program = lowered_for_tpu(
-        *chunk(examination.examine, made, CONFIGS["targeted"], detect=detect)
-    )
+    program = lowered_for_tpu(*chunk("targeted", made))
     assert "stablehlo.while" in program and "stablehlo.dot_general" in program
 
 
 @pytest.mark.parametrize("mode", ["ban", "reference"])
 def test_a_chunk_of_every_other_detector(mode):
-    made = network_of("resnet18", lowering="shift")
-    detect = detectors.DETECTORS[mode].detect
-    lowered_for_tpu(*chunk(examination.examine, made, CONFIGS[mode], detect=detect))
+    lowered_for_tpu(*chunk(mode, network_of("resnet18", lowering="shift")))
 
 
 def test_the_trial_of_pixel_constants():
     made = network_of("resnet18", lowering="shift")
-    lowered_for_tpu(*chunk(examination.choose, made, CONFIGS["targeted"]))
+    given, tried = (lowered_for_tpu(*chunk("targeted", made, n)) for n in (1, 2))
+    assert len(tried) > len(given)
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])

@@ -10,7 +10,7 @@ from ban_jax import records, verdict
 from ban_jax.commands import outcome
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.scanning import shards
-from ban_jax.storage import atomic
+from ban_jax.storage import atomic, lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +54,13 @@ def run(flags: Flags) -> int:
         trusted=gathered.trusted,
     )
     atomic.prepare_folder(out)
-    records.rewrite(os.path.join(out, "results.jsonl"), judged)
     names = tuple(plan.get("class_names") or ()) or None
     told = {**plan.get("flags", {}), **outcome.describe(flags)}
     told["missing"] = len(gathered.missing)
-    outcome.write_reports(judged, out, names, told)
+    lines = os.path.join(out, "results.jsonl")
+    with lock.held(lines):
+        records.rewrite(lines, judged)
+        outcome.write_reports(judged, out, names, told)
     for note in missing(gathered):
         print(note, file=sys.stderr)
     complete = plan and not gathered.absent and not gathered.missing

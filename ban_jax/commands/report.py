@@ -8,7 +8,7 @@ import tyro
 from ban_jax import records, verdict
 from ban_jax.commands import outcome
 from ban_jax.detectors.rules import BaselineKind
-from ban_jax.storage import atomic
+from ban_jax.storage import atomic, lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,9 @@ def run(flags: Flags) -> int:
         found, baseline=flags.baseline, threshold=flags.threshold, trusted=trusted
     )
     atomic.prepare_folder(flags.out)
-    records.rewrite(os.path.join(flags.out, "results.jsonl"), judged)
     names = tuple(flags.class_names) or None
-    outcome.write_reports(judged, flags.out, names, outcome.describe(flags))
+    lines = os.path.join(flags.out, "results.jsonl")
+    with lock.held(lines):
+        records.rewrite(lines, judged)
+        outcome.write_reports(judged, flags.out, names, outcome.describe(flags))
     return outcome.exit_code(judged)

@@ -1,35 +1,18 @@
 """One process at a time writes a file."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
 from ban_jax.storage import atomic, lock
-
-HOLDING = """
-import sys
-from ban_jax.storage import lock
-with lock.held(sys.argv[1]):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
+from tests.commands import processes
 
 
 @pytest.fixture
 def elsewhere(tmp_path):
     """A process that holds the lock of `file`."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDING, tmp_path / "file"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.communicate()
+    with processes.holding(tmp_path / "file") as process:
+        yield process
 
 
 def test_a_file_that_another_process_writes_is_refused_by_name(tmp_path, elsewhere):

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ban_jax import attacks, checkpoints, data, detectors, models, repairs, zoo
-    from ban_jax.api import evidence, judge, repair, scan, train
+    from ban_jax.api import evidence, judge, repair, scan
     from ban_jax.mask import optimize_mask
     from ban_jax.models import register_architecture
     from ban_jax.perturb import perturb_params
     from ban_jax.records import Evidence, Record, Verdict
+    from ban_jax.training.api import train
     from ban_jax.types import Network, Probe
 
 __version__ = "0.3.0"
@@ -31,7 +32,7 @@ _HOMES = {
     "register_architecture": "models",
     "repair": "api",
     "scan": "api",
-    "train": "api",
+    "train": "training.api",
 }
 """Name -> the module that has it."""
 _ROOMS = ("attacks", "checkpoints", "data", "detectors", "models", "repairs", "zoo")

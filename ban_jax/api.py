@@ -11,8 +11,17 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from ban_jax import checkpoints, data, detectors, population, records, repairs, verdict
+from ban_jax import (
+    checkpoints,
+    data,
+    detectors,
+    population,
+    records,
+    repairs,
+    verdict,
+)
 from ban_jax.convolution import tables
+from ban_jax.data import normalisation as normalisations
 from ban_jax.data import probe as probes
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.models import adapters
@@ -197,8 +206,7 @@ def scan(
             config=_settings(one, settings),
             seed=seed,
             dataset=dataset,
-            normalisation=normalisation
-            and (tuple(normalisation[0]), tuple(normalisation[1])),
+            normalisation=_pair(normalisation),
             architecture=architecture,
             chunk=chunk,
             lowering=tables.default(precision),
@@ -304,10 +312,17 @@ def _constants(
     if given is not None:
         return {"argument": given}
     if isinstance(model, Mapping):
-        tried = probes.options("", channels)
+        tried = normalisations.options("", channels)
         return {f"tried: {name}": constants for name, constants in tried.items()}
     own = variables["normalisation"]
-    return {"model": (np.asarray(own["mean"]), np.asarray(own["std"]))}
+    return {
+        "model": (np.asarray(own["mean"]).tolist(), np.asarray(own["std"]).tolist())
+    }
+
+
+def _pair(constants: Constants | None) -> data.Constants | None:
+    """Constants as hashable tuples."""
+    return constants and (tuple(constants[0]), tuple(constants[1]))
 
 
 def _settings(one: Any, given: Mapping[str, Any]) -> Any:

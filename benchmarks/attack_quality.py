@@ -41,17 +41,16 @@ FIGURES = (
     "cross_accuracy",
     "non_victim_accuracy",
 )
-SETTINGS = (
-    "data", "image_size", "num_train", "num_test", "recipe", "badnets", "blend", "wanet",
-    "iad", "bpp", "adap_blend", "ssdt", "sig",
-)  # fmt: skip
+SETTINGS = ("data", "image_size", "num_train", "num_test", "recipe", *BARS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Attributes:
-    zoos: folders written by `ban-jax train` with equal data and recipes.
-    name: of the result file.
+    """Which zoos are compared.
+
+    Attributes:
+      zoos: folders written by `ban-jax train` with equal data and recipes.
+      name: of the result file.
     """
 
     zoos: Annotated[tuple[str, ...], tyro.conf.Positional]

@@ -1,5 +1,7 @@
 """The released BAN detection, step by step, in PyTorch: a twin to measure against.
 
+One file of over 400 lines: two procedures that are read side by side.
+
 Written from the behaviour of xiaoyunxxy/ban 8a0f918 (`ban_detection.py`, README
 settings), quirks included:
 

@@ -22,11 +22,11 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from jax import numpy as jnp
 
 from ban_jax import attacks, convolution, data, models, types
+from ban_jax import population as populations
 from ban_jax.convolution import tables
-from ban_jax.training import one_model, stepping, trainer
+from ban_jax.training import model_plan, one_model, stepping, trainer
 from benchmarks import _timing
 
 
@@ -83,11 +83,21 @@ def population(flags: Flags, count: int, *, stacked: bool) -> Callable[[], None]
     if stacked:
         lowering = "shift"
     module = models.create(
-        "resnet18", num_classes=10, width=flags.width, lowering=lowering,
+        "resnet18",
+        num_classes=10,
+        width=flags.width,
+        lowering=lowering,
         precision=flags.precision,
-    )  # fmt: skip
-    pupils = [
-        trainer.Pupil(
+    )
+    run = trainer.Run(
+        module=module,
+        train=train,
+        test=train,
+        recipe=recipe,
+        normalisation=data.pixel_constants(train),
+    )
+    plans = [
+        model_plan.ModelPlan(
             f"model {index}",
             attacks.create(KINDS[index % len(KINDS)]),
             attacks.poison.PoisonSpec(0.1, target=index % 10),
@@ -95,24 +105,23 @@ def population(flags: Flags, count: int, *, stacked: bool) -> Callable[[], None]
         )
         for index in range(count)
     ]
-    kernel = trainer.kernel_of(pupils[0], train, recipe, lowering)
     program = stepping.Program(
         models.network(module),
         one_model.make_optimizer(recipe, flags.steps * recipe.epochs),
-        kernel,
+        model_plan.kernel_of(plans[0], train, recipe, lowering),
         recipe,
     )
-    begun = trainer.start(module, program, pupils, train, data.pixel_constants(train))
-    states, members = [state for state, _ in begun], [member for _, member in begun]
-    shared = (jnp.asarray(train.pixels), jnp.asarray(train.labels), 0, False, program)
+    placement = populations.Placement((jax.devices()[0],), stacked)
+    chunk = stepping.chunk(
+        program,
+        populations.share(stepping.Images(train.pixels, train.labels), placement),
+        [trainer.start(run, program, plan) for plan in plans],
+        placement,
+        count,
+    )
 
     def measure() -> None:
-        nonlocal states
-        if stacked:
-            states, _ = stepping.stacked(states, members, count, *shared, flags.steps)
-        else:
-            states, _ = stepping.on_threads(states, members, *shared, flags.steps)
-        jax.block_until_ready(states)
+        chunk.train(0, preparing=False)  # its losses come when the states are there
 
     return measure
 

@@ -337,7 +337,7 @@ def average_pool(x: Array, size: int) -> Array:
     return jnp.mean(blocks, axis=(2, 4))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def network(module: Classifier) -> types.Network:
     """What kernels work with; one object per module, so jit can key on it."""
 

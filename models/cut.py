@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
-from ban_jax import types
+from ban_jax import population, types
 from ban_jax.models import common
 from ban_jax.types import Array, NormMode, Variables
 
@@ -148,7 +148,6 @@ def check(cut: Cut, variables: Variables, images: Array, kind: str) -> None:
       ValueError: where the module's output is not that of its last linear layer.
     """
 
-    @jax.jit
     def both(variables: Variables, images: Array) -> tuple[Array, ...]:
         whole, _, _ = cut.run(variables, images, "stored")
         identity = {"mean": jnp.zeros(1), "std": jnp.ones(1)}
@@ -156,7 +155,7 @@ def check(cut: Cut, variables: Variables, images: Array, kind: str) -> None:
         logits, _ = network(cut).logits(plain, images, "stored")
         return common.widened(whole), logits
 
-    whole, logits = both(variables, images)
+    whole, logits = population.compiled(both)(variables, images)
     if not (jnp.all(jnp.isfinite(whole)) and jnp.all(jnp.isfinite(logits))):
         return  # weights that are not finite are for the verdict to report
     for same in (logits, jax.nn.softmax(logits), jax.nn.log_softmax(logits)):

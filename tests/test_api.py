@@ -162,7 +162,7 @@ def test_two_models_are_trained_side_by_side():
             width=2,
             attack="badnets",
             target=3,
-            seeds=(0, 1),
+            models=2,
             epochs=1,
             batch_size=64,
         )

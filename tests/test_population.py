@@ -1,15 +1,18 @@
 """A population gives each member what it would get alone."""
 
 import dataclasses
+import threading
+import time
 
 import chex
 import jax
 import numpy as np
 import pytest
+from jax import numpy as jnp
 
 from ban_jax import detectors, population
 from ban_jax.detectors import ban, targeted
-from ban_jax.population import programs
+from ban_jax.population import compilation, programs
 from tests import tiny
 
 CONFIGS = {
@@ -95,3 +98,84 @@ def test_every_word_of_the_hash_counts():
         key = population.identity_key(0, changed.hex())
         keys.add(bytes(np.asarray(jax.random.key_data(key)).tobytes()))
     assert len(keys) == 4
+
+
+def test_a_program_that_advances_uses_up_its_members_and_keeps_their_shapes():
+    def move(member, shared):
+        return {"at": member["at"] + shared, "key": member["key"]}, member["at"] * 10
+
+    members = [{"at": np.full(3, i, "f4"), "key": jax.random.key(i)} for i in range(2)]
+    placement, by = tiny.ONE_STACKED, np.float32(2)
+    step = population.program(move, placement, members[0], by, 4, advances=True)
+    placed = population.place(members, placement, 4)
+    after, told = step(placed, by)
+    assert placed["at"].is_deleted()
+    again, _ = step(after, by)
+    found = population.unstack(again["at"], 2)
+    np.testing.assert_array_equal(found, [[4, 4, 4], [5, 5, 5]])
+    np.testing.assert_array_equal(told[:, 0], [0, 10, 10, 10])
+
+
+def test_compiled_functions_are_compiled_once_for_each_static_value(monkeypatch):
+    traced = []
+
+    @population.compiled
+    def power(x, *, exponent):
+        """Documented."""
+        traced.append(exponent)
+        return x**exponent
+
+    assert power.__doc__ == "Documented." and power.__name__ == "power"
+    for value in (2.0, 3.0):
+        assert power(value, exponent=2) == value**2
+        assert power(value, exponent=3) == value**3
+    assert traced == [2, 3]
+
+
+def test_no_more_than_so_many_programs_of_a_function_are_kept():
+    traced = []
+
+    @population.compiled
+    def shifted(x, *, by):
+        traced.append(by)
+        return x + by
+
+    most = compilation.PROGRAMS
+    for by in (*range(most + 1), 0, most):
+        assert shifted(1, by=by) == 1 + by
+    assert traced == [*range(most + 1), 0], "0 was dropped, the last one was not"
+    assert programs._compiled.cache_info().maxsize == most
+
+
+def test_a_donated_argument_is_used_up():
+    add = population.compiled(lambda x, y: x + y, donated=True)
+    first, second = jnp.ones(3), jnp.ones(3)
+    assert add(first, second)[0] == 2
+    assert first.is_deleted() and not second.is_deleted()
+
+
+def test_over_models_shares_the_last_arguments_alone():
+    def scale(x, offset, factor):
+        return x * factor + offset
+
+    together = population.over_models(scale, shared=1)
+    np.testing.assert_array_equal(
+        together(np.arange(3), np.array([10, 20, 30]), 2), [10, 22, 34]
+    )
+
+
+def test_side_by_side_keeps_the_order_and_raises_the_first_error_at_once():
+    found = population.side_by_side(lambda n: n * n, range(5), 2)
+    assert found == [0, 1, 4, 9, 16]
+    stop, over = threading.Event(), threading.Event()
+
+    def fails(index):
+        if index:
+            raise OSError("broken")
+        over.wait(20)
+
+    began = time.perf_counter()
+    with pytest.raises(OSError, match="broken"):
+        population.side_by_side(fails, range(2), 2, stop)
+    assert time.perf_counter() - began < 2 and stop.is_set()
+    over.set()

@@ -3,8 +3,6 @@
 Programs are traced and lowered, not compiled: what a TPU cannot express would raise.
 """
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -24,7 +22,7 @@ from ban_jax import (
 from ban_jax.detectors import ban, evidence, reference, targeted
 from ban_jax.population import programs
 from ban_jax.scanning import examination
-from ban_jax.training import one_model, stepping, trainer
+from ban_jax.training import model_plan, one_model, stepping, trainer
 from ban_jax.types import Probe
 
 MODELS, CLASSES = 2, 3
@@ -187,29 +185,27 @@ def test_an_epoch_of_training(kind, lowering):
     module = models.create(
         "resnet18", num_classes=CLASSES, lowering=lowering, **smallest
     )
-    pupil = trainer.Pupil(
+    plan = model_plan.ModelPlan(
         kind, attacks.create(kind), attacks.poison.PoisonSpec(0.25, target=0), 0
     )
     program = stepping.Program(
         models.network(module),
         one_model.make_optimizer(recipe, 2),
-        trainer.kernel_of(pupil, train, recipe, lowering),
+        model_plan.kernel_of(plan, train, recipe, lowering),
         recipe,
     )
-    ((state, member),) = jax.eval_shape(
-        lambda: trainer.start(
-            module, program, [pupil], train, data.pixel_constants(train)
-        )
+    run = trainer.Run(
+        module=module,
+        train=train,
+        test=train,
+        recipe=recipe,
+        normalisation=data.pixel_constants(train),
     )
-    epoch = functools.partial(
-        stepping._stacked, epoch=0, preparing=False, program=program, steps=2
-    )
+    model = jax.eval_shape(lambda: trainer.start(run, program, plan))
     lowered_for_tpu(
-        epoch,
-        stacked(state),
-        stacked(member),
-        jnp.asarray(train.pixels),
-        jnp.asarray(train.labels),
+        jax.vmap(stepping.Epoch(program, 2, preparing=False), in_axes=(0, None)),
+        stacked(model),
+        (stepping.Images(jnp.asarray(train.pixels), jnp.asarray(train.labels)), 0),
     )
 
 

@@ -12,11 +12,12 @@ import pytest
 from flax import linen as nn
 from jax import numpy as jnp
 
-from ban_jax import attacks, data, models
+from ban_jax import attacks, data, models, population
 from ban_jax.attacks import poison
 from ban_jax.models import common
-from ban_jax.training import one_model, saves, stepping, trainer
-from ban_jax.training.trainer import Pupil
+from ban_jax.training import model_plan, one_model, saves, stepping, trainer
+from ban_jax.training.model_plan import ModelPlan
+from ban_jax.zoo import success
 from tests import tiny
 
 NORMALISATION = ((0.3,), (0.4,))
@@ -49,33 +50,40 @@ def digits(split, num):
     return data.load("digits", split=split, num=num)
 
 
-def train(pupils, module=SMALL, recipe=RECIPE, images=(96, 70), **settings):
-    return trainer.train_population(
-        module,
-        pupils,
-        digits("train", images[0]),
-        digits("test", images[1]),
-        recipe=recipe,
-        normalisation=NORMALISATION,
-        **settings,
+def run_of(module=SMALL, recipe=RECIPE, stacked=False, **settings):
+    placement = tiny.ONE_STACKED if stacked else tiny.ONE_ON_THREADS
+    return trainer.Run(
+        **{
+            "module": module,
+            "train": digits("train", 96),
+            "test": digits("test", 70),
+            "recipe": recipe,
+            "normalisation": NORMALISATION,
+            "placement": placement,
+            **settings,
+        }
     )
 
 
-def pupil(name, kind, rate=0.2, target=1, seed=0, **settings):
+def train(plans, **settings):
+    return trainer.train_population(run_of(**settings), plans)
+
+
+def plan(name, kind, rate=0.2, target=1, seed=0, **settings):
     spec = poison.PoisonSpec(rate, target)
     if kind == "clean":
         spec = poison.PoisonSpec(0.0, mode="all_to_all")
     if kind == "ssdt":
         spec = poison.PoisonSpec(1.0, target, "one_to_one", (target + 1) % 5)
-    return Pupil(name, attacks.create(kind, **settings), spec, seed)
+    return ModelPlan(name, attacks.create(kind, **settings), spec, seed)
 
 
-CLEAN = pupil("clean", "clean")
-PATCH = pupil("patch", "badnets")
-NOISE = pupil("noise", "blend", target=2, seed=1)
-WARP = pupil("warp", "wanet", target=3)
-IAD = pupil("iad", "iad", width=2)
-SSDT = pupil("ssdt", "ssdt", width=2)
+CLEAN = plan("clean", "clean")
+PATCH = plan("patch", "badnets")
+NOISE = plan("noise", "blend", target=2, seed=1)
+WARP = plan("warp", "wanet", target=3)
+IAD = plan("iad", "iad", width=2)
+SSDT = plan("ssdt", "ssdt", width=2)
 
 
 class Tiny:
@@ -117,12 +125,12 @@ EIGHT = [
     for member in (
         CLEAN,
         PATCH,
-        pupil("other patch", "badnets", target=3, seed=2, size=2, position="random"),
+        plan("other patch", "badnets", target=3, seed=2, size=2, position="random"),
         NOISE,
-        pupil("warp", "wanet", rate=0.25),
-        pupil("colours", "bpp", target=4),
-        pupil("pieces", "adap_blend", target=0),
-        pupil("wave", "sig", target=2),
+        plan("warp", "wanet", rate=0.25),
+        plan("colours", "bpp", target=4),
+        plan("pieces", "adap_blend", target=0),
+        plan("wave", "sig", target=2),
     )
 ]
 
@@ -136,15 +144,18 @@ def random_images():
     return data.Dataset("random", "train", pixels, labels, tiny.CLASSES)
 
 
-def train_tiny(pupils, **settings):
+def train_tiny(plans, **settings):
     recipe = one_model.Recipe(epochs=2, batch_size=16, learning_rate=0.05, crop=1)
     images = random_images()
-    return list(
-        trainer.train_population(
-            Tiny(), pupils, images, images,
-            recipe=recipe, normalisation=((0.5,) * 3, (0.5,) * 3), **settings,
-        )
-    )  # fmt: skip
+    run = run_of(
+        module=Tiny(),
+        train=images,
+        test=images,
+        recipe=recipe,
+        normalisation=((0.5,) * 3, (0.5,) * 3),
+        **settings,
+    )
+    return list(trainer.train_population(run, plans))
 
 
 @pytest.fixture
@@ -154,7 +165,7 @@ def tiny_network(monkeypatch):
 
 def assert_as_alone(stacked, alone, tolerance):
     for together, apart in zip(stacked, alone, strict=True):
-        assert together.pupil == apart.pupil
+        assert together.plan == apart.plan
         chex.assert_trees_all_close(
             together.variables, apart.variables, rtol=tolerance, atol=tolerance
         )
@@ -196,7 +207,7 @@ def test_a_last_incomplete_chunk_is_filled_without_effect(tiny_network):
     three = EIGHT[:3]
     whole = train_tiny(three, stacked=True, chunk=8)
     cut = train_tiny(three, stacked=True, chunk=2)
-    assert [model.pupil.name for model in cut] == ["clean", "patch", "other patch"]
+    assert [model.plan.name for model in cut] == ["clean", "patch", "other patch"]
     assert_as_alone(cut, whole, 1e-5)
 
 
@@ -212,7 +223,7 @@ def test_on_host_threads_no_bit_depends_on_the_neighbours(chunk):
 
 
 def assert_same_bits(one, other):
-    assert one.pupil == other.pupil and one.loss == other.loss
+    assert one.plan == other.plan and one.loss == other.loss
     chex.assert_trees_all_equal(one.variables, other.variables)
     chex.assert_trees_all_equal(one.attack, other.attack)
     np.testing.assert_array_equal(one.metrics, other.metrics)
@@ -243,28 +254,28 @@ def test_static_triggers_of_all_kinds_share_one_program(traces, stacked):
     # A recipe of its own, as programs are kept between tests.
     recipe = dataclasses.replace(RECIPE, momentum=0.8 + 0.01 * stacked, epochs=2)
     kinds = ["clean", "badnets", "blend", "sig", "adap_blend", "wanet", "bpp"]
-    pupils = [pupil(kind, kind) for kind in kinds]
-    found = list(train(pupils, recipe=recipe, stacked=stacked, chunk=4))
-    assert [model.pupil.name for model in found] == kinds
+    plans = [plan(kind, kind) for kind in kinds]
+    found = list(train(plans, recipe=recipe, stacked=stacked, chunk=4))
+    assert [model.plan.name for model in found] == kinds
     assert traces == {"train_step": 1, "prepare_step": 0}
 
 
 def test_generators_train_in_programs_of_their_own(traces):
     recipe = dataclasses.replace(RECIPE, momentum=0.79, epochs=1)
     found = list(train([IAD, CLEAN, SSDT, PATCH], recipe=recipe, stacked=False))
-    assert [m.pupil.name for m in found] == ["iad", "clean", "patch", "ssdt"]
+    assert [m.plan.name for m in found] == ["iad", "clean", "patch", "ssdt"]
     assert traces == {"train_step": 3, "prepare_step": 2}
     for model in found:
-        start = model.pupil.attack.init(
-            trainer.keys_for(model.pupil).trigger, (8, 8, 1)
+        start = model.plan.attack.init(
+            model_plan.keys_for(model.plan).trigger, (8, 8, 1)
         )
-        if model.pupil in (IAD, SSDT):
+        if model.plan in (IAD, SSDT):
             assert moved(start.learned, model.attack.learned)
             assert moved(start.fixed.mask, model.attack.fixed.mask)
             assert moved(start.fixed.statistics, model.attack.fixed.statistics)
         else:
             chex.assert_trees_all_close(start, model.attack, atol=1e-6)
-    crossed = {m.pupil.name: m.metrics.cross_accuracy for m in found}
+    crossed = {m.plan.name: m.metrics.cross_accuracy for m in found}
     assert not np.isnan(crossed["iad"]) and not np.isnan(crossed["ssdt"])
     assert np.isnan(crossed["patch"])
 
@@ -281,16 +292,17 @@ def moved(before, after):
 @pytest.mark.parametrize("learner", [IAD, SSDT], ids=["iad", "ssdt"])
 def test_the_mask_learns_in_preparation_and_the_pattern_with_the_classifier(learner):
     images = digits("train", 96)
-    kernel = trainer.kernel_of(learner, images, RECIPE, "native")
+    kernel = model_plan.kernel_of(learner, images, RECIPE, "native")
     program = stepping.Program(
         models.network(SMALL), one_model.make_optimizer(RECIPE, 6), kernel, RECIPE
     )
-    ((start, member),) = trainer.start(SMALL, program, [learner], images, NORMALISATION)
+    start, member = trainer.start(run_of(), program, learner)
     step = jax.jit(
         functools.partial(stepping.one_step, program=program),
         static_argnames="preparing",
     )
-    arguments = (member, np.arange(96), 0, images.pixels, images.labels, 0)
+    shown = stepping.Images(images.pixels, images.labels)
+    arguments = (member, np.arange(96), 0, shown, 0)
     prepared, _ = step(start, *arguments, preparing=True)
     assert moved(
         start.attack.fixed.mask["params"], prepared.attack.fixed.mask["params"]
@@ -330,9 +342,9 @@ def test_models_carry_their_normalisation_and_metrics():
     assert np.isnan(clean.metrics.asr)
     test = digits("test", 70)
     network = models.network(SMALL)
-    kernel = trainer.kernel_of(PATCH, digits("train", 96), RECIPE, "native")
+    kernel = model_plan.kernel_of(PATCH, digits("train", 96), RECIPE, "native")
     others = test.images[test.labels != 1]
-    predictions = one_model.predict(
+    predictions = success.predict(
         patch.variables, kernel.trigger(patch.attack, others), network=network
     )
     assert patch.metrics.asr == pytest.approx(np.mean(predictions == 1))
@@ -346,7 +358,7 @@ def test_models_carry_their_normalisation_and_metrics():
 
 def test_models_of_other_seeds_or_names_get_other_randomness():
     keys = [
-        trainer.keys_for(CLEAN._replace(name=name, seed=seed))
+        model_plan.keys_for(CLEAN._replace(name=name, seed=seed))
         for name, seed in (("a", 0), ("a", 1), ("b", 0), ("a", 0))
     ]
     words = [tuple(np.array(jax.random.key_data(k.weights)).tolist()) for k in keys]
@@ -374,13 +386,20 @@ def test_every_step_has_a_key_and_every_epoch_an_order_of_its_own(monkeypatch):
             jax.random.key(1),
             jax.random.key(2),
         )
-        order = stepping._order(member.order, epoch, 96)
+        order = stepping.order_of(member.order, epoch, count=96)
         assert sorted(order.tolist()) == list(range(96))
         for index in range(3):
+            shown = stepping.Images(images.pixels, images.labels)
             _, (key, labels) = stepping.one_step(
-                None, member, order, index, images.pixels, images.labels, epoch,
-                preparing=False, program=program,
-            )  # fmt: skip
+                None,
+                member,
+                order,
+                index,
+                shown,
+                epoch,
+                preparing=False,
+                program=program,
+            )
             keys.add(str(key))
             batches.append(labels.tolist())
     assert len(keys) == 6
@@ -392,11 +411,11 @@ def test_every_step_has_a_key_and_every_epoch_an_order_of_its_own(monkeypatch):
     ("member", "changes", "message"),
     [
         (PATCH, {"batch_size": 128}, "96 training images do not fill one batch of 128"),
-        (pupil("a", "badnets", target=10), {}, r"target must be a class in 0\.\.9"),
-        (pupil("a", "wanet", rate=0.5), {}, "32 cover images do not fit into 32"),
-        (pupil("a", "adap_blend", rate=0.7), {}, "do not fit into 96 eligible"),
-        (pupil("a", "iad", rate=0.01), {}, "can poison 1 to 16 images of each, not 0"),
-        (pupil("a", "badnets", size=9), {}, "does not fit images of 8x8"),
+        (plan("a", "badnets", target=10), {}, r"target must be a class in 0\.\.9"),
+        (plan("a", "wanet", rate=0.5), {}, "32 cover images do not fit into 32"),
+        (plan("a", "adap_blend", rate=0.7), {}, "do not fit into 96 eligible"),
+        (plan("a", "iad", rate=0.01), {}, "can poison 1 to 16 images of each, not 0"),
+        (plan("a", "badnets", size=9), {}, "does not fit images of 8x8"),
     ],
 )
 def test_impossible_settings_are_refused_before_any_model_is_trained(
@@ -409,15 +428,33 @@ def test_impossible_settings_are_refused_before_any_model_is_trained(
 
 
 def test_a_small_population_is_not_padded_to_a_chunk(monkeypatch):
-    widths, stacked = [], stepping.stacked
+    sizes, made = [], stepping.chunk
 
-    def spied(states, members, width, *arguments):
-        widths.append(width)
-        return stacked(states, members, width, *arguments)
+    def spied(program, images, models, placement, size):
+        sizes.append((len(models), size))
+        return made(program, images, models, placement, size)
 
-    monkeypatch.setattr(stepping, "stacked", spied)
+    monkeypatch.setattr(stepping, "chunk", spied)
     list(train([PATCH, NOISE], stacked=True, chunk=8))
-    assert set(widths) == {2}
+    assert sizes == [(2, 2)]
+
+
+def test_stacked_states_leave_the_devices_for_saves_figures_and_at_the_end_alone(
+    monkeypatch, tmp_path
+):
+    taken, unstack = [], population.unstack
+
+    def spied(stacked, count):
+        taken.append(count)
+        return unstack(stacked, count)
+
+    monkeypatch.setattr(population, "unstack", spied)
+    recipe = dataclasses.replace(RECIPE, epochs=5)
+    quiet = {"stacked": True, "recipe": recipe, "folder": str(tmp_path)}
+    list(train([PATCH, NOISE], save_seconds=1e6, report_seconds=1e6, **quiet))
+    assert taken == [2]
+    list(train([PATCH, NOISE], save_seconds=0.0, report_seconds=0.0, **quiet))
+    assert taken == [2] * (1 + 4 + 1), "once for the save and the figures of an epoch"
 
 
 def test_reports_tell_epochs_losses_and_figures_of_a_population():
@@ -427,7 +464,7 @@ def test_reports_tell_epochs_losses_and_figures_of_a_population():
         [IAD], recipe=recipe, stacked=False, report=reports.append, report_seconds=0
     )
     assert [(r.epoch, r.epochs) for r in reports] == [(1, 3), (2, 3), (3, 3)]
-    assert all(len(r.losses) == 1 and r.pupils == [IAD] for r in reports)
+    assert all(len(r.losses) == 1 and r.plans == [IAD] for r in reports)
     assert reports[0].metrics is None and reports[2].metrics is None
     assert 0 <= reports[1].metrics[0].asr <= 1
     assert reports[-1].losses[0] == model.loss
@@ -447,21 +484,26 @@ class Killed:
 
     def __call__(self, report):
         self.epochs.append(report.epoch)
-        names = [member.name for member in report.pupils]
+        names = [member.name for member in report.plans]
         if report.epoch == self.after and (self.of is None or self.of in names):
             raise KeyboardInterrupt
 
 
-def saved(pupils, folder, report, epochs=3, **settings):
+def saved(plans, folder, report, epochs=3, **settings):
     recipe = dataclasses.replace(RECIPE, epochs=epochs)
     return train(
-        pupils, recipe=recipe, folder=str(folder), save_seconds=0.0,
-        report=report, report_seconds=0.0, **settings,
-    )  # fmt: skip
+        plans,
+        recipe=recipe,
+        folder=str(folder),
+        save_seconds=0.0,
+        report=report,
+        report_seconds=0.0,
+        **settings,
+    )
 
 
 @pytest.mark.parametrize(
-    ("pupils", "stacked", "epochs", "after"),
+    ("plans", "stacked", "epochs", "after"),
     [
         ([PATCH, NOISE], False, 3, 1),
         ([PATCH, NOISE], True, 3, 2),
@@ -471,14 +513,14 @@ def saved(pupils, folder, report, epochs=3, **settings):
     ids=["threads", "stacked", "after preparation", "generator"],
 )
 def test_a_killed_run_goes_on_from_its_last_save_with_the_same_result(
-    tmp_path, pupils, stacked, epochs, after
+    tmp_path, plans, stacked, epochs, after
 ):
     settings = {"epochs": epochs, "stacked": stacked, "chunk": 2}
-    whole = list(saved(pupils, tmp_path / "whole", Killed(), **settings))
+    whole = list(saved(plans, tmp_path / "whole", Killed(), **settings))
     with pytest.raises(KeyboardInterrupt):
-        list(saved(pupils, tmp_path, Killed(after), **settings))
+        list(saved(plans, tmp_path, Killed(after), **settings))
     rest = Killed()
-    resumed = list(saved(pupils, tmp_path, rest, **settings))
+    resumed = list(saved(plans, tmp_path, rest, **settings))
     assert rest.epochs[0] == after + 1
     for one, other in zip(whole, resumed, strict=True):
         assert_same_bits(one, other)
@@ -486,16 +528,16 @@ def test_a_killed_run_goes_on_from_its_last_save_with_the_same_result(
 
 def test_a_models_saves_are_dropped_once_it_was_taken(tmp_path):
     run = saved([PATCH, NOISE, CLEAN], tmp_path, Killed(), stacked=False, chunk=2)
-    assert next(run).pupil == PATCH and saved_models(tmp_path) == 2
-    assert next(run).pupil == NOISE and saved_models(tmp_path) == 1
-    assert next(run).pupil == CLEAN and saved_models(tmp_path) == 1
+    assert next(run).plan == PATCH and saved_models(tmp_path) == 2
+    assert next(run).plan == NOISE and saved_models(tmp_path) == 1
+    assert next(run).plan == CLEAN and saved_models(tmp_path) == 1
     assert list(run) == [] and saved_models(tmp_path) == 0
     assert os.listdir(tmp_path) == []
 
 
 def test_models_not_taken_go_on_from_their_saves_in_another_chunk(tmp_path):
     run = saved([PATCH, NOISE], tmp_path, Killed(), stacked=False, chunk=2)
-    assert next(run).pupil == PATCH
+    assert next(run).plan == PATCH
     run.close()
     rest = Killed()
     list(saved([NOISE, CLEAN], tmp_path, rest, stacked=False, chunk=2))
@@ -508,10 +550,10 @@ def saved_models(folder):
 
 
 def test_models_of_a_finished_chunk_need_not_be_trained_again(tmp_path):
-    pupils = [PATCH, NOISE]
+    plans = [PATCH, NOISE]
     settings = {"stacked": False, "chunk": 1}
-    killed = saved(pupils, tmp_path, Killed(2, of="noise"), **settings)
-    assert next(killed).pupil == PATCH
+    killed = saved(plans, tmp_path, Killed(2, of="noise"), **settings)
+    assert next(killed).plan == PATCH
     with pytest.raises(KeyboardInterrupt):
         next(killed)
     rest = Killed()
@@ -537,7 +579,7 @@ def test_a_save_of_a_wider_network_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("member", "epochs"),
-    [(PATCH._replace(seed=9), 3), (pupil("patch", "badnets", rate=0.1), 3), (PATCH, 2)],
+    [(PATCH._replace(seed=9), 3), (plan("patch", "badnets", rate=0.1), 3), (PATCH, 2)],
     ids=["another seed", "another rate", "another recipe"],
 )
 def test_a_save_made_otherwise_is_not_gone_on_from(tmp_path, member, epochs):

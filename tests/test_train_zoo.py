@@ -15,19 +15,25 @@ from PIL import Image
 from ban_jax import attacks, checkpoints, cli, data, models
 from ban_jax.attacks import files, poison
 from ban_jax.commands import train as train_command
-from ban_jax.training import eta, one_model, plan, trainer
+from ban_jax.training import (
+    one_model,
+    plan,
+    progress,
+    trainer,
+    writing,
+)
 from ban_jax.zoo import listing, pictures, success
 
 NOWHERE = "/nowhere"
 KINDS = ("adap_blend", "badnets", "blend", "bpp", "iad", "sig", "ssdt", "wanet")
 SIZE = (
-    pictures.MARGIN + train_command.PICTURED * (pictures.SIDE + pictures.MARGIN),
+    pictures.MARGIN + writing.PICTURED * (pictures.SIDE + pictures.MARGIN),
     3 * (pictures.SIDE + pictures.MARGIN + pictures.CAPTION),
 )
 
 
 def config(out, **changes):
-    settings = plan.TrainConfig(
+    settings = train_command.Flags(
         out=str(out),
         data="digits",
         width=2,
@@ -52,35 +58,36 @@ def fake_training(monkeypatch, stop_after=None, loss=0.1, **figures):
     """Trains nothing: every model keeps the weights of one random draw."""
     trained = []
 
-    def train(module, pupils, train, test, *, normalisation, **settings):
-        for pupil in pupils:
+    def train(run, plans):
+        for one in plans:
             if stop_after is not None and len(trained) == stop_after:
                 raise KeyboardInterrupt
-            trained.append(pupil.name)
+            trained.append(one.name)
             rng = np.random.RandomState(len(trained))
             variables = jax.tree.map(
                 lambda leaf, rng=rng: rng.rand(*leaf.shape).astype(np.float32),
-                abstract(module, 8),
+                abstract(run.module, 8),
             )
-            mean, std = (np.array(values, np.float32) for values in normalisation)
+            mean, std = (np.array(values, np.float32) for values in run.normalisation)
             variables["normalisation"] = {"mean": mean, "std": std}
             found = success.Metrics(0.91234567)
-            if pupil.spec.rate:
+            if one.spec.rate:
                 found = found._replace(**{"asr": 0.97, **figures})
-            state = pupil.attack.init(jax.random.key(1), train.image_shape)
-            yield trainer.Trained(pupil, variables, state, found, loss, 2.0)
+            state = one.attack.init(jax.random.key(1), run.train.image_shape)
+            yield trainer.Trained(one, variables, state, found, loss, 2.0)
 
     monkeypatch.setattr(trainer, "train_population", train)
     return trained
 
 
 def planned(num_classes=10, **changes):
-    pupils = plan.plan_pupils(config(NOWHERE, **changes), num_classes)
-    return [pupil for group in pupils.values() for pupil in group]
+    wanted = train_command._wanted(config(NOWHERE, **changes))
+    plans = plan.plan_models(wanted, num_classes)
+    return [one for group in plans.values() for one in group]
 
 
 def names(**changes):
-    return [pupil.name for pupil in planned(**changes)]
+    return [one.name for one in planned(**changes)]
 
 
 def test_every_combination_of_architecture_attack_target_and_seed_is_planned():
@@ -117,7 +124,7 @@ def test_cycled_targets_give_each_model_the_next_one():
 
 def test_all_to_all_models_have_no_target():
     found = planned(attacks=("clean", "blend"), poison_mode="all_to_all")
-    assert [pupil.name for pupil in found] == [
+    assert [one.name for one in found] == [
         "resnet18_w2_clean_s0",
         "resnet18_w2_blend_all_s0",
     ]
@@ -144,12 +151,12 @@ def test_without_a_rate_each_attack_has_its_documented_one():
 
 def test_a_given_rate_is_that_of_all_but_clean_models_and_victims():
     found = planned(attacks=("clean", "bpp", "ssdt", "sig"), poison_rate=0.15)
-    assert [pupil.spec.rate for pupil in found] == [0.0, 0.15, 1.0, 0.15]
+    assert [one.spec.rate for one in found] == [0.0, 0.15, 1.0, 0.15]
 
 
 def test_flags_take_lists_with_commas_and_settings_of_each_attack():
     settings = tyro.cli(
-        plan.TrainConfig,
+        train_command.Flags,
         args="--out x --attacks clean,blend --targets 0,3 --arch vgg16,resnet18 "
         "--epochs 3 --no-flip --badnets.size 2 --iad.width 8 --wanet.strength 0.75 "
         "--adap-blend.hidden 4 --bpp.dither --no-orbax --poison-mode all_to_all "
@@ -168,7 +175,7 @@ def test_flags_take_lists_with_commas_and_settings_of_each_attack():
 def test_help_names_every_flag(capsys):
     assert cli.main(["train", "--help"]) == 0
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-    for field in dataclasses.fields(plan.TrainConfig):
+    for field in dataclasses.fields(train_command.Flags):
         if field.name in attacks.ATTACKS:
             assert f"--{field.name.replace('_', '-')}." in shown
         elif field.name != "recipe":
@@ -338,22 +345,99 @@ def test_a_zoo_grows_by_targets_and_seeds_but_not_by_another_recipe(
     assert len(json.loads((tmp_path / "zoo.json").read_text())) == 4
 
 
-def test_progress_tells_epochs_figures_and_the_time_left(monkeypatch):
+REPORT = trainer.Report(
+    planned(attacks=("clean", "badnets")),
+    5,
+    10,
+    [1.0, 2.0],
+    [success.Metrics(0.5), success.Metrics(0.7, asr=0.9)],
+)
+
+
+def test_a_report_in_words_tells_epochs_losses_and_figures():
+    line = progress.told("resnet18", REPORT)
+    assert line.startswith("resnet18, 2 models: epoch 5/10  loss 1.500 (1.000-2.000)")
+    assert line.endswith("accuracy 0.600  ASR 0.900")
+    line = progress.told("resnet18", REPORT._replace(metrics=None))
+    assert "accuracy" not in line and "ASR" not in line
+
+
+def test_without_a_terminal_reports_are_lines_on_stderr_and_models_on_stdout(capsys):
+    with progress.Progress(3) as shown:
+        shown.report("resnet18", REPORT)
+        shown.finish("a model")
+    found = capsys.readouterr()
+    assert found.out == "a model\n"
+    assert found.err.strip() == progress.told("resnet18", REPORT)
+
+
+def test_models_in_training_count_in_part_towards_the_time_left(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(eta.time, "perf_counter", lambda: now[0])
-    pupils = planned(attacks=("clean", "badnets", "blend", "sig"))
-    clock = eta.Clock({"resnet18": pupils})
-    assert clock.left == 4 and clock.estimate() == ""
-    figures = [success.Metrics(0.5), success.Metrics(0.7, asr=0.9)]
+    shown = progress.Progress(4)
+    monkeypatch.setattr(shown._bar, "get_time", lambda: now[0])
+    shown._bar.start_task(shown._task)
+    for task in shown._bar.tasks:
+        task._get_time, task.start_time = shown._bar.get_time, 0.0
     now[0] = 60.0
-    report = trainer.Report(pupils[:2], 5, 10, [1.0, 2.0], figures)
-    line = clock.line("resnet18", report)
-    assert "resnet18, 2 models: epoch 5/10" in line
-    assert "loss 1.500 (1.000-2.000)" in line
-    assert "accuracy 0.600  ASR 0.900" in line
-    assert line.endswith("3.0 min left")
-    line = clock.line("resnet18", report._replace(epoch=10, metrics=None))
-    assert "ASR" not in line and line.endswith("1.0 min left")
+    shown.report("resnet18", REPORT)  # two models, half way: one of four
+    (task,) = shown._bar.tasks
+    assert task.completed == 1.0 and task.percentage == 25.0
+    shown.finish("a model")
+    shown.report("resnet18", REPORT._replace(epoch=10))
+    assert task.completed == 3.0 and task.fields["finished"] == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Dark(attacks.BadNets):
+    """Somebody's own attack.
+
+    Attributes:
+      shade: how dark.
+    """
+
+    shade: float = 0.5
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """The command with an attack that is registered besides its own."""
+    monkeypatch.setitem(attacks.ATTACKS._things, "dark", Dark)
+    monkeypatch.setitem(train_command.SETTINGS, "dark", Dark)
+    flags = train_command._with_settings(train_command.TrainFlags)
+    monkeypatch.setattr(train_command, "Flags", flags)
+
+
+def test_a_registered_attack_has_flags_and_models_of_its_own(
+    plugin, tmp_path, monkeypatch
+):
+    words = "--attacks clean,dark --dark.shade 0.25 --badnets.size 2".split()
+    flags = tyro.cli(train_command.Flags, args=["--out", str(tmp_path), *words])
+    assert flags.dark == Dark(shade=0.25) and flags.badnets.size == 2
+    fake_training(monkeypatch)
+    small = {"data": "digits", "width": 2, "num_test": 40, "orbax": False}
+    entries = train_command.train_zoo(dataclasses.replace(flags, **small))
+    assert {entry["kind"] for entry in entries} == {"clean", "dark"}
+    assert entries[1]["attack"]["shade"] == 0.25
+
+
+def test_a_zoo_made_before_an_attack_was_known_takes_it_in(
+    request, tmp_path, monkeypatch
+):
+    fake_training(monkeypatch)
+    train_command.train_zoo(config(tmp_path))
+    request.getfixturevalue("plugin")
+    more = fake_training(monkeypatch)
+    train_command.train_zoo(config(tmp_path, attacks=("dark",)))
+    assert more == ["resnet18_w2_dark_t0_s0"]
+    with pytest.raises(listing.ZooError, match=r"dark\.shade was 0\.5, is 0\.75"):
+        train_command.train_zoo(config(tmp_path, dark=Dark(shade=0.75)))
+
+
+@pytest.mark.parametrize("name", ["width", "my-attack"])
+def test_an_attack_that_cannot_be_a_flag_is_refused(name, monkeypatch):
+    monkeypatch.setitem(train_command.SETTINGS, name, Dark)
+    with pytest.raises(ValueError, match=f"{name}.*a Python name that no other flag"):
+        train_command._with_settings(train_command.TrainFlags)
 
 
 @pytest.mark.parametrize(
@@ -394,8 +478,8 @@ def test_a_failed_write_names_the_file_and_loses_nothing_that_was_trained(
 def test_the_defenders_images_are_never_trained_on(tmp_path, monkeypatch):
     given = []
 
-    def train(module, pupils, train, test, **settings):
-        given.append((train, test))
+    def train(run, plans):
+        given.append((run.train, run.test))
         return iter(())
 
     monkeypatch.setattr(trainer, "train_population", train)

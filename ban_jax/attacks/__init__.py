@@ -1,4 +1,10 @@
-"""Backdoor attacks, by name."""
+"""Backdoor attacks, by name.
+
+An attack is a frozen dataclass of its settings with the methods of `attacks.types.Attack`:
+one file here and one line below, or an entry point of the group `ban_jax.attacks` in
+another package. `ban-jax train` then has it among `--attacks`, and its settings as
+`--NAME.SETTING`.
+"""
 
 from typing import Any
 
@@ -13,36 +19,47 @@ from ban_jax.attacks.sig import SIG
 from ban_jax.attacks.ssdt import SSDT
 from ban_jax.attacks.types import Attack, AttackState, Kernel, Schedule
 from ban_jax.attacks.wanet import WaNet
+from ban_jax.registry import Registry
 
-ATTACKS: dict[str, Any] = {
-    "adap_blend": AdapBlend,
-    "badnets": BadNets,
-    "blend": Blend,
-    "bpp": Bpp,
-    "clean": Clean,
-    "iad": IAD,
-    "sig": SIG,
-    "ssdt": SSDT,
-    "wanet": WaNet,
-}
+ATTACKS: Registry[type[Attack]] = Registry(
+    "attack",
+    {
+        "adap_blend": AdapBlend,
+        "badnets": BadNets,
+        "blend": Blend,
+        "bpp": Bpp,
+        "clean": Clean,
+        "iad": IAD,
+        "sig": SIG,
+        "ssdt": SSDT,
+        "wanet": WaNet,
+    },
+    group="ban_jax.attacks",
+)
 
 
 def create(name: str, **settings: Any) -> Attack:
     """An attack with settings of its own, the documented ones by default.
 
     Raises:
-      ValueError: for an unknown name; the message lists the known ones.
+      UnknownNameError: a `ValueError` for an unknown name; it lists the known ones.
     """
-    if name not in ATTACKS:
-        raise ValueError(
-            f"unknown attack {name!r}; known: {', '.join(sorted(ATTACKS))}"
-        )
     return ATTACKS[name](**settings)
 
 
 def kind(attack: Attack) -> str:
-    """The name an attack is known by."""
-    return next(name for name, made in ATTACKS.items() if type(attack) is made)
+    """The name an attack is known by.
+
+    Raises:
+      ValueError: for one that is not registered.
+    """
+    for name, made in ATTACKS.items():
+        if type(attack) is made:
+            return name
+    raise ValueError(
+        f"{type(attack).__name__} is no registered attack; known: "
+        f"{', '.join(sorted(ATTACKS))}"
+    )
 
 
 __all__ = [

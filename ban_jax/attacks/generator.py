@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from flax import linen as nn
 from jax import numpy as jnp
 
 from ban_jax import convolution
@@ -22,89 +21,17 @@ from ban_jax.attacks.types import (
     AttackState,
     Batch,
     Kernel,
-    Lesson,
     Preparation,
     Schedule,
+    TaughtBatch,
 )
-from ban_jax.models import common
-from ban_jax.types import Array, NormMode, Variables
-
-MOMENTUM = 0.05
-"""PyTorch's, of the generators' normalisation layers."""
+from ban_jax.models import generator
+from ban_jax.types import Array, Variables
 
 PREPARATION_MILESTONES = (10 / 25, 20 / 25)
 """Shares of the preparation after which its rate is divided by ten."""
 MILESTONES = (75 / 175, 100 / 175, 125 / 175, 150 / 175)
 """The same of the classifier's epochs, of which the released command does 175."""
-
-
-class Block(nn.Module):
-    """Convolution, normalisation and, but for the last block, a ReLU."""
-
-    filters: int
-    lowering: convolution.Lowering
-    relu: bool = True
-
-    @nn.compact
-    def __call__(self, x: Array, mode: NormMode) -> Array:
-        x = common.Conv(
-            self.filters, use_bias=True, lowering=self.lowering, name="conv2d"
-        )(x)
-        x = common.Norm(momentum=MOMENTUM, name="batch_norm")(x, mode)
-        return nn.relu(x) if self.relu else x
-
-
-class Generator(nn.Module):
-    """`[B, H, W, C]` in [0, 1] -> `[B, H, W, out]` in (0, 1).
-
-    Attributes:
-      out: channels drawn, C for the pattern and 1 for the mask.
-      width: channels of the first level; 32 in the paper, 16 for its small images.
-      levels: halvings of the image; 3 in the paper, 2 for its small images.
-      lowering: see `ban_jax.convolution`.
-    """
-
-    out: int
-    width: int
-    levels: int
-    lowering: convolution.Lowering
-
-    @nn.compact
-    def __call__(self, images: Array, mode: NormMode) -> Array:
-        widths = [self.width * 2**level for level in range(self.levels)]
-        block = functools.partial(Block, lowering=self.lowering)
-        x, sizes = standardise(images), []
-        for level, width in enumerate(widths):
-            x = block(width, name=f"convblock_down_{2 * level}")(x, mode)
-            x = block(width, name=f"convblock_down_{2 * level + 1}")(x, mode)
-            sizes.append(x.shape[1:3])
-            x = common.max_pool(x, 2, 2)
-        x = block(widths[-1], name="convblock_middle")(x, mode)
-        for level, size in enumerate(reversed(sizes)):
-            width = widths[-1 - level]
-            last = level == self.levels - 1
-            after = self.out if last else widths[-2 - level]
-            x = upsample(x, size)
-            x = block(width, name=f"convblock_up_{2 * level}")(x, mode)
-            x = block(after, relu=not last, name=f"convblock_up_{2 * level + 1}")(
-                x, mode
-            )
-        return box(x)
-
-
-def standardise(images: Array) -> Array:
-    """Pixels in [0, 1] to about the scale that the data sets' constants give them."""
-    return (images - 0.5) * 4.0
-
-
-def upsample(x: Array, size: Sequence[int]) -> Array:
-    """`[B, h, w, c]` -> `[B, *size, c]`, bilinear without aligned corners."""
-    return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear")
-
-
-def box(z: Array) -> Array:
-    """The reals to (0, 1), as nearly all trigger code does it."""
-    return jnp.tanh(z) / (2 + 1e-7) + 0.5
 
 
 class Learner(NamedTuple):
@@ -183,16 +110,16 @@ def networks(
     settings: GeneratorAttack,
     image_shape: Sequence[int],
     lowering: convolution.Lowering,
-) -> tuple[Generator, Generator]:
+) -> tuple[generator.Generator, generator.Generator]:
     """G and M for images of `(H, W, C)`."""
     levels = levels_for(image_shape)
     return (
-        Generator(image_shape[2], settings.width, levels, lowering),
-        Generator(1, settings.width, levels, lowering),
+        generator.Generator(image_shape[2], settings.width, levels, lowering),
+        generator.Generator(1, settings.width, levels, lowering),
     )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def kernel(
     settings: GeneratorAttack,
     schedule: Schedule,
@@ -200,7 +127,7 @@ def kernel(
     *,
     distance_of_first: bool = False,
 ) -> Kernel:
-    """The program of a generator attack.
+    """The program of a generator attack; equal arguments give the same object.
 
     Args:
       settings: static ones of the attack.
@@ -223,41 +150,56 @@ def kernel(
             f"{schedule.batch_size // 2} images of each, not {capacity}; change the "
             "poison rate or the batch size"
         )
-    preparation_epochs = settings.preparation_epochs(schedule.epochs)
-    mask_optimizer = _mask_optimizer(
-        settings, preparation_epochs * schedule.steps_per_epoch
+    epochs = settings.preparation_epochs(schedule.epochs)
+    teacher = Teacher(
+        settings,
+        schedule.lowering,
+        capacity,
+        distance_of_first,
+        _mask_optimizer(settings, epochs * schedule.steps_per_epoch),
+    )
+    return Kernel(
+        teacher.teach,
+        teacher.trigger,
+        teacher.cross,
+        True,
+        _pattern_optimizer(settings, schedule.epochs * schedule.steps_per_epoch),
+        Preparation(epochs, teacher.prepare),
     )
 
-    def pattern_of(
-        params: Any, statistics: Any, images: Array, mode: NormMode
-    ) -> tuple[Array, Any]:
-        module, _ = networks(settings, images.shape[1:], schedule.lowering)
-        variables = {"params": params, "batch_stats": statistics}
-        if mode != "update":
-            drawn: Any = module.apply(variables, images, mode)
-            return drawn, statistics
-        drawn, updated = module.apply(variables, images, mode, mutable=["batch_stats"])
-        return drawn, updated["batch_stats"]
 
-    def mask_of(mask: Variables, images: Array) -> Array:
-        """`[B, H, W, 1]`, nearly 0 or 1."""
-        _, module = networks(settings, images.shape[1:], schedule.lowering)
-        drawn: Any = module.apply(mask, images, "stored")
-        return harden(drawn)
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """What the two networks do with a batch: the functions of a `Kernel`.
 
-    def trigger(state: AttackState, images: Array) -> Array:
+    Attributes:
+      settings: of the attack.
+      lowering: of the networks' convolutions.
+      capacity: P, most images of a batch that are poisoned.
+      distance_of_first: see `kernel`.
+      mask_optimizer: of M.
+    """
+
+    settings: GeneratorAttack
+    lowering: convolution.Lowering
+    capacity: int
+    distance_of_first: bool
+    mask_optimizer: optax.GradientTransformation
+
+    def trigger(self, state: AttackState, images: Array) -> Array:
+        """Every image with its own pattern under its own mask."""
         learner: Learner = state.fixed
-        pattern, _ = pattern_of(state.learned, learner.statistics, images, "stored")
-        return show(images, pattern, mask_of(learner.mask, images))
+        pattern = self._pattern(state.learned, learner.statistics, images)
+        return show(images, pattern, self._mask(learner.mask, images))
 
-    def cross(state: AttackState, key: Array, images: Array) -> Array:
+    def cross(self, state: AttackState, key: Array, images: Array) -> Array:
         """Every image with the pattern and mask of another, by a rotation."""
         learner: Learner = state.fixed
         others = jnp.roll(images, jax.random.randint(key, (), 1, len(images)), axis=0)
-        pattern, _ = pattern_of(state.learned, learner.statistics, others, "stored")
-        return show(images, pattern, mask_of(learner.mask, others))
+        pattern = self._pattern(state.learned, learner.statistics, others)
+        return show(images, pattern, self._mask(learner.mask, others))
 
-    def teach(state: AttackState, key: Array, batch: Batch) -> Lesson:
+    def teach(self, state: AttackState, key: Array, batch: Batch) -> TaughtBatch:
         """Poisoned images first, crossed ones next, the rest clean.
 
         The images are in random order: the first ones may give way to poisoned ones from
@@ -265,80 +207,101 @@ def kernel(
         """
         del key
         learner: Learner = state.fixed
-        count, sources = poisoned_sources(batch.roles, capacity)
+        count, sources = poisoned_sources(batch.roles, self.capacity)
         half = len(batch.images) // 2
-        place = jnp.arange(capacity)
+        place = jnp.arange(self.capacity)
         # One further, or a batch half poisoned would be crossed with itself.
         lenders = half + (place + 1) % (len(batch.images) - half)
         own, others = batch.images[sources], batch.images[lenders]
         crossed = batch.images[jnp.minimum(count + place, len(batch.images) - 1)]
-        own_pattern, statistics = pattern_of(
-            state.learned, learner.statistics, own, "update"
+        own_pattern, statistics = self._learned_pattern(
+            state.learned, learner.statistics, own
         )
-        other_pattern, statistics = pattern_of(
-            state.learned, statistics, others, "update"
+        other_pattern, statistics = self._learned_pattern(
+            state.learned, statistics, others
         )
         # A batch without poisoned images is no lesson for G.
         statistics = jax.tree.map(
             functools.partial(jnp.where, count > 0), statistics, learner.statistics
         )
-        poisoned = show(own, own_pattern, mask_of(learner.mask, own))
-        crossed = show(crossed, other_pattern, mask_of(learner.mask, others))
+        poisoned = show(own, own_pattern, self._mask(learner.mask, own))
+        crossed = show(crossed, other_pattern, self._mask(learner.mask, others))
         images = batch.images.at[_where(place < count, place)].set(
             poisoned, mode="drop"
         )
-        crossed_count = jnp.floor(settings.cover * count + 1e-6)
+        crossed_count = jnp.floor(self.settings.cover * count + 1e-6)
         images = images.at[_where(place < crossed_count, count + place)].set(
             crossed, mode="drop"
         )
         labels = batch.labels.at[_where(place < count, place)].set(
             batch.mapping[batch.labels[sources]], mode="drop"
         )
-        seen = batch.images[:capacity] if distance_of_first else own
+        seen = batch.images[: self.capacity] if self.distance_of_first else own
         ratio = distance(seen, others) / (distance(own_pattern, other_pattern) + 1e-7)
         share = jnp.where(place < count, ratio, 0.0) / jnp.maximum(count, 1)
-        penalty = settings.diversity * jnp.sum(share)
-        return Lesson(images, labels, penalty, learner._replace(statistics=statistics))
+        penalty = self.settings.diversity * jnp.sum(share)
+        return TaughtBatch(
+            images, labels, penalty, learner._replace(statistics=statistics)
+        )
 
     def prepare(
-        state: AttackState, key: Array, images: Array
+        self, state: AttackState, key: Array, images: Array
     ) -> tuple[AttackState, Array]:
         """One step of M: sparse masks, as different as the images are."""
         del key
         learner: Learner = state.fixed
-        _, module = networks(settings, images.shape[1:], schedule.lowering)
 
         def loss_fn(params: Any) -> tuple[Array, Any]:
-            variables = {**learner.mask, "params": params}
-            drawn, updated = module.apply(
-                variables, images, "update", mutable=["batch_stats"]
-            )
-            masks = harden(drawn)
-            # Each image and the next stand for two independent draws. Their scale
-            # counts here, where a mask's is fixed.
-            scaled = standardise(images)
-            ratio = distance(scaled, jnp.roll(scaled, 1, axis=0)) / (
-                distance(masks, jnp.roll(masks, 1, axis=0)) + 1e-7
-            )
-            excess = jnp.mean(jax.nn.relu(masks - settings.density))
-            loss = settings.density_weight * excess
-            return loss + settings.diversity * jnp.mean(ratio), updated
+            return self._mask_loss({**learner.mask, "params": params}, images)
 
         params = learner.mask["params"]
         (loss, updated), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        updates, optimizer = mask_optimizer.update(gradient, learner.mask_optimizer)
+        updates, optimizer = self.mask_optimizer.update(
+            gradient, learner.mask_optimizer
+        )
         mask = {**updated, "params": optax.apply_updates(params, updates)}
         learner = learner._replace(mask=mask, mask_optimizer=optimizer)
         return state._replace(fixed=learner), loss
 
-    return Kernel(
-        teach,
-        trigger,
-        cross,
-        True,
-        _pattern_optimizer(settings, schedule.epochs * schedule.steps_per_epoch),
-        Preparation(preparation_epochs, prepare),
-    )
+    def _mask_loss(self, mask: Variables, images: Array) -> tuple[Array, Any]:
+        """How dense and how alike masks are, `[]`; and M's new statistics."""
+        settings = self.settings
+        _, module = networks(settings, images.shape[1:], self.lowering)
+        drawn, updated = module.apply(mask, images, "update", mutable=["batch_stats"])
+        masks = harden(drawn)
+        # Each image and the next stand for two independent draws. Their scale counts
+        # here, where a mask's is fixed.
+        scaled = generator.standardise(images)
+        ratio = distance(scaled, jnp.roll(scaled, 1, axis=0)) / (
+            distance(masks, jnp.roll(masks, 1, axis=0)) + 1e-7
+        )
+        excess = jnp.mean(jax.nn.relu(masks - settings.density))
+        loss = settings.density_weight * excess
+        return loss + settings.diversity * jnp.mean(ratio), updated
+
+    def _pattern(self, params: Any, statistics: Any, images: Array) -> Array:
+        """G's drawing `[B, H, W, C]`, with stored statistics."""
+        module, _ = networks(self.settings, images.shape[1:], self.lowering)
+        variables = {"params": params, "batch_stats": statistics}
+        drawn: Any = module.apply(variables, images, "stored")
+        return drawn
+
+    def _learned_pattern(
+        self, params: Any, statistics: Any, images: Array
+    ) -> tuple[Array, Any]:
+        """G's drawing with the images' own statistics, and the stored ones after it."""
+        module, _ = networks(self.settings, images.shape[1:], self.lowering)
+        variables = {"params": params, "batch_stats": statistics}
+        drawn, updated = module.apply(
+            variables, images, "update", mutable=["batch_stats"]
+        )
+        return drawn, updated["batch_stats"]
+
+    def _mask(self, mask: Variables, images: Array) -> Array:
+        """`[B, H, W, 1]`, nearly 0 or 1."""
+        _, module = networks(self.settings, images.shape[1:], self.lowering)
+        drawn: Any = module.apply(mask, images, "stored")
+        return harden(drawn)
 
 
 def poisoned_sources(roles: Array, capacity: int) -> tuple[Array, Array]:
@@ -370,7 +333,7 @@ def show(images: Array, pattern: Array, mask: Array) -> Array:
 
 def harden(mask: Array) -> Array:
     """A soft threshold at one half."""
-    return box(20.0 * mask - 10.0)
+    return generator.box(20.0 * mask - 10.0)
 
 
 def distance(a: Array, b: Array) -> Array:

@@ -15,7 +15,7 @@ import optax
 from jax import numpy as jnp
 
 from ban_jax.attacks import poison
-from ban_jax.attacks.types import AttackState, Batch, Kernel, Lesson, Schedule
+from ban_jax.attacks.types import AttackState, Batch, Kernel, Schedule, TaughtBatch
 from ban_jax.types import Array
 
 PIECES = 4
@@ -83,9 +83,12 @@ def quantise(images: Array, levels: Array) -> Array:
     return jnp.round(images * steps) / steps
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def kernel(quantise: Quantise) -> Kernel:
-    """The program of all static triggers whose colours are reduced by `quantise`."""
+    """The program of all static triggers whose colours are reduced by `quantise`.
+
+    Equal arguments give the same object.
+    """
 
     def reduce_colours(trigger: Trigger, images: Array) -> Array:
         return jnp.where(trigger.levels > 0, quantise(images, trigger.levels), images)
@@ -122,13 +125,13 @@ def kernel(quantise: Quantise) -> Kernel:
             kept * trigger.offset[None],
         )
 
-    def teach(state: AttackState, key: Array, batch: Batch) -> Lesson:
+    def teach(state: AttackState, key: Array, batch: Batch) -> TaughtBatch:
         with_trigger = changed(state.fixed, key, batch.images, batch.roles)
         touched = (batch.roles != poison.CLEAN)[:, None, None, None]
         images = jnp.where(touched, with_trigger, batch.images)
         poisoned = batch.roles == poison.POISONED
         labels = jnp.where(poisoned, batch.mapping[batch.labels], batch.labels)
-        return Lesson(images, labels, jnp.zeros(()), state.fixed)
+        return TaughtBatch(images, labels, jnp.zeros(()), state.fixed)
 
     def cross(state: AttackState, key: Array, images: Array) -> Array:
         roles = jnp.full(len(images), poison.COVER, jnp.int8)

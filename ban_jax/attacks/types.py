@@ -38,8 +38,8 @@ class Batch(NamedTuple):
     mapping: Array
 
 
-class Lesson(NamedTuple):
-    """What the classifier sees of a batch.
+class TaughtBatch(NamedTuple):
+    """A batch as the classifier sees it: with triggers, and labelled as taught.
 
     Attributes:
       images: `[B, H, W, C]` with triggers.
@@ -71,7 +71,8 @@ class Kernel(NamedTuple):
     """The static half of an attack: models with equal kernels train in one program.
 
     Attributes:
-      teach: pure: `(state, key, batch) -> Lesson`; differentiable in `state.learned`.
+      teach: pure: `(state, key, batch) -> TaughtBatch`; differentiable in
+        `state.learned`.
       trigger: pure: `(state, images) -> triggered images`, as at test time.
       cross: pure: `(state, key, images) -> images` that must not fire: carrying what
         cover images carry, or another image's trigger.
@@ -81,7 +82,7 @@ class Kernel(NamedTuple):
       preparation: None for most.
     """
 
-    teach: Callable[[AttackState, Array, Batch], Lesson]
+    teach: Callable[[AttackState, Array, Batch], TaughtBatch]
     trigger: Callable[[AttackState, Array], Array]
     cross: Callable[[AttackState, Array, Array], Array]
     after_augmentation: bool

@@ -15,6 +15,9 @@ Promises, each with a test:
   - no recursion: nesting costs stack entries of the machine, not of Python;
   - only strings become keys of dicts, so neither hashing nested tuples nor colliding
     integers can be made to take long. Entries with other keys are dropped.
+
+One file of over 400 lines: one machine with one table of opcodes, to be read beside these
+promises.
 """
 
 import struct

@@ -21,19 +21,21 @@ LINES, RESCAN = "repairs.jsonl", "rescan.jsonl"
 class RepairFolder(run_folder.RunFolder):
     """The folder of repaired models."""
 
-    def look(self, before: Any) -> None:
+    def check_contents(self, stored_config: Any) -> None:
         """Refuses what another command wrote."""
-        other = isinstance(before, dict) and before.get("command") != "repair"
+        other = (
+            isinstance(stored_config, dict) and stored_config.get("command") != "repair"
+        )
         for name in (listing.INDEX, "results.jsonl"):
             other = other or self.has(name)
-        if other or (before is None and self.has(LINES)):
+        if other or (stored_config is None and self.has(LINES)):
             raise self.error(
                 f"{self.path}: holds another run (of a scan, of a training, or of a "
                 f"repair whose {run_folder.CONFIG} is missing); choose another folder "
                 "with --out"
             )
 
-    def done(self) -> str:
+    def what_is_complete(self) -> str:
         """The models that are complete."""
         return f"the models listed in {LINES} are complete"
 

@@ -12,7 +12,7 @@ from ban_jax import checkpoints, detectors, records, report, verdict
 from ban_jax.commands import outcome, settings
 from ban_jax.convolution import tables
 from ban_jax.data import clean_images
-from ban_jax.data import probe as probes
+from ban_jax.data import normalisation as normalisations
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.records import Evidence, Job, Record
 from ban_jax.scanning import scan, shards, timeline
@@ -205,7 +205,9 @@ def prepare(flags: ScanFlags) -> Job:
     channels = 3 if probe is None else probe.images.shape[-1]
     normalisation = None
     if flags.normalisation is not None:
-        normalisation = probes.parse_normalisation(flags.normalisation, channels)
+        normalisation = normalisations.parse_normalisation(
+            flags.normalisation, channels
+        )
     chosen = records.Settings(
         mode=flags.mode,
         config=flags.config,

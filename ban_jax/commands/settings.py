@@ -16,8 +16,18 @@ def with_settings(base: type[T], settings: Mapping[str, type]) -> type[T]:
       base: dataclass of the command's own flags.
       settings: name -> dataclass, all of whose fields have defaults; one without fields
         gets no group.
+
+    Raises:
+      ValueError: for a name that is another flag's, or none for Python.
     """
     groups = {name: kind for name, kind in settings.items() if dataclasses.fields(kind)}
+    taken = {field.name for field in dataclasses.fields(base)}  # type: ignore[arg-type]
+    for name in groups:
+        if name in taken or not name.replace("-", "_").isidentifier():
+            raise ValueError(
+                f"{name!r} cannot have flags of its own: expected a Python name that no "
+                "other flag has"
+            )
     fields = [
         (name.replace("-", "_"), kind, dataclasses.field(default=kind()))
         for name, kind in groups.items()

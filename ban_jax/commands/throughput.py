@@ -253,8 +253,7 @@ def matmul_peak(precision: Precision, repeats: int = 10) -> float:
     side = PEAK_SIDE.get(jax.default_backend(), LARGE_SIDE)
     dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
     matrix = jnp.ones((side, side), dtype)
-    # Like `tune`, this times a product and no candidate.
-    product = jax.jit(
+    product = population.compiled(
         functools.partial(
             jnp.matmul, precision=convolution.products_of(precision, dtype)
         )

@@ -2,29 +2,127 @@
 
 import dataclasses
 import functools
-import math
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-import jax
-import numpy as np
+import tyro
 
-import ban_jax
-from ban_jax import attacks, checkpoints, data, models
-from ban_jax.attacks import files, poison
+from ban_jax import attacks as kinds
+from ban_jax import checkpoints, data, models
+from ban_jax.attacks import poison
+from ban_jax.commands import settings
 from ban_jax.convolution import tables
-from ban_jax.data import probe
-from ban_jax.training import trainer
-from ban_jax.training.eta import Clock
-from ban_jax.training.plan import SELECTION, TrainConfig, plan_pupils
-from ban_jax.training.trainer import Trained
-from ban_jax.zoo import listing, pictures
-
-PICTURED = 6
-"""Images on the picture of an attack."""
+from ban_jax.data import normalisation as normalisations
+from ban_jax.storage import lock
+from ban_jax.training import model_plan, one_model, plan, trainer, writing
+from ban_jax.training.progress import Progress
+from ban_jax.types import Precision
+from ban_jax.zoo import listing
 
 
-def train_zoo(config: TrainConfig) -> list[dict[str, Any]]:
+def _listing(kind: type) -> tyro.constructors.PrimitiveConstructorSpec:
+    """Several values as one flag, `--targets 0,3,7`."""
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{kind.__name__.upper()},...",
+        instance_from_str=lambda texts: tuple(
+            kind(text) for text in texts[0].split(",") if text
+        ),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda values: [",".join(map(str, values))],
+    )
+
+
+Names = Annotated[tuple[str, ...], _listing(str)]
+Numbers = Annotated[tuple[int, ...], _listing(int)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainFlags:
+    """Trains every combination of architecture, attack, target and seed.
+
+    Attributes:
+      out: the zoo's folder; models already in it are not trained again.
+      attacks: kinds: clean, badnets, blend, wanet, iad, bpp, adap_blend, ssdt, sig, and
+        those of other packages. Each has its settings below.
+      targets: target classes, each a model of its own; clean models have none.
+      cycle_targets: each model takes the next of the targets, in place of one model per
+        target.
+      victim: class that ssdt attacks; None: the one after the target.
+      seeds: models per combination.
+      first_seed: the first of their seeds.
+      clean_seeds: clean models per architecture; None: as many as `seeds`.
+      arch: architectures.
+      width: channels of the first convolution.
+      precision: of convolutions, see `types.Precision`.
+      data: TFDS name, image folder with train and test, .npz, or digits.
+      data_dir: TFDS's folder.
+      image_size: resizes all images to squares of this side; None: as they are.
+      num_train: training images, a fixed random choice; None: all. The defender's tenth
+        of the training images is never among them.
+      num_test: test images the metrics are taken on; None: all.
+      normalisation: name or MEAN/STD of the pixel constants; auto: the data set's known
+        ones, or computed from the training images.
+      poison_rate: share of the images that may be poisoned which are; None: what is
+        documented for each attack.
+      poison_mode: all_to_one or all_to_all; ssdt is one_to_one in any case.
+      bar: a backdoor with a lower success rate is marked as failed; for all_to_all, with
+        a lower share of the clean accuracy.
+      chunk: models trained side by side on each device; None: one per core of a CPU, 8
+        on accelerators.
+      save_minutes: least time between two saves of models in training.
+      orbax: writes each model as an Orbax folder too.
+      recipe: the optimiser.
+    """
+
+    out: str
+    attacks: Names = ("clean", "badnets", "blend")
+    targets: Numbers = (0,)
+    cycle_targets: bool = False
+    victim: int | None = None
+    seeds: int = 1
+    first_seed: int = 0
+    clean_seeds: int | None = None
+    arch: Names = ("resnet18",)
+    width: int = 16
+    precision: Precision = "float32"
+    data: str = "cifar10"
+    data_dir: str | None = None
+    image_size: int | None = None
+    num_train: int | None = None
+    num_test: int | None = None
+    normalisation: str = "auto"
+    poison_rate: float | None = None
+    poison_mode: poison.Mode = "all_to_one"
+    bar: float = 0.9
+    chunk: int | None = None
+    save_minutes: float = 1.0
+    orbax: bool = True
+    recipe: Annotated[one_model.Recipe, tyro.conf.arg(name="")] = one_model.Recipe()
+
+
+SETTINGS: dict[str, Any] = {
+    name: kind for name, kind in kinds.ATTACKS.items() if dataclasses.is_dataclass(kind)
+}
+
+
+Flags: Any = settings.with_settings(TrainFlags, SETTINGS)
+"""What the command line is read into: `TrainFlags` with `--badnets.size` and the like."""
+
+SELECTION = (
+    "out", "attacks", "targets", "cycle_targets", "victim", "seeds", "first_seed",
+    "clean_seeds", "arch", "width", "data_dir", "poison_mode", "chunk", "save_minutes",
+    "orbax",
+)  # fmt: skip
+"""What a second run into the same folder may change; all else must stay."""
+
+
+def run(flags: TrainFlags) -> int:
+    """Trains what the folder does not hold yet; the exit code."""
+    train_zoo(flags)
+    return 0
+
+
+def train_zoo(flags: TrainFlags) -> list[dict[str, Any]]:
     """Trains what the folder does not hold yet.
 
     Returns:
@@ -32,73 +130,104 @@ def train_zoo(config: TrainConfig) -> list[dict[str, Any]]:
 
     Raises:
       ValueError: for settings that do not fit together; nothing is trained.
-      DataError: when the images are not there, `ZooError`: see `zoo_folder`.
+      DataError: when the images are not there, `ZooError`: see `listing.ZooFolder`.
     """
-    train, test = _load(config)
-    pupils = plan_pupils(config, train.num_classes)
-    normalisation = _normalisation(config.normalisation, train)
-    lowering = tables.default(config.precision)
-    specs = {
-        name: checkpoints.ModelSpec(
-            name, train.num_classes, config.width, train.image_shape[2]
-        )
-        for name in config.arch
-    }
-    modules = {
-        name: spec.create(lowering=lowering, precision=config.precision)
-        for name, spec in specs.items()
-    }
-    for arch, group in pupils.items():
-        models.abstract_variables(modules[arch], min(train.image_shape[:2]))
-        for pupil in group:
-            trainer.kernel_of(pupil, train, config.recipe, lowering)
-    shared = dataclasses.asdict(config)
+    train, test = _load(flags)
+    plans = plan.plan_models(_wanted(flags), train.num_classes)
+    runs = _runs(flags, train, test)
+    for arch, group in plans.items():
+        for one in group:
+            model_plan.kernel_of(one, train, flags.recipe, runs[arch].module.lowering)
+    making = dataclasses.asdict(flags)
     folder = listing.ZooFolder(
-        config.out, {key: shared[key] for key in shared if key not in SELECTION}
+        flags.out, {key: making[key] for key in making if key not in SELECTION}
     )
     missing = {
-        arch: [pupil for pupil in group if not folder.holds(pupil.name)]
-        for arch, group in pupils.items()
+        arch: [one for one in group if not folder.holds(one.name)]
+        for arch, group in plans.items()
     }
-    for pupil in (pupil for group in pupils.values() for pupil in group):
-        if folder.holds(pupil.name):
-            trainer.saves_of(pupil, config.recipe, config.out).clear()
-    clock = Clock(missing)
-    print(f"{clock.left} models to train, {len(folder.entries)} in {config.out}")
-    for arch, group in missing.items():
-        for trained in trainer.train_population(
-            modules[arch],
-            group,
-            train,
-            test,
-            recipe=config.recipe,
-            normalisation=normalisation,
-            chunk=config.chunk,
-            folder=config.out,
-            save_seconds=60 * config.save_minutes,
-            report=functools.partial(clock.show, arch),
-        ):
-            entry = _save(folder, trained, specs[arch], config, train, test)
-            clock.done()
-            print(f"{_summary(entry)}  {clock.estimate()}", flush=True)
+    for one in (one for group in plans.values() for one in group):
+        if folder.holds(one.name):
+            trainer.saves_of(one, flags.recipe, flags.out).clear()
+    left = sum(map(len, missing.values()))
+    print(f"{left} models to train, {len(folder.entries)} in {flags.out}", flush=True)
+    with lock.held(folder.file(listing.INDEX)), Progress(left) as progress:
+        for arch, group in missing.items():
+            spec = _spec(flags, arch, train)
+            zoo = writing.Zoo(
+                folder, spec, train, test, flags.recipe, flags.bar, flags.orbax
+            )
+            told = dataclasses.replace(
+                runs[arch], report=functools.partial(progress.report, arch)
+            )
+            for trained in trainer.train_population(told, group):
+                progress.finish(writing.summary(writing.save(zoo, trained)))
     print(folder.summarise(), end="")
     return folder.entries
 
 
-def _load(config: TrainConfig) -> tuple[data.Dataset, data.Dataset]:
+def _attack(flags: TrainFlags, name: str) -> kinds.Attack:
+    """An attack with the settings it was given."""
+    return getattr(flags, name, None) or kinds.create(name)
+
+
+def _wanted(flags: TrainFlags) -> plan.Wanted:
+    """What of the flags decides which models there are."""
+    given = {
+        field.name: getattr(flags, field.name)
+        for field in dataclasses.fields(plan.Wanted)
+    }
+    chosen = {name: _attack(flags, name) for name in flags.attacks}
+    return plan.Wanted(**{**given, "attacks": chosen})
+
+
+def _runs(
+    flags: TrainFlags, train: data.Dataset, test: data.Dataset
+) -> dict[str, trainer.Run]:
+    """How the models of each architecture are trained.
+
+    Raises:
+      ValueError: for an unknown architecture, and images too small for one.
+    """
+    runs = {}
+    for arch in flags.arch:
+        module = _spec(flags, arch, train).create(
+            lowering=tables.default(flags.precision), precision=flags.precision
+        )
+        models.abstract_variables(module, min(train.image_shape[:2]))
+        runs[arch] = trainer.Run(
+            module=module,
+            train=train,
+            test=test,
+            recipe=flags.recipe,
+            normalisation=_normalisation(flags.normalisation, train),
+            chunk=flags.chunk,
+            folder=flags.out,
+            save_seconds=60 * flags.save_minutes,
+        )
+    return runs
+
+
+def _spec(flags: TrainFlags, arch: str, train: data.Dataset) -> checkpoints.ModelSpec:
+    return checkpoints.ModelSpec(
+        arch, train.num_classes, flags.width, train.image_shape[2]
+    )
+
+
+def _load(flags: TrainFlags) -> tuple[data.Dataset, data.Dataset]:
     train, test = (
         data.load(
-            config.data,
-            data_dir=config.data_dir,
+            flags.data,
+            data_dir=flags.data_dir,
             split=split,
             num=num,
-            image_size=config.image_size,
+            image_size=flags.image_size,
         )
-        for split, num in (("attacker", config.num_train), ("test", config.num_test))
+        for split, num in (("attacker", flags.num_train), ("test", flags.num_test))
     )
     if test.image_shape != train.image_shape:
         raise data.DataError(
-            f"{config.data}: training images are {train.image_shape}, test images "
+            f"{flags.data}: training images are {train.image_shape}, test images "
             f"{test.image_shape}"
         )
     classes = max(train.num_classes, test.num_classes)
@@ -111,123 +240,8 @@ def _load(config: TrainConfig) -> tuple[data.Dataset, data.Dataset]:
 def _normalisation(name: str, train: data.Dataset) -> data.Constants:
     channels = train.image_shape[2]
     if name != "auto":
-        return probe.parse_normalisation(name, channels)
-    if channels == 3 and train.name in probe.NORMALISATIONS:
-        return next(iter(probe.NORMALISATIONS[train.name].values()))
+        return normalisations.parse_normalisation(name, channels)
+    known = normalisations.NORMALISATIONS.get(train.name)
+    if channels == 3 and known:
+        return next(iter(known.values()))
     return data.pixel_constants(train)
-
-
-def _save(
-    folder: listing.ZooFolder,
-    trained: Trained,
-    spec: checkpoints.ModelSpec,
-    config: TrainConfig,
-    train: data.Dataset,
-    test: data.Dataset,
-) -> dict[str, Any]:
-    """Writes a model with all that belongs to it, and lists it."""
-    entry = _entry(trained, spec, config, train)
-    remarks = {"clean_accuracy": entry["clean_accuracy"], "data": train.name}
-    folder.write(
-        entry["file"],
-        lambda path: checkpoints.write_safetensors(
-            path, trained.variables, spec, remarks
-        ),
-    )
-    if entry["orbax"]:
-        folder.write(
-            entry["orbax"],
-            lambda path: checkpoints.write_orbax(
-                path, trained.variables, spec, remarks
-            ),
-        )
-    if entry["trigger_file"]:
-        folder.write(
-            entry["trigger_file"], lambda path: files.save(path, trained.attack)
-        )
-        picture = f"pictures/{entry['kind']}.png"
-        if not folder.has(picture):
-            folder.write(
-                picture,
-                lambda path: pictures.save(
-                    path, _picture(trained, train, test, config)
-                ),
-            )
-    folder.add(entry)
-    return entry
-
-
-def _entry(
-    trained: Trained,
-    spec: checkpoints.ModelSpec,
-    config: TrainConfig,
-    train: data.Dataset,
-) -> dict[str, Any]:
-    """The ground truth of one model."""
-    pupil = trained.pupil
-    kind = attacks.kind(pupil.attack)
-    clean = kind == "clean"
-    figures = {
-        name: None if math.isnan(value) else round(value, 4)
-        for name, value in trained.metrics._asdict().items()
-    }
-    all_to_all = pupil.spec.mode == "all_to_all"
-    bar = config.bar * (trained.metrics.clean_accuracy if all_to_all else 1.0)
-    return {
-        "name": pupil.name,
-        "file": f"{pupil.name}.safetensors",
-        "orbax": f"orbax/{pupil.name}" if config.orbax else None,
-        "trigger_file": None if clean else f"triggers/{pupil.name}{files.SUFFIX}",
-        "kind": kind,
-        "target": pupil.spec.target,
-        "victim": pupil.spec.victim,
-        "mode": None if clean else pupil.spec.mode,
-        "trigger": pupil.attack.describe(train.image_shape),
-        "attack": dict(vars(pupil.attack)),
-        "poison_rate": None if clean else pupil.spec.rate,
-        "architecture": spec.architecture,
-        "width": spec.width,
-        "num_classes": spec.num_classes,
-        **figures,
-        "failed": not clean and not trained.metrics.asr >= bar,
-        "seed": pupil.seed,
-        "loss": round(trained.loss, 4) if math.isfinite(trained.loss) else None,
-        "data": train.name,
-        "normalisation": {
-            key: [round(float(x), 6) for x in value]
-            for key, value in trained.variables["normalisation"].items()
-        },
-        "seconds": round(trained.seconds, 1),
-        "versions": {"ban_jax": ban_jax.__version__, "jax": jax.__version__},
-    }
-
-
-def _picture(
-    trained: Trained, train: data.Dataset, test: data.Dataset, config: TrainConfig
-) -> Any:
-    """Test images that the attack is meant for, with its trigger."""
-    spec = trained.pupil.spec
-    chosen = np.flatnonzero(poison.to_succeed(test.labels, spec))[:PICTURED]
-    images = data.to_float(test.pixels[chosen])
-    kernel = trainer.kernel_of(trained.pupil, train, config.recipe, "native")
-    return pictures.contact_sheet(
-        images, np.asarray(kernel.trigger(trained.attack, jax.numpy.asarray(images)))
-    )
-
-
-def _summary(entry: Mapping[str, Any]) -> str:
-    asr = "" if entry["asr"] is None else f" ASR {entry['asr']:.3f}"
-    failed = " FAILED" if entry["failed"] else ""
-    return (
-        f"{entry['name']}: accuracy {entry['clean_accuracy']:.3f}{asr}{failed} "
-        f"({entry['seconds']:.0f} s)"
-    )
-
-
-Flags = TrainConfig
-
-
-def run(flags: TrainConfig) -> int:
-    """Trains what the folder does not hold yet."""
-    train_zoo(flags)
-    return 0

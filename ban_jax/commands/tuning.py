@@ -1,8 +1,6 @@
 """Times the lowerings of a convolution on the device at hand, for `lowerings.Row`s.
 
-Like the trainer's and the scan's own programs, what is timed here is compiled whole: the
-one place besides `population` and `train_epoch` that calls `jax.jit`, because it times
-single layers and not candidates.
+Like the trainer's and the scan's own programs, what is timed here is compiled whole.
 """
 
 import collections
@@ -131,7 +129,7 @@ def seconds(
       layer: its shape.
       name: the lowering.
       what: which half of the work.
-      count: models; more than one are stacked by `jax.vmap`.
+      count: models; more than one are stacked.
       setting: batch, precision and repeats.
       loop: calls in one loop of the device.
     """
@@ -140,7 +138,8 @@ def seconds(
         jax.random.normal(jax.random.key(index), shape.shape, shape.dtype)
         for index, shape in enumerate(shapes)
     ]
-    compiled = jax.jit(function).lower(*arguments).compile()
+    compiled = population.compiled(function)
+    jax.block_until_ready(compiled(*arguments))  # one thread compiles, for all
     beside = population.cores() if count == 1 and jax.default_backend() == "cpu" else 1
 
     def one(_: int) -> None:
@@ -183,7 +182,7 @@ def program(
             (setting.batch, small, small, outputs),
         )
     ]
-    return (jax.vmap(looped) if models else looped), shapes
+    return (population.over_models(looped) if models else looped), shapes
 
 
 def fastest(call: Callable[[], None], repeats: int) -> float:

@@ -14,8 +14,11 @@
               and `jax.vmap` over kernels only adds a batch dimension.
   im2col      patches side by side, then one `dot_general`; kh*kw times the input's memory.
 
-A `Choice` names the best one for every layer; `ban_jax.lowerings` makes it from measured
+A `Choice` names the best one for every layer; `convolution.tables` makes it from measured
 tables, `ban-jax bench --tune` measures.
+
+One file of over 400 lines: the lowerings are one function written several ways, whose
+gradients are to be compared line by line.
 """
 
 import dataclasses

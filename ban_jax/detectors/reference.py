@@ -24,6 +24,8 @@ References:
   Xu et al., "BAN: Detecting Backdoors Activated by Adversarial Neuron Noise",
   NeurIPS 2024; `ban_detection.py` of the code released with it, and the settings of its
   README.
+
+One file of over 400 lines: the procedure with its quirks is read beside the released one.
 """
 
 import dataclasses

@@ -1,14 +1,21 @@
-"""Programs for many candidates: the only place that calls `jit`, `vmap` or `shard_map`."""
+"""Programs of a whole chunk of models: dealt out to devices, stacked or one by one.
 
-import concurrent.futures
+A program either measures its members, `(member, shared) -> result`, or advances them,
+`(member, shared) -> (member, result)`: then it uses up the members' buffers, and the new
+members stay on their devices until somebody asks for them.
+"""
+
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
+from ban_jax.population import threads
+from ban_jax.population.compilation import PROGRAMS, over_models
 from ban_jax.population.placement import MODELS, Placement
 from ban_jax.population.stacking import pad, stack, unstack
 
@@ -30,16 +37,20 @@ def program(
     member: Any,
     shared: Any,
     size: int,
+    *,
+    advances: bool = False,
 ) -> jax.stages.Compiled:
     """`function` for a chunk of `size` candidates, compiled once per shape.
 
     Args:
-      function: `(member, shared) -> result` of one candidate; hashable.
+      function: `(member, shared) -> result` of one candidate; pure, hashable.
       placement: where.
       member: any one candidate; shapes and types count, values do not.
       shared: what all candidates are given; values do not count.
       size: of the chunk; a multiple of the devices. Not used on host threads, where the
         program is that of one candidate.
+      advances: the result is `(member, result)` with a member of the same shapes, which
+        takes the place of the given one in memory.
     """
     if not placement.on_threads:
         member = jax.tree.map(
@@ -47,31 +58,37 @@ def program(
             member,
         )
     leaves, structure = jax.tree.flatten((member, shared))
-    return _compiled(function, placement, structure, tuple(map(_abstract, leaves)))
+    return _compiled(
+        function, placement, advances, structure, tuple(map(_abstract, leaves))
+    )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=PROGRAMS)
 def _compiled(
     function: Callable[[Any, Any], Any],
     placement: Placement,
+    advances: bool,
     structure: Any,
     leaves: tuple[jax.ShapeDtypeStruct, ...],
 ) -> jax.stages.Compiled:
     return (
-        _jitted(function, placement)
+        _jitted(function, placement, advances)
         .lower(*jax.tree.unflatten(structure, leaves))
         .compile()
     )
 
 
-def _jitted(function: Callable[[Any, Any], Any], placement: Placement) -> Any:
-    """No buffer is donated: a candidate's evidence is far smaller than its weights."""
+def _jitted(
+    function: Callable[[Any, Any], Any], placement: Placement, advances: bool
+) -> Any:
+    """Evidence takes no member's buffer: it is far smaller than the weights."""
+    donated = (0,) if advances else ()
     if placement.on_threads:
-        return jax.jit(function)
+        return jax.jit(function, donate_argnums=donated)
 
     def on_one_device(members: Any, shared: Any) -> Any:
         if placement.stacked:
-            return jax.vmap(function, in_axes=(0, None))(members, shared)
+            return over_models(function, shared=1)(members, shared)
         return jax.lax.map(lambda member: function(member, shared), members)
 
     axes = PartitionSpec(MODELS)
@@ -87,6 +104,7 @@ def _jitted(function: Callable[[Any, Any], Any], placement: Placement) -> Any:
         sharded,
         in_shardings=(placement.split(), placement.everywhere()),
         out_shardings=placement.split(),
+        donate_argnums=donated,
     )
 
 
@@ -94,6 +112,27 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     """Shape and type of a leaf, a Python number's weakness included."""
     kind = jax.typeof(leaf) if not isinstance(leaf, jax.ShapeDtypeStruct) else leaf
     return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)
+
+
+def share(tree: Any, placement: Placement) -> Any:
+    """What all members of a chunk are given, on every device of the placement."""
+    if placement.on_threads:
+        return jax.tree.map(jnp.asarray, tree)
+    return jax.device_put(tree, placement.everywhere())
+
+
+def deal(members: Sequence[Any], placement: Placement) -> list[Any]:
+    """Members apart, for programs of one model: on the devices in turn.
+
+    On host threads they stay as they are.
+    """
+    if placement.on_threads:
+        return list(members)
+    count = len(placement.devices)
+    return [
+        jax.device_put(member, placement.devices[index % count])
+        for index, member in enumerate(members)
+    ]
 
 
 def for_each(
@@ -114,8 +153,9 @@ def for_each(
     """
     if not placement.on_threads:
         return unstack(step(placed, shared), count)
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda one: jax.device_get(step(one, shared)), placed))
+    return threads.side_by_side(
+        lambda one: jax.device_get(step(one, shared)), placed, count
+    )
 
 
 def run(

@@ -1,9 +1,7 @@
 """Repairs many checkpoints: measure, repair, write, measure again, compare."""
 
 import concurrent.futures
-import dataclasses
 import functools
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,10 +11,10 @@ import jax
 from ban_jax import checkpoints, population, records, repairs, verdict
 from ban_jax.detectors import rules
 from ban_jax.records import Evidence, Job
-from ban_jax.repairs import comparison, inputs
+from ban_jax.repairs import comparison, inputs, writing
 from ban_jax.repairs.record import RepairRecord, empty
 from ban_jax.scanning import chunks, loop, runner, timeline
-from ban_jax.storage import run_folder, versions
+from ban_jax.storage import run_folder
 from ban_jax.types import Network, Variables
 
 _ADVICE = "; if its memory did not suffice, lower --chunk"
@@ -229,7 +227,7 @@ class Task:
         names = [
             None
             if isinstance(one, runner.Failed)
-            else _write(self._folder, candidate, one[0], one[1], request)
+            else writing.write(self._folder, candidate, one[0], one[1], request)
             for (candidate, _), one in zip(pairs, done, strict=True)
         ]
         with concurrent.futures.ThreadPoolExecutor(population.cores()) as pool:
@@ -268,7 +266,7 @@ class Task:
             info=records.finite(info),
             shown=told.shown,
             seconds=seconds,
-            notes=[*candidate.notes, *told.notes, *_remarks(info, request)],
+            notes=[*candidate.notes, *told.notes, *writing.remarks(info, request)],
         )
         return Outcome(record, None)
 
@@ -336,61 +334,6 @@ def _bound(method: str, network: Network) -> Callable[[Any, Any], Any]:
         )
 
     return call
-
-
-def _write(
-    folder: run_folder.RunFolder,
-    candidate: checkpoints.Candidate,
-    variables: Variables,
-    info: repairs.RepairInfo,
-    request: inputs.Request,
-) -> str:
-    """Writes a repaired model with its provenance; returns its name in the folder.
-
-    What came from a PyTorch file keeps that file's own names and layout.
-    """
-    base = os.path.basename(os.path.normpath(candidate.path))
-    name = f"{checkpoints.stem(base)}-{candidate.sha256[:8]}"
-    names = candidate.names if candidate.names.is_torch else None
-    remarks = {
-        "clean_accuracy": round(float(info.accuracy_after), 4),
-        "repaired": {
-            "from": candidate.path,
-            "sha256": candidate.sha256,
-            "container": candidate.names.container,
-            "method": request.method,
-            "settings": dataclasses.asdict(request.settings),
-            "seed": request.seed,
-            "data": request.data,
-            "versions": versions.versions(),
-        },
-    }
-    folder.write(
-        f"{name}.safetensors",
-        lambda path: checkpoints.write_safetensors(
-            path, variables, candidate.spec, remarks, names
-        ),
-    )
-    if request.orbax:
-        folder.write(
-            f"orbax/{name}",
-            lambda path: checkpoints.write_orbax(
-                path, variables, candidate.spec, remarks
-            ),
-        )
-    return name
-
-
-def _remarks(info: repairs.RepairInfo, request: inputs.Request) -> list[str]:
-    """What a reader should know of the accuracy budget."""
-    budget = f"the budget of {request.settings.budget:g} (--{request.method}.budget)"
-    if info.epochs == 0 or info.details.get("pruned") == 0:
-        return [
-            f"nothing was changed that stays within {budget}: the model is as it was"
-        ]
-    if info.stopped:
-        return [f"ended by {budget}, after epoch {int(info.epochs)}"]
-    return []
 
 
 _JUDGED = ("verdict", "score", "threshold", "standard_error", "target", "reason")

@@ -67,7 +67,7 @@ def measure(
 
 def figures(
     variables: Variables,
-    truth: ground_truth.Truth,
+    truth: ground_truth.GroundTruth,
     *,
     network: Network,
     test: data.Dataset,
@@ -90,7 +90,7 @@ def figures(
 
 
 def _show(
-    truth: ground_truth.Truth,
+    truth: ground_truth.GroundTruth,
     before: Variables,
     after: Variables,
     *,

@@ -13,7 +13,7 @@ import ban_jax
 from ban_jax import data, detectors, records, repairs
 from ban_jax.convolution import tables
 from ban_jax.data import clean_images
-from ban_jax.data import probe as probes
+from ban_jax.data import normalisation as normalisations
 from ban_jax.types import Probe
 
 HELD_BATCH = 250
@@ -191,7 +191,9 @@ def scan_settings(request: Request, images: Images) -> records.Settings:
     channels = images.probe.images.shape[-1]
     normalisation = None
     if request.normalisation is not None:
-        normalisation = probes.parse_normalisation(request.normalisation, channels)
+        normalisation = normalisations.parse_normalisation(
+            request.normalisation, channels
+        )
     return records.Settings(
         mode=request.mode,
         config=detectors.DETECTORS[request.mode].settings(),

@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from ban_jax import checkpoints, population
-from ban_jax.data import probe as probes
+from ban_jax.data import normalisation
 from ban_jax.records import Evidence, Job
 from ban_jax.records.record import Normalisation
 from ban_jax.scanning import examination, runner, timeline
@@ -59,7 +59,7 @@ class Scan:
         self._tried = {}
         if job.probe is not None:
             channels = job.probe.images.shape[-1]
-            self._tried = probes.options(settings.dataset, channels)
+            self._tried = normalisation.options(settings.dataset, channels)
         # Numbers of the config stay as they are: each is copied with its call.
         self._common = examination.Common(
             jax.device_put(job.probe, everywhere),

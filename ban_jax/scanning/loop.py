@@ -12,12 +12,10 @@ nothing: what was yielded is the consumer's, the rest is lost.
 import collections
 import concurrent.futures
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
-from ban_jax import checkpoints
+from ban_jax import checkpoints, population
 from ban_jax.scanning import timeline
-
-T = TypeVar("T")
 
 READ_AHEAD = 8
 """Files read and converted on host threads while the device computes."""
@@ -25,8 +23,6 @@ IN_FLIGHT = 2
 """Chunks handed over: one that is computed, one that is ready to be."""
 MAX_WAITING_CHUNKS = 4
 """Candidates kept in memory while chunks of their kind fill, in chunks."""
-LOOK_UP = 0.2
-"""Seconds between two looks at whether somebody interrupts."""
 
 
 class Task(Protocol):
@@ -138,7 +134,7 @@ def stream(
         while pending and (len(pending) > most or pending[0][1].done()):
             keys, future = pending.popleft()
             with clock("wait"):
-                measured = _result(future)
+                measured = population.result_of(future)
             for key, result in zip(keys, measured, strict=True):
                 if task.is_lasting(result):
                     finished[key] = result
@@ -172,17 +168,6 @@ def stream(
         device.shutdown(wait=False, cancel_futures=True)
 
 
-def _result(future: concurrent.futures.Future[T]) -> T:
-    """What a thread gives, once it is there.
-
-    A signal that another thread takes, or that comes just before this one begins to wait,
-    does not wake it: hence no wait without an end.
-    """
-    while not concurrent.futures.wait([future], LOOK_UP).done:
-        pass
-    return future.result()
-
-
 def _read_ahead(
     paths: Sequence[str],
     task: Task,
@@ -205,8 +190,8 @@ def _read_ahead(
         for path in paths:
             ahead.append(pool.submit(read, path))
             if len(ahead) > READ_AHEAD:
-                yield _result(ahead.popleft())
+                yield population.result_of(ahead.popleft())
         while ahead:
-            yield _result(ahead.popleft())
+            yield population.result_of(ahead.popleft())
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -45,27 +45,54 @@ class RunFolder:
         try:
             os.makedirs(path, exist_ok=True)
             before = self.read(CONFIG)
-            self.look(before)
+            self.check_contents(before)
         except OSError as error:
             raise self.error(f"{path}: not a usable folder: {error}") from error
-        config = json.loads(json.dumps(config))
+        making: dict[str, Any] = json.loads(json.dumps(config))
         if before is None:
-            self.write_json(CONFIG, config)
-        elif before != config:
+            self.write_json(CONFIG, making)
+            return
+        together = self._together(before, making)
+        if together is None:
             raise self.error(
                 f"{path}: holds models of another making; choose another folder, or "
-                f"the same settings: {_differences(before, config)}"
+                f"the same settings: {_differences(before, making)}"
             )
+        if together != before:
+            self.write_json(CONFIG, together)
 
-    def look(self, before: Any) -> None:
-        """What else an opened folder may not hold; `before` is its `config.json`.
+    def _together(self, before: Any, config: dict[str, Any]) -> dict[str, Any] | None:
+        """The settings of both, or None where they differ in what may not join."""
+        if not isinstance(before, dict):
+            return None
+        for name in before.keys() | config.keys():
+            known = name in before and name in config
+            if before.get(name) != config.get(name) and (
+                known or not self.may_join(name)
+            ):
+                return None
+        return {**config, **before}
+
+    def check_contents(self, stored_config: Any) -> None:
+        """Refuses a folder for what it holds beside its configuration.
+
+        Args:
+          stored_config: what its `config.json` says; None where there is none.
 
         Raises:
           FolderError: to refuse it.
         """
 
-    def done(self) -> str:
-        """What is safe when a write fails."""
+    def may_join(self, name: str) -> bool:
+        """Whether a setting may be new to the folder, or unknown to this run.
+
+        The folder then keeps it beside its own; else it is a difference, and refused.
+        """
+        del name
+        return False
+
+    def what_is_complete(self) -> str:
+        """A clause for messages: what is safe when a write fails."""
         return "what was written before is complete"
 
     def file(self, name: str) -> str:
@@ -95,8 +122,8 @@ class RunFolder:
         # A full disk is a ValueError of Orbax's, a SafetensorError of safetensors'.
         except (OSError, ValueError, SafetensorError) as error:
             raise self.error(
-                f"{path}: could not be written: {error}; {self.done()}, and the same "
-                "command goes on from there"
+                f"{path}: could not be written: {error}; "
+                f"{self.what_is_complete()}, and the same command goes on from there"
             ) from error
 
     def write_text(self, name: str, text: str) -> None:

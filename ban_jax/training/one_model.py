@@ -1,4 +1,4 @@
-"""The training step for ONE model, pure: `jax.vmap` over states trains a population.
+"""The training step for ONE model, pure; `ban_jax.population` makes it one of many.
 
 Everything two models may differ in (initial weights, trigger, labels, poisoned images,
 order of the images) is data; what they share (architecture, optimiser, attack kernel) is
@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
+import numpy as np
 import optax
 from flax import linen as nn
 from jax import numpy as jnp
@@ -71,20 +72,22 @@ class TrainState(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """Attributes:
-    loss: `[]` mean cross-entropy before the step, with the attack's penalty.
-    accuracy: `[]` share of the batch classified as taught.
+    """How a step went.
+
+    Attributes:
+      loss: `[]` mean cross-entropy before the step, with the attack's penalty.
+      accuracy: `[]` share of the batch classified as taught.
     """
 
     loss: Array
     accuracy: Array
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     """The recipe's SGD and schedule.
 
-    Equal arguments give the same object, so it can be a static argument of `jax.jit`.
+    Equal arguments give the same object, so it can be static in a compiled program.
     """
     peak = recipe.learning_rate
     if recipe.schedule == "one-cycle":
@@ -113,14 +116,24 @@ def sgd(
 
 def init(
     key: Array,
+    attack: AttackState,
+    *,
     module: nn.Module,
     image_shape: tuple[int, int, int],
     normalisation: data.Constants,
     optimizer: optax.GradientTransformation,
-    attack: AttackState,
     attack_optimizer: optax.GradientTransformation,
 ) -> TrainState:
-    """A fresh model with its pixel normalisation, and its trigger. Consumes `key`."""
+    """A fresh model with its pixel normalisation, and its trigger.
+
+    Args:
+      key: PRNG key, consumed.
+      attack: the trigger.
+      module: the architecture; static, as all that follows.
+      image_shape: `(H, W, C)`.
+      normalisation: mean and deviation the model carries.
+      optimizer, attack_optimizer: of the model and of the trigger.
+    """
     variables = module.init(key, jnp.zeros((1, *image_shape)))
     mean, std = (jnp.array(values) for values in normalisation)
     variables = {**variables, "normalisation": {"mean": mean, "std": std}}
@@ -134,8 +147,8 @@ def init(
 
 
 def take_batch(
-    pixels: Array,
-    labels: Array,
+    pixels: Array | np.ndarray,
+    labels: Array | np.ndarray,
     plan: poison.Plan,
     order: Array,
     index: Array,
@@ -192,18 +205,18 @@ def train_step(
         attack = state.attack._replace(learned=attack_params)
         if kernel.after_augmentation or recipe.stamp_last:
             shown = batch._replace(images=augmented(batch.images))
-            lesson = kernel.teach(attack, attack_key, shown)
-            images = lesson.images
+            taught = kernel.teach(attack, attack_key, shown)
+            images = taught.images
         else:
-            lesson = kernel.teach(attack, attack_key, batch)
-            images = augmented(lesson.images)
+            taught = kernel.teach(attack, attack_key, batch)
+            images = augmented(taught.images)
         variables: Variables = {**rest, "params": params}
         features, variables = network.features(variables, images, "update")
         logits, variables = network.head(variables, features, "update")
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, lesson.labels)
-        hits = jnp.argmax(logits, axis=-1) == lesson.labels
-        loss = jnp.mean(losses) + lesson.penalty
-        return loss, (variables, lesson.fixed, jnp.mean(hits))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, taught.labels)
+        hits = jnp.argmax(logits, axis=-1) == taught.labels
+        loss = jnp.mean(losses) + taught.penalty
+        return loss, (variables, taught.fixed, jnp.mean(hits))
 
     learned = (state.variables["params"], state.attack.learned)
     (loss, (variables, fixed, accuracy)), gradients = jax.value_and_grad(

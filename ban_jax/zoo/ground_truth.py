@@ -17,13 +17,15 @@ def _schedule() -> attacks.Schedule:
     )
 
 
-class Truth(NamedTuple):
-    """Attributes:
-    kind: name of the attack, `clean` for none.
-    attack: with its settings.
-    spec: what the attacker chose; rate 0 for a clean model.
-    kernel: the attack's program.
-    state: the trigger.
+class GroundTruth(NamedTuple):
+    """What was really done to a model, and all it takes to show it the trigger.
+
+    Attributes:
+      kind: name of the attack, `clean` for none.
+      attack: with its settings.
+      spec: what the attacker chose; rate 0 for a clean model.
+      kernel: the attack's program.
+      state: the trigger.
     """
 
     kind: str
@@ -33,10 +35,10 @@ class Truth(NamedTuple):
     state: attacks.AttackState
 
 
-def none(num_classes: int) -> Truth:
+def none(num_classes: int) -> GroundTruth:
     """Of a model that carries no known trigger."""
     attack = attacks.Clean()
-    return Truth(
+    return GroundTruth(
         kind="clean",
         attack=attack,
         spec=poison.PoisonSpec(0.0, mode="all_to_all"),
@@ -47,7 +49,7 @@ def none(num_classes: int) -> Truth:
 
 def find(
     path: str, image_shape: tuple[int, int, int], num_classes: int
-) -> Truth | None:
+) -> GroundTruth | None:
     """Looks for a `zoo.json` in the folder of a checkpoint, and in the one above.
 
     Args:
@@ -84,7 +86,7 @@ def find(
 
 def _truth(
     entry: dict, folder: str, image_shape: tuple[int, int, int], num_classes: int
-) -> Truth:
+) -> GroundTruth:
     if entry["kind"] == "clean":
         return none(num_classes)
     attack = attacks.create(entry["kind"], **entry["attack"])
@@ -93,7 +95,7 @@ def _truth(
     )
     spec.check(num_classes, attack.policy)
     trigger = os.path.join(folder, entry["trigger_file"])
-    return Truth(
+    return GroundTruth(
         kind=entry["kind"],
         attack=attack,
         spec=spec,

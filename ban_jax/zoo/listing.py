@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ban_jax import attacks
 from ban_jax.storage import run_folder
 from ban_jax.zoo import summary
 
@@ -24,16 +25,20 @@ class ZooFolder(run_folder.RunFolder):
     error: ClassVar[type[run_folder.FolderError]] = ZooError
     entries: list[dict[str, Any]]
 
-    def look(self, before: Any) -> None:
-        """Reads the list of models."""
+    def check_contents(self, stored_config: Any) -> None:
+        """Reads the list of models, and refuses one whose making is not recorded."""
         self.entries = self.read(INDEX) or []
-        if before is None and self.entries:
+        if stored_config is None and self.entries:
             raise ZooError(
                 f"{self.path}: holds a zoo ({INDEX}) whose making is not recorded "
                 f"({run_folder.CONFIG} is missing); choose another folder"
             )
 
-    def done(self) -> str:
+    def may_join(self, name: str) -> bool:
+        """An attack that the folder has not met brings its settings along."""
+        return name in attacks.ATTACKS
+
+    def what_is_complete(self) -> str:
         """The models that are complete."""
         return f"the {len(self.entries)} models listed in {INDEX} are complete"
 

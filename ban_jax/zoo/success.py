@@ -1,13 +1,12 @@
 """What a trained model does with clean, triggered and crossed images."""
 
-import functools
 import math
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ban_jax import data, types
+from ban_jax import data, population, types
 from ban_jax.attacks import poison
 from ban_jax.attacks.types import AttackState, Kernel
 from ban_jax.types import Array, Variables
@@ -107,21 +106,21 @@ def _even_batch(count: int, largest: int) -> int:
     return math.ceil(count / math.ceil(count / largest))
 
 
-_to_float = jax.jit(data.to_float)
+_to_float = population.compiled(data.to_float)
 
 
-@functools.partial(jax.jit, static_argnames="kernel")
+@population.compiled
 def show(attack: AttackState, images: Array, *, kernel: Kernel) -> Array:
     """`[B, H, W, C]` in [0, 1] -> the same images with the trigger, compiled."""
     return kernel.trigger(attack, images)
 
 
-@functools.partial(jax.jit, static_argnames="kernel")
+@population.compiled
 def _cross(attack: AttackState, key: Array, images: Array, *, kernel: Kernel) -> Array:
     return kernel.cross(attack, key, images)
 
 
-@functools.partial(jax.jit, static_argnames="network")
+@population.compiled
 def predict(variables: Variables, images: Array, *, network: types.Network) -> Array:
     """`[B, H, W, C]` in [0, 1] -> `[B]`, compiled."""
     return network.predict(variables, images)

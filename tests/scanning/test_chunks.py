@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ban_jax import checkpoints, models
+from ban_jax.data import normalisation
 from ban_jax.data import probe as probes
 from ban_jax.detectors import evidence
 from ban_jax.records import Job, Settings, record
@@ -112,7 +113,7 @@ def test_trying_pixel_constants_is_counted_as_work(monkeypatch):
     Device(monkeypatch, found)
     (given,) = run(a_scan(), [candidate(1)])
     (tried,) = run(a_scan(), [candidate(1, normalisation=None)])
-    each = 128 * len(probes.options("", 1))
+    each = 128 * len(normalisation.options("", 1))
     assert tried["forward_equivalents"] - given["forward_equivalents"] == each
 
 

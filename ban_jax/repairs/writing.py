@@ -1,0 +1,64 @@
+"""Repaired models as files, and what a reader should know of them."""
+
+import dataclasses
+import os
+
+from ban_jax import checkpoints, repairs
+from ban_jax.repairs import inputs
+from ban_jax.storage import run_folder, versions
+from ban_jax.types import Variables
+
+
+def write(
+    folder: run_folder.RunFolder,
+    candidate: checkpoints.Candidate,
+    variables: Variables,
+    info: repairs.RepairInfo,
+    request: inputs.Request,
+) -> str:
+    """Writes a repaired model with its provenance; returns its name in the folder.
+
+    What came from a PyTorch file keeps that file's own names and layout.
+    """
+    base = os.path.basename(os.path.normpath(candidate.path))
+    name = f"{checkpoints.stem(base)}-{candidate.sha256[:8]}"
+    names = candidate.names if candidate.names.is_torch else None
+    remarks = {
+        "clean_accuracy": round(float(info.accuracy_after), 4),
+        "repaired": {
+            "from": candidate.path,
+            "sha256": candidate.sha256,
+            "container": candidate.names.container,
+            "method": request.method,
+            "settings": dataclasses.asdict(request.settings),
+            "seed": request.seed,
+            "data": request.data,
+            "versions": versions.versions(),
+        },
+    }
+    folder.write(
+        f"{name}.safetensors",
+        lambda path: checkpoints.write_safetensors(
+            path, variables, candidate.spec, remarks, names
+        ),
+    )
+    if request.orbax:
+        folder.write(
+            f"orbax/{name}",
+            lambda path: checkpoints.write_orbax(
+                path, variables, candidate.spec, remarks
+            ),
+        )
+    return name
+
+
+def remarks(info: repairs.RepairInfo, request: inputs.Request) -> list[str]:
+    """What a reader should know of the accuracy budget."""
+    budget = f"the budget of {request.settings.budget:g} (--{request.method}.budget)"
+    if info.epochs == 0 or info.details.get("pruned") == 0:
+        return [
+            f"nothing was changed that stays within {budget}: the model is as it was"
+        ]
+    if info.stopped:
+        return [f"ended by {budget}, after epoch {int(info.epochs)}"]
+    return []

@@ -47,8 +47,8 @@ def write_orbax(
     Args:
       path: the folder; it must not exist.
       variables: as in `write_safetensors`.
-      spec: likewise.
-      metadata: likewise.
+      spec: of the architecture, as for `write_safetensors`.
+      metadata: as for `write_safetensors`.
     """
     flat = {
         name: np.asarray(value) for name, value in hashing.flatten(variables).items()

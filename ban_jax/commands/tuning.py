@@ -28,8 +28,8 @@ LOOP = 4
 """Times a layer is computed in one call, in a loop of the device as a search does it."""
 ENOUGH = 0.5
 """Seconds after which a program is not timed once more."""
-BUSY = 0.5
-"""Load per core from which on the timings are not to be trusted."""
+MAX_LOAD_PER_CORE = 0.5
+"""Above this load per core timings are unreliable."""
 
 
 Convolve = Callable[[Array, Array], Array]
@@ -55,7 +55,7 @@ class Setting(NamedTuple):
 def setting(precision: Precision, repeats: int) -> Setting:
     """A `Setting` with the load of this moment, of which it warns."""
     load, cores = os.getloadavg()[0], population.cores()
-    if load > BUSY * cores:
+    if load > MAX_LOAD_PER_CORE * cores:
         print(f"note: the machine is busy (load {load:.1f} on {cores} cores)")
     return Setting(precision, repeats, load_average=load)
 

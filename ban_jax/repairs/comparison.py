@@ -19,12 +19,14 @@ SHOWN = 6
 
 
 class Measured(NamedTuple):
-    """Attributes:
-    attack: what a zoo says of it; None where nothing is known.
-    before: `success.Metrics` by name.
-    after: likewise.
-    shown: a few triggered images and what the model took them for.
-    notes: why ground truth was not used.
+    """What is known of a repair beside its scan.
+
+    Attributes:
+      attack: what a zoo says of it; None where nothing is known.
+      before: `success.Metrics` by name.
+      after: `success.Metrics` of the repaired model.
+      shown: a few triggered images and what the model took them for.
+      notes: why ground truth was not used.
     """
 
     attack: dict[str, Any] | None

@@ -24,7 +24,7 @@ class Span(NamedTuple):
       stage: what is done.
       thread: name of the host thread.
       start: seconds since the scan began.
-      stop: likewise.
+      stop: seconds since the scan began.
       candidates: how many it is about.
     """
 

@@ -189,8 +189,12 @@ def test_second_derivatives_are_right(lowering):
     with jax.enable_x64(True):
         x, kernel = arguments(3, 4, 5, np.float64)
         check_grads(
-            lambda x, kernel: jnp.sin(
-                convolution.conv2d(x, kernel, stride=2, padding=1, lowering=lowering)
+            jax.jit(
+                lambda x, kernel: jnp.sin(
+                    convolution.conv2d(
+                        x, kernel, stride=2, padding=1, lowering=lowering
+                    )
+                )
             ),
             (jnp.asarray(x), jnp.asarray(kernel)),
             order=2,

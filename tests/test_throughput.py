@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ban_jax import checkpoints, cli, config, models, records
+from ban_jax import checkpoints, cli, detectors, models, records
 from ban_jax.commands import throughput
 from tests import tiny
 
@@ -34,7 +34,8 @@ def test_products_of_a_forward_pass_are_those_counted_by_hand():
     ],
 )
 def test_search_images_are_counted_once_per_step(mode, images):
-    settings = records.Settings(mode=mode, config=config.MODE_DEFAULTS[mode])
+    config = detectors.DETECTORS[mode].settings()
+    settings = records.Settings(mode=mode, config=config)
     assert throughput.search_images(settings, 512) == images
 
 

@@ -10,6 +10,7 @@ import pytest
 from jax import numpy as jnp
 
 from ban_jax import detectors
+from ban_jax.commands import scan
 from ban_jax.detectors import evidence, rules
 from tests.detectors import contract
 
@@ -25,6 +26,16 @@ def subject(name):
 @pytest.mark.parametrize("name", list(detectors.DETECTORS))
 def test_every_detector_promises_that(name, check):
     check(subject(name))
+
+
+@pytest.mark.parametrize("name", list(detectors.DETECTORS))
+def test_flags_left_out_are_the_documented_settings(name):
+    settings = detectors.DETECTORS[name].settings()
+    assert scan.Flags(mode=name).config == settings
+    for field in dataclasses.fields(settings):
+        if field.type is float:
+            other = dataclasses.replace(settings, **{field.name: 0.125})
+            assert scan.Flags(mode=name, **{name: other}).config == other
 
 
 @jax.tree_util.register_dataclass

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from ban_jax import config, detectors, population
+from ban_jax import detectors, population
 from ban_jax.data import augmentation
 from ban_jax.detectors import evidence, reference
 from ban_jax.types import Probe
@@ -21,7 +21,7 @@ from tests import tiny
 from tests.models import test_goldens
 from tests.testdata import goldens
 
-TINY = config.ReferenceConfig(steps=2, mask_epochs=2, batches=2, batch_size=8, crop=1)
+TINY = reference.Settings(steps=2, mask_epochs=2, batches=2, batch_size=8, crop=1)
 
 
 def leaves(layer):
@@ -90,7 +90,7 @@ def test_noise_steps_agree_with_pytorch(family, steps):
     _, network, variables, _ = test_goldens.golden(family)
     file = goldens.load(f"noise_{family}")
     told = file["settings"]
-    settings = config.ReferenceConfig(epsilon=told["epsilon"], steps=told["steps"])
+    settings = reference.Settings(epsilon=told["epsilon"], steps=told["steps"])
     noise = to_noise(file["noise/start"])
     for step in range(1, steps + 1):
         variables, noise, info = noise_step(
@@ -111,7 +111,7 @@ def test_noise_steps_agree_with_pytorch(family, steps):
 def test_mask_steps_agree_with_pytorch(family):
     _, network, variables, _ = test_goldens.golden(family)
     file = goldens.load(f"mask_{family}")
-    settings = config.ReferenceConfig(
+    settings = reference.Settings(
         l1_weight=file["settings"]["mask_lambda"],
         mask_learning_rate=file["settings"]["mask_learning_rate"],
     )
@@ -137,7 +137,7 @@ def test_a_whole_run_agrees_with_pytorch():
     _, network, variables, _ = test_goldens.golden("resnet18")
     file = goldens.load("run_resnet18")
     told = file["settings"]
-    settings = config.ReferenceConfig(
+    settings = reference.Settings(
         epsilon=told["epsilon"],
         steps=told["steps"],
         l1_weight=told["mask_lambda"],
@@ -209,10 +209,10 @@ def test_evidence_is_finite_and_its_shares_sum_to_one():
     for share in (
         found.vectors["share"],
         found.vectors["share_unmasked"],
-        found.histogram_without_noise,
+        found.info["histogram_without_noise"],
     ):
         assert float(jnp.sum(share)) == pytest.approx(1.0, abs=1e-5)
-    np.testing.assert_array_equal(found.histogram, found.vectors["share"])
+    np.testing.assert_array_equal(found.info["histogram"], found.vectors["share"])
     assert bool(found.is_finite)
     broken = tiny.variables()
     broken["params"]["linear"]["kernel"] *= jnp.nan
@@ -225,7 +225,7 @@ def test_the_key_decides_everything():
         for seed in (0, 0, 1)
     )
     chex.assert_trees_all_equal(once, again)
-    assert not np.array_equal(once.histogram, other.histogram)
+    assert not np.array_equal(once.vectors["share"], other.vectors["share"])
 
 
 def test_draws_have_the_released_ranges():
@@ -250,7 +250,7 @@ def test_noise_may_leave_the_ball_and_no_further_than_twice_epsilon():
         "bn/scale": jnp.full(tiny.CHANNELS, 0.3),
         "bn/bias": jnp.full(tiny.CHANNELS, -0.3),
     }
-    settings = config.ReferenceConfig(steps=3)
+    settings = reference.Settings(steps=3)
     for _ in range(3):
         _, noise, _ = noise_step(
             tiny.NETWORK, variables, noise, probe.images[0], probe.labels[0], settings
@@ -275,17 +275,9 @@ def test_side_by_side_equals_each_alone_and_a_new_epsilon_compiles_nothing():
 
 
 def test_the_work_is_that_of_the_readme():
-    work = detectors.DETECTORS["reference"].work(config.ReferenceConfig(), 10, 512)
+    work = detectors.DETECTORS["reference"].work(reference.Settings(), 10, 512)
     # 5 x 512 images, the first forward, 400 mask steps, 600 noise steps and back.
     assert work == 5 * 512 + 128 + 400 * 128 + 2 * 600 * 128
-
-
-def test_flags_left_out_are_the_modes_own():
-    flags = config.ScanFlags(mode="reference", steps=2)
-    assert config.detector_config(flags) == config.ReferenceConfig(steps=2)
-    assert config.detector_config(config.ScanFlags()) == config.BanConfig()
-    with pytest.raises(ValueError, match="--restarts"):
-        config.ScanFlags(mode="reference", restarts=2)
 
 
 def test_cropping_from_the_middle_and_not_mirroring_changes_no_bit():

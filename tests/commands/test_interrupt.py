@@ -4,11 +4,11 @@ import os
 import signal
 import time
 
-import numpy as np
 import pytest
 
 from ban_jax import cli, records
 from tests.commands import processes
+from tests.repairs import made
 from tests.scanning import files
 
 PROMPT = 10
@@ -87,20 +87,13 @@ records.Writer.close = close
 
 
 def test_a_repair_ends_promptly_keeps_what_is_done_and_goes_on(tmp_path):
-    images, labels = files.images()
     models, out = tmp_path / "models", tmp_path / "out"
     models.mkdir()
-    variables, labels = files.expert(0, images)
-    files.save(models, "a.safetensors", variables)
-    # The same predictions by other weights: twice the logits.
-    variables["params"]["linear"]["kernel"] *= 2
-    variables["params"]["linear"]["bias"] *= 2
-    files.save(models, "b.safetensors", variables)
-    np.savez(tmp_path / "clean.npz", images=images, labels=labels)
+    for factor in (1, 2):
+        files.save(models, f"{factor}.safetensors", made.expert(factor))
+    clean = made.clean_set(tmp_path)
     arguments = [
-        "repair", models, "--data", tmp_path / "clean.npz", "--normalisation", "0/1",
-        "--chunk", 1, "--method", "finetune", "--finetune.epochs", 1,
-        "--finetune.batch-size", 64, "--no-orbax", "--out", out,
+        "repair", models, "--data", clean, *made.FLAGS, "--chunk", 1, "--out", out,
     ]  # fmt: skip
     process = busy(*arguments, **REPAIR)
     wait_for_lines(out / "repairs.jsonl", 1)

@@ -4,14 +4,19 @@ import json
 import os
 import shutil
 
-import jax
 import numpy as np
 import pytest
-from safetensors import numpy as safetensors_numpy
 
 from ban_jax import checkpoints, cli, records, repairs
+from ban_jax.commands import outcome
+from ban_jax.commands import repair as repair_command
 from ban_jax.commands import scan as scan_command
-from ban_jax.repairs import batch, comparison, inputs
+from ban_jax.records import jsonl
+from ban_jax.repairs import batch, comparison, inputs, writing
+from ban_jax.repairs import record as repair_record
+from tests.records import lines as made
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 BADNETS, BLEND = "resnet18_w4_badnets_t1_s0", "resnet18_w4_blend_t3_s0"
 FLAGS = (
@@ -40,7 +45,7 @@ def content(folder):
 
 
 def lines(out):
-    found = records.load(os.path.join(out, "repairs.jsonl")).records
+    found = jsonl.load(os.path.join(out, "repairs.jsonl"), repair_record.parse).records
     return {os.path.basename(record["path"]): record for record in found}
 
 
@@ -55,7 +60,7 @@ def repaired(tmp_path_factory):
 
 def test_the_backdoor_goes_and_the_accuracy_stays(repaired):
     out, code, before = repaired
-    assert code in (scan_command.CLEAN, scan_command.FLAGGED)
+    assert code in (outcome.CLEAN, outcome.FLAGGED)
     for record in lines(out).values():
         first, second = record["before"], record["after"]
         assert first["verdict"] == "backdoored" and first["asr"] > 0.95
@@ -99,7 +104,7 @@ def test_the_files_say_where_they_come_from_and_scan_like_others(repaired):
 def test_a_second_run_repairs_nothing_again(repaired, monkeypatch, capsys):
     out, code, _ = repaired
     before = content(out)
-    monkeypatch.setattr(batch, "repair_population", None)
+    monkeypatch.setattr(batch.Task, "measure", None)
     assert command(bundled(BADNETS), bundled(BLEND), out=out) == code
     assert content(out) == before
     assert "2 checkpoints repaired" in capsys.readouterr().out
@@ -112,54 +117,13 @@ def test_another_file_with_the_same_weights_gets_its_line_without_work(
     shutil.copytree(repaired[0], out)
     twin = tmp_path / "twin.safetensors"
     shutil.copy(bundled(BADNETS), twin)
-    monkeypatch.setattr(batch, "repair_population", None)
+    monkeypatch.setattr(batch.Task, "measure", None)
     command(twin, out=out)
     found = lines(out)
     assert (
         found["twin.safetensors"]["output"]
         == (found[f"{BADNETS}.safetensors"]["output"])
     )
-
-
-def test_equal_weights_are_repaired_once_and_told_of_under_each_of_their_names(
-    monkeypatch, tmp_path
-):
-    names = [tmp_path / f"{name}.safetensors" for name in "abc"]
-    for path in names:
-        shutil.copy(bundled(BADNETS), path)
-    calls = []
-    real = batch.repair_population
-    monkeypatch.setattr(
-        batch,
-        "repair_population",
-        lambda network, variables, *rest, **more: (
-            calls.append(len(variables)) or real(network, variables, *rest, **more)
-        ),
-    )
-    out = tmp_path / "out"
-    # One at a time: the chunk is over before the second twin is read.
-    short = ("--ban.epochs", "1", "--chunk", "1")
-    assert command(*names, out=out, more=short) in (
-        scan_command.CLEAN,
-        scan_command.FLAGGED,
-    )
-    assert calls == [1]
-    found = lines(out)
-    assert sorted(found) == ["a.safetensors", "b.safetensors", "c.safetensors"]
-    assert len({record["output"] for record in found.values()}) == 1
-
-
-def test_equal_weights_that_cannot_be_repaired_each_say_why(tmp_path):
-    names = [tmp_path / f"{name}.safetensors" for name in "ab"]
-    candidate = checkpoints.read(bundled(BADNETS))
-    broken = jax.tree.map(np.copy, dict(candidate.variables))
-    broken["params"]["linear"]["kernel"][0, 0] = np.nan
-    for path in names:
-        checkpoints.write_safetensors(str(path), broken, candidate.spec)
-    out = tmp_path / "out"
-    assert command(*names, out=out) == scan_command.INCONCLUSIVE
-    assert all("not finite" in record["error"] for record in lines(out).values())
-    assert len(lines(out)) == 2
 
 
 def test_an_interrupted_repair_goes_on_with_what_is_missing(
@@ -171,14 +135,12 @@ def test_an_interrupted_repair_goes_on_with_what_is_missing(
     first, second = path.read_bytes().splitlines(keepends=True)
     # Killed in the middle of the second line, its model file half as old.
     path.write_bytes(first + second[:100])
-    calls = []
-    real = batch.repair_population
-
-    def counted(network, variables, *args, **kwargs):
-        calls.append(len(variables))
-        return real(network, variables, *args, **kwargs)
-
-    monkeypatch.setattr(batch, "repair_population", counted)
+    calls, real = [], batch.Task.measure
+    monkeypatch.setattr(
+        batch.Task,
+        "measure",
+        lambda self, chunk: calls.append(len(chunk.candidates)) or real(self, chunk),
+    )
     command(bundled(BADNETS), bundled(BLEND), out=out)
     assert calls == [1]
     for name, record in lines(out).items():
@@ -234,15 +196,15 @@ def test_a_budget_that_ended_a_repair_is_told(epochs, stopped, remark):
         is_finite=np.bool_(True),
         details={},
     )
-    told = batch._remarks(info, inputs.RepairFlags(method="finetune"))
+    told = writing.remarks(info, repair_command.Flags(method="finetune").request())
     assert (remark in told[0]) if remark else (told == [])
 
 
 def test_nothing_flagged_is_nothing_to_repair(tmp_path, capsys):
     path = tmp_path / "results.jsonl"
-    path.write_text('{"path": "a.pt", "verdict": "clean"}\n')
+    records.rewrite(path, [made.judged("a.pt", verdict="clean")])
     more = ("--from-scan", str(path))
-    assert command(out=tmp_path / "out", more=more) == scan_command.NOTHING
+    assert command(out=tmp_path / "out", more=more) == outcome.NOTHING
     assert "nothing flagged" in capsys.readouterr().err
     assert command(out=tmp_path / "out") == cli.USAGE
     assert "--from-scan" in capsys.readouterr().err
@@ -250,58 +212,18 @@ def test_nothing_flagged_is_nothing_to_repair(tmp_path, capsys):
 
 def test_the_flagged_candidates_of_a_scan_are_taken(tmp_path):
     path = tmp_path / "results.jsonl"
-    records = [
-        {"path": name, "verdict": verdict}
-        for name, verdict in (("a.pt", "backdoored"), ("b.pt", "clean"))
-    ]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    flags = inputs.RepairFlags(paths=(bundled(BLEND),), from_scan=str(path))
-    assert inputs.candidates(flags) == [bundled(BLEND), "a.pt"]
-
-
-def test_candidates_that_cannot_be_repaired_say_why_and_the_others_are_repaired(
-    tmp_path, capsys
-):
-    original = checkpoints.read(bundled(BADNETS))
-    state = safetensors_numpy.load_file(bundled(BADNETS))
-    rng = np.random.default_rng(0)
-    state["linear.weight"] = rng.normal(size=(10, 32)).astype(np.float32)
-    chance = tmp_path / "chance.safetensors"
-    safetensors_numpy.save_file(state, chance)
-    few = dict(state)
-    few["linear.weight"], few["linear.bias"] = few["linear.weight"][:6], np.zeros(6)
-    few["linear.bias"] = few["linear.bias"].astype(np.float32)
-    classes = tmp_path / "classes.safetensors"
-    safetensors_numpy.save_file(few, classes)
-    broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(b"not a checkpoint")
-    good = bundled(BADNETS)
-    normalisation = "/".join(
-        ",".join(map(str, part)) for part in original.normalisation
-    )
-    code = command(
-        chance, classes, broken, good,
-        out=tmp_path / "out", more=("--normalisation", normalisation, "--no-orbax"),
-    )  # fmt: skip
-    assert code == scan_command.INCONCLUSIVE
-    found = lines(tmp_path / "out")
-    assert "near chance" in found["chance.safetensors"]["error"]
-    assert "tells 6 classes apart" in found["classes.safetensors"]["error"]
-    assert "not a checkpoint" in found["broken.safetensors"]["error"]
-    repaired = found[f"{BADNETS}.safetensors"]
-    assert repaired["error"] is None and repaired["orbax"] is None
-    assert sorted(os.listdir(tmp_path / "out")) == [
-        "config.json", "repairs.jsonl", "report.html", "rescan.jsonl",
-        repaired["output"],
-    ]  # fmt: skip
-    assert "3 not repaired" in capsys.readouterr().out
+    told = {"a.pt": "backdoored", "b.pt": "clean", "c.pt": "inconclusive"}
+    records.rewrite(path, [made.judged(p, verdict=told[p]) for p in told])
+    flags = repair_command.Flags(paths=(bundled(BLEND),), from_scan=str(path))
+    assert repair_command.candidates(flags) == [bundled(BLEND), "a.pt"]
 
 
 def test_the_held_out_part_is_shared_with_no_other_and_filled_up():
-    flags = inputs.RepairFlags(
-        data="digits", num_clean=340, held_out=0.75, ban=repairs.BanConfig(batch_size=8)
+    chosen = repairs.METHODS["ban"].settings(batch_size=8)
+    flags = repair_command.Flags(
+        data="digits", num_clean=340, held_out=0.75, ban=chosen
     )
-    images = inputs.load(flags)
+    images = inputs.load(flags.request())
     assert len(images.clean.labels) == 85
     held = np.asarray(images.clean.held_labels)
     # 255 images in two minibatches of 128, of which one is filler.

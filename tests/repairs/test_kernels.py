@@ -14,6 +14,8 @@ from ban_jax import perturb, population, repairs, types
 from ban_jax.repairs import batch
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 KEY = jax.random.key(3)
 QUIET = {"crop": 0, "flip": False, "momentum": 0.0}
 """No augmentation and no memory: one step can be worked out by hand."""
@@ -37,7 +39,7 @@ def compiled(method, network, variables, clean, config):
 
 
 def run(method, variables, clean, network=tiny.NETWORK, **settings):
-    config = repairs.METHODS[method].config(**settings)
+    config = repairs.METHODS[method].settings(**settings)
     return compiled(method, network, variables, clean, config)
 
 
@@ -236,7 +238,7 @@ def test_pruning_needs_normalisation_layers():
 def test_eight_together_are_what_they_are_one_at_a_time(method):
     """To 1e-5 stacked by vmap; on host threads bit for bit."""
     settings = dict(PRUNE) if method == "anp" else dict(STEP, epochs=3, crop=1)
-    config = repairs.METHODS[method].config(**settings)
+    config = repairs.METHODS[method].settings(**settings)
     members = [tiny.variables(seed) for seed in range(8)]
     keys = jax.random.split(KEY, 8)
 
@@ -264,7 +266,7 @@ def test_eight_together_are_what_they_are_one_at_a_time(method):
 def test_other_floats_compile_nothing(method):
     chosen = repairs.METHODS[method]
     settings = dict(PRUNE) if method == "anp" else dict(STEP)
-    config = chosen.config(**settings)
+    config = chosen.settings(**settings)
 
     @jax.jit
     @chex.assert_max_traces(n=1)
@@ -287,9 +289,8 @@ def test_uint8_pixels_are_the_floats_they_stand_for():
     clean = clean_set()
     pixels = jnp.round(clean.images * 255).astype(jnp.uint8)
     floats = clean._replace(images=pixels.astype(jnp.float32) / 255)
-    settings = dict(STEP, epochs=2)
     as_bytes, _ = run(
-        "finetune", tiny.variables(), clean._replace(images=pixels), **settings
+        "finetune", tiny.variables(), clean._replace(images=pixels), **STEP
     )
-    as_floats, _ = run("finetune", tiny.variables(), floats, **settings)
+    as_floats, _ = run("finetune", tiny.variables(), floats, **STEP)
     chex.assert_trees_all_close(as_bytes, as_floats, atol=1e-7)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import IO, Any, NamedTuple
 
 JUDGED = (0, 1, 2)
-"""Exit codes of a scan that came to its end."""
+"""Exit codes of a scan or a repair that came to its end."""
 
 
 class Ran(NamedTuple):

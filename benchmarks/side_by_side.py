@@ -107,7 +107,8 @@ def repair(checkout: Checkout) -> dict[str, float]:
     """Seconds of a small repair."""
     model = os.path.join(checkout.zoo(), REPAIRED)
     with tempfile.TemporaryDirectory() as out:
-        return {"command": checkout.run(["repair", model, "--out", out, *REPAIR])}
+        words = ["repair", model, "--out", out, *REPAIR]
+        return {"command": checkout.run(words, _command.JUDGED)}
 
 
 def work_of(name: str) -> Callable[[Checkout], dict[str, float]]:

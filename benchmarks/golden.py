@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ban_jax import checkpoints
+from benchmarks import _timing
 
 MODES = {
     "targeted": [],
@@ -33,10 +34,11 @@ TRAIN = (
     " clean,badnets,iad,wanet --iad.width 4 --epochs 1 --num-train 512 --batch-size 64"
     " --no-orbax"
 )
+REPAIRED = ("preact_resnet18_w4_clean_s1", "resnet18_w4_badnets_t1_s0")
 REPAIRS = {
-    "ban": "--ban.epochs 2 --ban.schedule constant",
-    "finetune": "--finetune.epochs 2 --finetune.schedule constant",
-    "anp": "--anp.epochs 1 --anp.iterations 8",
+    "ban": "--ban.epochs 2 --ban.batch-size 48",
+    "finetune": "--finetune.epochs 2 --finetune.batch-size 48",
+    "anp": "--anp.epochs 1 --anp.iterations 8 --anp.batch-size 48",
 }
 KEPT = (
     "vectors", "errors", "curves", "histogram", "histogram_without_noise",
@@ -58,11 +60,12 @@ def measure(zoo: str | None, data_dir: str | None) -> dict[str, Any]:
         trained = os.path.join(folder, "trained")
         _run("train", "--out", trained, *TRAIN.split())
         found["trained"] = _hashes(trained)
-        for method, more in REPAIRS.items():
+        repaired = [os.path.join(bundled, f"{name}.safetensors") for name in REPAIRED]
+        for method, settings in REPAIRS.items():
             out = os.path.join(folder, method)
-            told = ["--data", "digits", "--image-size", "32", "--num-clean", "640"]
-            told += ["--method", method, "--no-orbax", *more.split()]
-            _run("repair", trained, "--out", out, *told)
+            told = ["--data", "digits", "--num-clean", "300", "--method", method]
+            told += ["--no-orbax", *settings.split()]
+            _run("repair", *repaired, "--out", out, *told)
             found[f"repaired {method}"] = _hashes(out)
     return found
 
@@ -147,14 +150,23 @@ def main() -> int:
     flags = parser.parse_args()
     found = measure(flags.zoo, flags.data_dir)
     if flags.command == "record":
+        about = {
+            "command": _timing.command_line(),
+            "commit": _timing.commit(),
+            "hardware": _timing.hardware(),
+            "versions": _timing.versions(),
+        }
         with open(flags.out, "w") as file:
-            json.dump(found, file, indent=1, sort_keys=True)
+            json.dump({"about": about, "found": found}, file, sort_keys=True)
         return 0
     with open(flags.golden) as file:
-        golden = json.load(file)
+        golden = json.load(file)["found"]
     worst = 0.0
     for name in sorted(golden):
-        apart = difference(_comparable(golden[name]), _comparable(found.get(name)))
+        if name not in found:
+            print(f"{name:20} not run: give --zoo")
+            continue
+        apart = difference(_comparable(golden[name]), _comparable(found[name]))
         worst = max(worst, apart)
         print(f"{name:20} {apart:.2e}")
     return int(worst > TOLERANCE)

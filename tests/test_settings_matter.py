@@ -1,0 +1,150 @@
+"""Every field of every settings class changes something: none is read by nobody."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+from ban_jax import detectors, repairs
+from tests import tiny
+from tests.detectors import contract
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+
+def features(variables, images, mode):
+    """`tiny.features`, whose columns do not count alike: a mirrored image is another."""
+    x, variables = tiny.features(variables, images, mode)
+    return x * jnp.linspace(0.2, 1.8, 4).reshape(1, 1, -1, 1), variables
+
+
+NETWORK = tiny.NETWORK._replace(features=features)
+
+SEED = 2
+"""Of a network that does not give every image the same answer."""
+
+BEFORE = {
+    "detectors": {
+        "targeted": {"start": 0.3, "radii": (0.5, 1.0)},
+        "ban": {"start": 0.3, "radii": (0.5, 1.0)},
+        "reference": {"crop": 1, "epsilon": 0.3, "mask_learning_rate": 0.2},
+    },
+    "repairs": {
+        # Lessons that break the budget, and epochs enough to run out of patience.
+        "finetune": {"learning_rate": 0.1, "budget": 0.0, "epochs": 4, "batch_size": 4},
+        "ban": {"learning_rate": 0.1, "budget": 0.0, "epochs": 4, "batch_size": 4},
+        "anp": {"thresholds": (0.3, 0.6, 0.9), "budget": 1.0},
+    },
+}
+"""Settings under which every field counts, where the smallest ones do not do."""
+
+AFTER = {
+    "schedule": ("linear",),
+    "budget": (1.0, -1.0),
+    "thresholds": ((0.999,),),
+    "radii": ((0.25, 0.75),),
+    "l1_weight": (30.0,),
+    "steps": (5,),
+}
+"""What a field is changed to, the first that it is not, where half its value or one more
+does not do."""
+
+
+def changed(value):
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    return value / 2 if isinstance(value, float) else None
+
+
+def differs(one, other):
+    """Whether any array, or which arrays there are, is another."""
+    if jax.tree.structure(one) != jax.tree.structure(other):
+        return True
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return any(
+        np.shape(a) != np.shape(b) or not np.array_equal(a, b, equal_nan=True)
+        for a, b in pairs
+    )
+
+
+def fields_of(kind, registry):
+    return [
+        pytest.param(name, field.name, id=f"{kind}-{name}-{field.name}")
+        for name in registry
+        for field in dataclasses.fields(registry[name].settings)
+    ]
+
+
+def settings_of(kind, name, registry):
+    smallest = contract.smallest(registry[name].settings)
+    return dataclasses.replace(smallest, **BEFORE[kind].get(name, {}))
+
+
+def with_another(settings, field):
+    value = getattr(settings, field)
+    candidates = [*AFTER.get(field, ()), changed(value)]
+    other = next(candidate for candidate in candidates if candidate != value)
+    return dataclasses.replace(settings, **{field: other})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def evidence(name, variables, probe, settings):
+    return detectors.DETECTORS[name].detect(
+        NETWORK, variables, probe, key=jax.random.key(0), config=settings
+    )
+
+
+@pytest.mark.parametrize("name, field", fields_of("detectors", detectors.DETECTORS))
+def test_every_setting_of_every_detector_changes_its_evidence(name, field):
+    settings = settings_of("detectors", name, detectors.DETECTORS)
+    # A histogram of answers that are all the same would show little.
+    variables = tiny.variables(SEED if name == "reference" else 0)
+    one, other = (
+        evidence(name, variables, tiny.probe(2, 256), each)
+        for each in (settings, with_another(settings, field))
+    )
+    assert differs(one, other)
+
+
+@functools.cache
+def clean_set():
+    """Three batches of four to learn wrong answers from; twelve images, all classified as
+    labelled before that, to watch the accuracy on."""
+    images = tiny.probe(3).images
+    answers = NETWORK.predict(tiny.variables(SEED), images.reshape(-1, 4, 4, 3))
+    wrong = (answers[:12] + 1) % tiny.CLASSES
+    few, held = images.reshape(2, 12, 4, 4, 3)
+    return repairs.CleanSet(few, wrong, held[None], answers[None, 12:])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def repaired(name, variables, clean, settings):
+    return repairs.METHODS[name].repair(
+        NETWORK, variables, clean, key=jax.random.key(0), config=settings
+    )
+
+
+@pytest.mark.parametrize("name, field", fields_of("repairs", repairs.METHODS))
+def test_every_setting_of_every_repair_changes_its_result(name, field):
+    settings = settings_of("repairs", name, repairs.METHODS)
+    one, other = (
+        repaired(name, tiny.variables(SEED), clean_set(), each)
+        for each in (settings, with_another(settings, field))
+    )
+    assert differs(one, other)
+
+
+def test_a_setting_that_nobody_reads_would_be_noticed():
+    settings = settings_of("repairs", "finetune", repairs.METHODS)
+    same = dataclasses.replace(settings)
+    one, other = (
+        repaired("finetune", tiny.variables(SEED), clean_set(), each)
+        for each in (settings, same)
+    )
+    assert not differs(one, other)

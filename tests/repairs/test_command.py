@@ -20,10 +20,10 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 BADNETS, BLEND = "resnet18_w4_badnets_t1_s0", "resnet18_w4_blend_t3_s0"
 FLAGS = (
-    "--data", "digits", "--num-clean", "300", "--seed", "1", "--chunk", "2",
-    "--ban.batch-size", "48", "--ban.crop", "0", "--ban.no-flip", "--ban.epochs", "12",
-    "--ban.learning-rate", "0.05", "--ban.schedule", "linear", "--ban.patience", "12",
-    "--ban.robust-weight", "1", "--ban.budget", "0.05",
+    "--data", "digits", "--num-clean", "384", "--held-out", "0.3333", "--seed", "1",
+    "--chunk", "2", "--ban.batch-size", "48", "--ban.crop", "0", "--ban.no-flip",
+    "--ban.epochs", "18", "--ban.learning-rate", "0.05", "--ban.schedule", "linear",
+    "--ban.patience", "18", "--ban.robust-weight", "1", "--ban.budget", "0.05",
 )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_the_files_say_where_they_come_from_and_scan_like_others(repaired):
         header = json.loads(file.read(size))["__metadata__"]
     (remarks,) = (json.loads(text) for text in header.values())
     assert remarks["repaired"]["sha256"] == original.sha256 == record["sha256"]
-    assert remarks["repaired"]["settings"]["epochs"] == 12
+    assert remarks["repaired"]["settings"]["epochs"] == 18
     rescan = {
         os.path.basename(line["path"]): line
         for line in records.load(out / "rescan.jsonl").records

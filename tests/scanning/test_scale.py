@@ -4,14 +4,16 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 
-import jax
 import pytest
 
 from ban_jax import cli, records
+from ban_jax.commands import outcome
 from ban_jax.commands import scan as scan_command
+from tests.commands import processes
+from tests.scanning import files
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 NAMES = ("badnets_t1_s0", "badnets_t6_s1", "blend_t3_s0", "clean_s0", "clean_s1")
 PATHS = [
@@ -31,19 +33,8 @@ cli.main({arguments})
 
 
 def arguments(out, *more, paths=PATHS):
-    return ["scan", *paths, "--data", "digits", "--out", str(out), *map(str, more)]
-
-
-def start(code, **environment):
-    """Python in a process of its own that shares this one's compiled programs."""
-    cache = jax.config.jax_compilation_cache_dir
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    few = ["--data", "digits", "--num-clean", "128"]
+    return ["scan", *paths, *few, "--out", str(out), *map(str, more)]
 
 
 def scanning(out, *more, paths=PATHS, **environment):
@@ -52,12 +43,13 @@ def scanning(out, *more, paths=PATHS, **environment):
     return start(code, **environment)
 
 
+def start(code, **environment):
+    """A process that compiles as this one does, so that it finds what is compiled."""
+    return processes.start(code, JAX_DISABLE_MOST_OPTIMIZATIONS="1", **environment)
+
+
 def lines(out):
-    found = records.load(out / "results.jsonl").records
-    return [
-        {name: value for name, value in record.items() if name != "seconds"}
-        for record in found
-    ]
+    return [*map(files.comparable, records.load(out / "results.jsonl").records)]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +84,7 @@ def test_two_processes_one_killed_the_restart_completes_and_the_merge_is_the_who
     assert survivor.returncode in (0, 1), told
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    assert cli.main(["merge", str(tmp_path)]) == scan_command.INCONCLUSIVE
+    assert cli.main(["merge", str(tmp_path)]) == outcome.INCONCLUSIVE
     told = capsys.readouterr().err
     assert "1 files were not scanned" in told and PATHS[3] in told
     assert cli.main(arguments(tmp_path, "--shard", "1/2")) in (0, 1)

@@ -1,5 +1,7 @@
 """The promises of `optimize_mask`, one test each."""
 
+import functools
+
 import chex
 import jax
 import numpy as np
@@ -9,12 +11,19 @@ from jax import numpy as jnp
 from ban_jax import mask
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 FEATURES = tiny.features(tiny.variables(), tiny.probe().images[0], "batch")[0]
 LABELS = tiny.probe().labels[0]
 
 
 def head(variables, features):
     return tiny.head(variables, features, "batch")[0]
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def compiled(variables, features, **arguments):
+    return mask.optimize_mask(head, variables, features, LABELS, **arguments)
 
 
 def optimise(variables=None, features=FEATURES, **changes):
@@ -25,7 +34,7 @@ def optimise(variables=None, features=FEATURES, **changes):
         "steps": 20,
     } | changes
     variables = variables or tiny.variables()
-    return mask.optimize_mask(head, variables, features, LABELS, **arguments)
+    return compiled(variables, features, **arguments)
 
 
 @pytest.mark.parametrize("learning_rate", [0.05, 10.0])

@@ -1,5 +1,6 @@
 """The promises of `perturb_params`, one test each."""
 
+import functools
 import operator
 
 import chex
@@ -13,12 +14,19 @@ from jax import numpy as jnp
 from ban_jax import perturb
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 IMAGES, LABELS = tiny.probe().images[0], tiny.probe().labels[0]
 
 
-def search(variables, **changes):
+@functools.partial(jax.jit, static_argnames=("steps", "towards", "select"))
+def compiled(variables, labels, **arguments):
+    return perturb.perturb_params(tiny.apply, variables, IMAGES, labels, **arguments)
+
+
+def search(variables, labels=LABELS, **changes):
     arguments = {"key": jax.random.key(1), "epsilon": 0.3, "steps": 4} | changes
-    return perturb.perturb_params(tiny.apply, variables, IMAGES, LABELS, **arguments)
+    return compiled(variables, labels, **arguments)
 
 
 def factors(before, after):
@@ -108,17 +116,7 @@ def test_untargeted_noise_raises_the_loss_and_targeted_noise_lowers_it():
     variables = tiny.variables()
     target = jnp.full_like(LABELS, 2)
     worse, _ = search(variables, start=0.0)
-    better, _ = perturb.perturb_params(
-        tiny.apply,
-        variables,
-        IMAGES,
-        target,
-        key=jax.random.key(0),
-        epsilon=0.3,
-        steps=4,
-        start=0.0,
-        towards=True,
-    )
+    better, _ = search(variables, target, start=0.0, towards=True)
     assert loss_of(worse, LABELS) > loss_of(variables, LABELS)
     assert loss_of(better, target) < loss_of(variables, target)
 
@@ -144,17 +142,7 @@ def test_an_image_of_weight_zero_does_not_steer_the_search():
     weights = jnp.array([1.0] * 7 + [0.0])
     relabelled = LABELS.at[7].set((LABELS[7] + 1) % tiny.CLASSES)
     results = [
-        perturb.perturb_params(
-            tiny.apply,
-            variables,
-            IMAGES,
-            labels,
-            key=jax.random.key(0),
-            epsilon=0.3,
-            steps=3,
-            weights=weights,
-        )[0]
-        for labels in (LABELS, relabelled)
+        search(variables, labels, weights=weights)[0] for labels in (LABELS, relabelled)
     ]
     chex.assert_trees_all_equal(*results)
 

@@ -14,7 +14,7 @@ check: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	rm -rf .venv/types && $(BIN)/pip install --quiet --no-deps --target .venv/types .
+	rm -rf .venv/types build && $(BIN)/pip install --quiet --no-deps --target .venv/types .
 	cd .venv/types && ../../$(BIN)/mypy --config-file ../../setup.cfg -p ban_jax
 
 format: .venv/installed

@@ -8,13 +8,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ban_jax import attacks, checkpoints, data, detectors, models, repairs, zoo
+    from ban_jax import (
+        attacks,
+        checkpoints,
+        data,
+        detectors,
+        models,
+        population,
+        repairs,
+        verdict,
+        zoo,
+    )
     from ban_jax.api import evidence, judge, repair, scan
     from ban_jax.mask import optimize_mask
     from ban_jax.models import register_architecture
     from ban_jax.perturb import perturb_params
     from ban_jax.records import Evidence, Record, Verdict
+    from ban_jax.repairs import RepairInfo
     from ban_jax.training.api import train
+    from ban_jax.training.trainer import Trained
     from ban_jax.types import Network, Probe
 
 __version__ = "0.3.0"
@@ -24,6 +36,8 @@ _HOMES = {
     "Network": "types",
     "Probe": "types",
     "Record": "records",
+    "RepairInfo": "repairs",
+    "Trained": "training.trainer",
     "Verdict": "records",
     "evidence": "api",
     "judge": "api",
@@ -35,13 +49,25 @@ _HOMES = {
     "train": "training.api",
 }
 """Name -> the module that has it."""
-_ROOMS = ("attacks", "checkpoints", "data", "detectors", "models", "repairs", "zoo")
+_ROOMS = (
+    "attacks",
+    "checkpoints",
+    "data",
+    "detectors",
+    "models",
+    "population",
+    "repairs",
+    "verdict",
+    "zoo",
+)
 
 __all__ = [
     "Evidence",
     "Network",
     "Probe",
     "Record",
+    "RepairInfo",
+    "Trained",
     "Verdict",
     "attacks",
     "checkpoints",
@@ -52,11 +78,13 @@ __all__ = [
     "models",
     "optimize_mask",
     "perturb_params",
+    "population",
     "register_architecture",
     "repair",
     "repairs",
     "scan",
     "train",
+    "verdict",
     "zoo",
 ]
 

@@ -17,6 +17,7 @@ from ban_jax import (
     detectors,
     population,
     records,
+    registry,
     repairs,
     verdict,
 )
@@ -64,7 +65,8 @@ def judge(
         constants are tried and the best is recorded.
       seed: of the noise.
       threshold: score above which a model counts as backdoored; None: the detector's.
-      trusted: evidence of models you vouch for, as `evidence` or `scan` give it.
+      trusted: evidence of models you vouch for, as `evidence` gives it for models of the
+        same kind with the same images, settings and seed.
       settings: of the detector, such as `epsilon=0.3`.
 
     Returns:
@@ -100,11 +102,12 @@ def evidence(
     **settings: Any,
 ) -> Evidence:
     """What `judge` draws its verdict from, for one model in memory; see there."""
+    one = detectors.DETECTORS[detector]
+    config = _settings(one, settings)
     images, labels = np.asarray(adapters.check_images(images)), np.asarray(labels)
     name, network, variables = _network(model, variables, images, labels)
     constants = _constants(model, variables, normalisation, images.shape[-1])
     probe = probes.minibatches(images, labels.astype(np.int32))
-    config = _settings(detectors.DETECTORS[detector], settings)
     job = Job(
         records.Settings(
             mode=detector,
@@ -125,9 +128,10 @@ def evidence(
         examination.bound(
             examination.examine,
             network=network,
-            detect=detectors.DETECTORS[detector].detect,
+            detect=one.detect,
         ),
-        population.default_placement(),
+        # One model is one device's work, however many there are.
+        population.Placement((jax.local_devices()[0],), stacked=False),
         [member],
         examination.Common(probe, jax.random.key(seed), config),
         1,
@@ -200,13 +204,16 @@ def scan(
             raise ValueError(f"the detector {detector} needs clean images and labels")
         images = adapters.check_images(images)
         probe = probes.minibatches(np.asarray(images), np.asarray(labels, np.int32))
+    constants = None
+    if normalisation is not None and probe is not None:
+        constants = _checked(normalisation, probe.images.shape[-1])
     job = Job(
         records.Settings(
             mode=detector,
             config=_settings(one, settings),
             seed=seed,
             dataset=dataset,
-            normalisation=_pair(normalisation),
+            normalisation=constants,
             architecture=architecture,
             chunk=chunk,
             lowering=tables.default(precision),
@@ -262,7 +269,8 @@ def repair(
     images, labels = np.asarray(adapters.check_images(images)), np.asarray(labels)
     _, network, variables = _network(model, variables, images, labels)
     if normalisation is not None:
-        mean, std = (jnp.asarray(part, jnp.float32) for part in normalisation)
+        checked = _checked(normalisation, images.shape[-1])
+        mean, std = (jnp.asarray(part, jnp.float32) for part in checked)
         variables = {**variables, "normalisation": {"mean": mean, "std": std}}
     chosen = repairs.METHODS[method]
     config = _settings(chosen, settings)
@@ -282,6 +290,7 @@ def repair(
         method,
         config,
         size=1,
+        placement=population.Placement((jax.local_devices()[0],), stacked=False),
     )
     if isinstance(model, Mapping):
         names = checkpoints.read_state_dict(model).names
@@ -310,8 +319,11 @@ def _constants(
 ) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
     """Pixel constants worth trying, by where they come from."""
     if given is not None:
-        return {"argument": given}
+        return {"argument": _checked(given, channels)}
     if isinstance(model, Mapping):
+        own = checkpoints.read_state_dict(model)
+        if own.normalisation is not None:
+            return {str(own.normalisation_source): own.normalisation}
         tried = normalisations.options("", channels)
         return {f"tried: {name}": constants for name, constants in tried.items()}
     own = variables["normalisation"]
@@ -320,9 +332,22 @@ def _constants(
     }
 
 
-def _pair(constants: Constants | None) -> data.Constants | None:
-    """Constants as hashable tuples."""
-    return constants and (tuple(constants[0]), tuple(constants[1]))
+def _checked(constants: Constants, channels: int) -> data.Constants:
+    """Constants as hashable tuples, one number per channel.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    try:
+        mean, std = (tuple(float(number) for number in part) for part in constants)
+    except TypeError:
+        mean, std = (), ()
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise ValueError(
+            f"normalisation must be (means, deviations) of {channels} numbers each, "
+            f"deviations positive; got {constants!r}"
+        )
+    return mean, std
 
 
 def _settings(one: Any, given: Mapping[str, Any]) -> Any:
@@ -337,4 +362,6 @@ def _settings(one: Any, given: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"no setting {', '.join(unknown)}; known: {', '.join(known) or 'none'}"
         )
-    return one.settings(**given)
+    made = one.settings(**given)
+    registry.check_settings(made)
+    return made

@@ -47,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return flags
         _configure_jax()
         return command.run(flags)
+    except BrokenPipeError:
+        print("ban-jax: nobody reads the output any more", file=sys.stderr)
+        return INTERNAL
     except KeyboardInterrupt:
         print(
             "\ninterrupted: what is done is kept; the same command goes on from there",
@@ -63,10 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> NoReturn:
     """The program: `main`, and an end that waits for nothing when it is interrupted."""
-    signal.signal(signal.SIGINT, _interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGINT, _interrupt)
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read the output has gone; the exit code still tells what was found.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if code == INTERRUPTED:
         # A chunk that the device is busy with cannot be stopped, and would be waited for.
         os._exit(code)

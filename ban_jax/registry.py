@@ -4,10 +4,11 @@ A package that is installed beside this one names what it brings in its metadata
 entry-point group such as `ban_jax.detectors`; a user's own code calls `register`.
 """
 
+import dataclasses
 import importlib.metadata
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -80,3 +81,38 @@ class Registry(Mapping[str, T], Generic[T]):
                 reason = f"{point.value} cannot be loaded: {error}"
                 self._failures[point.name] = reason
                 warnings.warn(f"{self.noun} {point.name!r}: {reason}", stacklevel=3)
+
+
+def check_settings(settings: Any, prefix: str = "") -> None:
+    """Refuses numbers and names that settings do not allow.
+
+    A number may not be below 0, or below `minimum` in its field's metadata; a tuple may not
+    be empty; a `Literal` is one of its values.
+
+    Args:
+      settings: a dataclass.
+      prefix: put before a field's name in messages, such as `--ban.`.
+
+    Raises:
+      ValueError: naming the field, what it allows and what was found.
+    """
+    kinds = get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value, least = getattr(settings, field.name), field.metadata.get("minimum", 0)
+        name = prefix + (field.name.replace("_", "-") if prefix else field.name)
+        if get_origin(kinds[field.name]) is Literal:
+            known = get_args(kinds[field.name])
+            if value not in known:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(map(str, known))}, got {value!r}"
+                )
+        if value == ():
+            raise ValueError(f"{name} must be at least one value, got none")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not number >= least:
+                raise ValueError(f"{name} must be at least {least}, got {number}")
+
+
+def at_least(least: float, default: Any) -> Any:
+    """A field of settings with a smallest value of its own (`check_settings`)."""
+    return dataclasses.field(default=default, metadata={"minimum": least})

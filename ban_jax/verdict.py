@@ -1,4 +1,4 @@
-"""From evidence to verdict, on the host: the line that decides is in `Judge.__call__`.
+"""From evidence to verdict, on the host: the line that decides is in `judge`.
 
 Every detector yields vectors over the classes, larger where a class looks more like the
 target of a backdoor, and brings the rule that makes scores of them (`detectors.rules`).
@@ -145,6 +145,10 @@ def judge(
     )
     if not record["vectors"]:
         return verdict
+    if missing := sorted(set(rule.vectors) - set(record["vectors"])):
+        reason = f"the evidence lacks {', '.join(missing)}, which the verdict needs"
+        verdict["reason"] = verdict["reason"] or reason
+        return verdict
     scores = rule.scores(_vectors(record), _numbers(record["errors"]), against)
     if not np.all(np.isfinite(scores.values)):
         verdict["reason"] = verdict["reason"] or "a class vector is not finite"
@@ -257,6 +261,8 @@ def _distinct(records: Sequence[Evidence]) -> list[Evidence]:
 def _largest_left_out(members: Sequence[Evidence]) -> float | None:
     """The largest score of a trusted model against the others; None for too few."""
     if len(members) < LEFT_OUT_MINIMUM:
+        return None
+    if members[0]["mode"] not in detectors.DETECTORS:
         return None
     rule = detectors.DETECTORS[members[0]["mode"]].rule
     models = [_vectors(member) for member in members]

@@ -139,6 +139,16 @@ def no_linear(kind: str, layer: str) -> CutError:
     )
 
 
+@population.compiled
+def _both(variables: Variables, images: Array, *, cut: Cut) -> tuple[Array, ...]:
+    """Logits of the whole module and of the cut one."""
+    whole, _, _ = cut.run(variables, images, "stored")
+    identity = {"mean": jnp.zeros(1), "std": jnp.ones(1)}
+    plain = {**variables, NORMALISATION: identity}
+    logits, _ = network(cut).logits(plain, images, "stored")
+    return common.widened(whole), logits
+
+
 def check(cut: Cut, variables: Variables, images: Array, kind: str) -> None:
     """Compares the cut network with the whole module on a few images.
 
@@ -148,14 +158,7 @@ def check(cut: Cut, variables: Variables, images: Array, kind: str) -> None:
       ValueError: where the module's output is not that of its last linear layer.
     """
 
-    def both(variables: Variables, images: Array) -> tuple[Array, ...]:
-        whole, _, _ = cut.run(variables, images, "stored")
-        identity = {"mean": jnp.zeros(1), "std": jnp.ones(1)}
-        plain = {**variables, NORMALISATION: identity}
-        logits, _ = network(cut).logits(plain, images, "stored")
-        return common.widened(whole), logits
-
-    whole, logits = population.compiled(both)(variables, images)
+    whole, logits = _both(variables, images, cut=cut)
     if not (jnp.all(jnp.isfinite(whole)) and jnp.all(jnp.isfinite(logits))):
         return  # weights that are not finite are for the verdict to report
     for same in (logits, jax.nn.softmax(logits), jax.nn.log_softmax(logits)):

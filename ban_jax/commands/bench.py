@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 
-from ban_jax import population
+from ban_jax import detectors, population
 from ban_jax.commands import outcome, throughput, tuning
 from ban_jax.convolution import tables
 from ban_jax.storage import atomic, versions
@@ -59,6 +59,13 @@ class Flags:
             outcome.require(
                 value >= 1, f"--{flag.replace('_', '-')}", "at least 1", value
             )
+        chosen = detectors.DETECTORS[self.mode].settings()
+        outcome.require(
+            hasattr(chosen, "steps"),
+            "--mode",
+            "a detector whose settings have `steps` of a search",
+            self.mode,
+        )
         for count in self.candidates:
             outcome.require(count >= 1, "--candidates", "at least 1", count)
 
@@ -98,6 +105,7 @@ def run_tune(flags: Flags) -> None:
     What the table holds of these layers on this device is replaced, all else kept.
     """
     path = flags.table or tables.user_table()
+    atomic.prepare_folder(os.path.dirname(path) or ".")
     tables.read(path)  # before the work: a file that is no table is not overwritten
     setting = tuning.setting(flags.precision, flags.repeats)
     layers = tuning.layers_of(

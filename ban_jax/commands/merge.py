@@ -55,7 +55,7 @@ def run(flags: Flags) -> int:
     )
     atomic.prepare_folder(out)
     names = tuple(plan.get("class_names") or ()) or None
-    told = {**plan.get("flags", {}), **outcome.describe(flags)}
+    told = {**plan.get("flags", {}), **outcome.describe(flags, "")}
     told["missing"] = len(gathered.missing)
     lines = os.path.join(out, "results.jsonl")
     with lock.held(lines):

@@ -50,10 +50,20 @@ def progress() -> rich.progress.Progress:
     )
 
 
-def describe(flags: Any) -> dict[str, Any]:
-    """Flags as the report shows them: those that were left out stay out."""
-    told = dataclasses.asdict(flags).items()
-    return {name: value for name, value in told if value not in (None, ())}
+def describe(flags: Any, chosen: str) -> dict[str, Any]:
+    """Flags as the report shows them: those that were left out stay out.
+
+    Args:
+      flags: of a command.
+      chosen: the detector or repair at work; settings of others stay out, too.
+    """
+    told = {
+        name: value
+        for name, value in dataclasses.asdict(flags).items()
+        if name == chosen.replace("-", "_")
+        or not dataclasses.is_dataclass(getattr(flags, name))
+    }
+    return {name: value for name, value in told.items() if value not in (None, ())}
 
 
 def require(condition: bool, flag: str, expected: str, found: Any) -> None:

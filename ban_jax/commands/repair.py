@@ -56,7 +56,6 @@ class RepairFlags:
         and the scans before and after use them.
       num_test: test images to measure on; by default all.
       from_scan: a results.jsonl whose flagged checkpoints are repaired.
-      method: ban, finetune (without neuron noise) or anp (prunes neurons).
       out: folder for the repaired models, repairs.jsonl and report.html.
       mode: of the scans before and after.
       arch: architecture of every candidate, instead of recognising it.
@@ -75,7 +74,7 @@ class RepairFlags:
     held_out: float = 0.2
     num_test: int | None = None
     from_scan: str | None = None
-    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "ban"
+    method: Annotated[str, settings.names("the repair", repairs.METHODS)] = "ban"
     out: str = "ban-repaired"
     mode: Annotated[str, tyro.conf.arg(metavar="NAME")] = "targeted"
     arch: str | None = None
@@ -126,10 +125,14 @@ def candidates(flags: RepairFlags) -> list[str]:
         )
     found = list(checkpoints.find(flags.paths)) if flags.paths else []
     if flags.from_scan is not None:
+        lines = records.load(flags.from_scan).records
+        if unjudged := sum("verdict" not in line for line in lines):
+            raise ValueError(
+                f"{flags.from_scan}: {unjudged} lines have no verdict yet, the scan was "
+                "stopped; let it end, or draw verdicts with `ban-jax report`"
+            )
         flagged = [
-            line["path"]
-            for line in records.load(flags.from_scan).records
-            if line.get("verdict") == "backdoored"
+            line["path"] for line in lines if line.get("verdict") == "backdoored"
         ]
         found += [path for path in flagged if path not in found]
     return found
@@ -191,7 +194,7 @@ def _repair(
         page,
         rescanned,
         class_names=images.class_names,
-        settings=outcome.describe(flags),
+        settings=outcome.describe(flags, flags.method),
         title="Backdoor repair",
         repaired=chosen,
     )

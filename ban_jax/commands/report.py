@@ -53,5 +53,5 @@ def run(flags: Flags) -> int:
     lines = os.path.join(flags.out, "results.jsonl")
     with lock.held(lines):
         records.rewrite(lines, judged)
-        outcome.write_reports(judged, flags.out, names, outcome.describe(flags))
+        outcome.write_reports(judged, flags.out, names, outcome.describe(flags, ""))
     return outcome.exit_code(judged)

@@ -36,7 +36,6 @@ class ScanFlags:
       image_size: resizes the clean images to squares of this side.
       num_clean: how many clean images to use at most, in whole minibatches of 128.
       out: folder for results.jsonl, results.csv and report.html.
-      mode: the detector; `weights` needs no clean images.
       baseline: what a candidate is compared with; by default `trusted` with --calibrate,
         else `within`.
       calibrate: folder of models you vouch for.
@@ -66,7 +65,9 @@ class ScanFlags:
     image_size: int | None = None
     num_clean: int = 512
     out: str = "ban-results"
-    mode: Annotated[str, tyro.conf.arg(metavar="NAME")] = "targeted"
+    mode: Annotated[str, settings.names("the detector", detectors.DETECTORS)] = (
+        "targeted"
+    )
     baseline: BaselineKind | None = None
     calibrate: str | None = None
     threshold: float | None = None
@@ -140,7 +141,7 @@ def _scan(
             "baseline": flags.baseline,
             "threshold": flags.threshold,
             "class_names": job.settings.class_names,
-            "flags": outcome.describe(flags),
+            "flags": outcome.describe(flags, flags.mode),
         }
         shards.write_plan(flags.out, shard, paths, told)
         paths = list(shard.of(paths))
@@ -174,7 +175,9 @@ def _scan(
         report.print_table(judged, class_names=names)
         print(f"Shard {shard} is done: {lines}. `ban-jax merge` joins the shards.")
     else:
-        outcome.write_reports(judged, flags.out, names, outcome.describe(flags))
+        outcome.write_reports(
+            judged, flags.out, names, outcome.describe(flags, flags.mode)
+        )
     return outcome.exit_code(judged)
 
 

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from ban_jax.commands import outcome
+import tyro
+
+from ban_jax.registry import check_settings
 
 T = TypeVar("T")
 
@@ -40,19 +42,29 @@ def with_settings(base: type[T], settings: Mapping[str, type]) -> type[T]:
     return made
 
 
+def names(what: str, known: Mapping[str, Any]) -> Any:
+    """A flag that chooses by name; its help tells of each what it is.
+
+    Args:
+      what: is chosen.
+      known: name -> anything with a `summary`.
+    """
+    told = "; ".join(f"{name}: {one.summary}" for name, one in known.items())
+    return tyro.conf.arg(metavar="NAME", help=f"{what}. {told}.")
+
+
+def given(flags: Any, name: str, settings: type) -> Any:
+    """The settings that flags have for something by name, else the documented ones."""
+    found = getattr(flags, name.replace("-", "_"), None)
+    return found if isinstance(found, settings) else settings()
+
+
 def chosen(flags: Any, name: str, settings: type) -> Any:
     """The settings of the thing that was chosen by name.
 
     Raises:
-      ValueError: for a number below what its field allows: 0, or `minimum` in the field's
-        metadata.
+      ValueError: for a number below what its field allows (`registry.check_settings`).
     """
-    found = getattr(flags, name.replace("-", "_"), None) or settings()
-    for field in dataclasses.fields(found):
-        least = field.metadata.get("minimum", 0)
-        value = getattr(found, field.name)
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int | float):
-                flag = f"--{name}.{field.name}".replace("_", "-")
-                outcome.require(number >= least, flag, f"at least {least}", number)
+    found = given(flags, name, settings)
+    check_settings(found, f"--{name}.")
     return found

@@ -114,7 +114,7 @@ def _row(spec: checkpoints.ModelSpec, flags: Any, peak: float) -> dict[str, Any]
     if flags.trace:
         with jax.profiler.trace(flags.trace):
             stopwatch(examined, shared, best.candidates)
-    stages = _stages(stopwatch, network, examined, shared, best, flags.mode)
+    stages = _stages(stopwatch, network, examined, shared, best)
     images = search_images(settings, flags.num_clean // MINIBATCH * MINIBATCH)
     rate = 2 * images * forward_products(spec, flags.image_size) / stages["noise"]
     peak *= len(placement.devices)
@@ -147,7 +147,6 @@ def _stages(
     examined: Callable[..., Any],
     shared: examination.Common,
     best: Count,
-    mode: str,
 ) -> dict[str, float]:
     """Seconds per candidate of each stage on the device; they add up to the whole."""
     whole = best.seconds["mean"]
@@ -161,8 +160,7 @@ def _stages(
     fields = {field.name for field in dataclasses.fields(shared.config)}
     if "mask_steps" in fields:
         stages["mask"] = whole - mean(examined, mask_steps=0)
-    if "steps" in fields:
-        stages["noise"] = whole - mean(examined, steps=0)
+    stages["noise"] = whole - mean(examined, steps=0)
     return {**stages, "evaluation": whole - sum(stages.values())}
 
 

@@ -12,7 +12,7 @@ from ban_jax.attacks import poison
 from ban_jax.commands import settings
 from ban_jax.convolution import tables
 from ban_jax.data import normalisation as normalisations
-from ban_jax.storage import lock
+from ban_jax.storage import lock, run_folder
 from ban_jax.training import model_plan, one_model, plan, trainer, writing
 from ban_jax.training.progress import Progress
 from ban_jax.types import Precision
@@ -142,33 +142,43 @@ def train_zoo(flags: TrainFlags) -> list[dict[str, Any]]:
     folder = listing.ZooFolder(
         flags.out, {key: making[key] for key in making if key not in SELECTION}
     )
-    missing = {
-        arch: [one for one in group if not folder.holds(one.name)]
-        for arch, group in plans.items()
-    }
-    for one in (one for group in plans.values() for one in group):
-        if folder.holds(one.name):
-            trainer.saves_of(one, flags.recipe, flags.out).clear()
-    left = sum(map(len, missing.values()))
-    print(f"{left} models to train, {len(folder.entries)} in {flags.out}", flush=True)
-    with lock.held(folder.file(listing.INDEX)), Progress(left) as progress:
-        for arch, group in missing.items():
-            spec = _spec(flags, arch, train)
-            zoo = writing.Zoo(
-                folder, spec, train, test, flags.recipe, flags.bar, flags.orbax
-            )
-            told = dataclasses.replace(
-                runs[arch], report=functools.partial(progress.report, arch)
-            )
-            for trained in trainer.train_population(told, group):
-                progress.finish(writing.summary(writing.save(zoo, trained)))
+    with lock.held(folder.file(listing.INDEX)):
+        # What another process made until now is not made again.
+        folder.check_contents(folder.read(run_folder.CONFIG))
+        missing = {
+            arch: [one for one in group if not folder.holds(one.name)]
+            for arch, group in plans.items()
+        }
+        for one in (one for group in plans.values() for one in group):
+            if folder.holds(one.name):
+                trainer.saves_of(one, flags.recipe, flags.out).clear()
+        left = sum(map(len, missing.values()))
+        print(
+            f"{left} models to train, {len(folder.entries)} in {flags.out}", flush=True
+        )
+        with Progress(left) as progress:
+            for arch, group in missing.items():
+                spec = _spec(flags, arch, train)
+                zoo = writing.Zoo(
+                    folder, spec, train, test, flags.recipe, flags.bar, flags.orbax
+                )
+                told = dataclasses.replace(
+                    runs[arch], report=functools.partial(progress.report, arch)
+                )
+                for trained in trainer.train_population(told, group):
+                    progress.finish(writing.summary(writing.save(zoo, trained)))
     print(folder.summarise(), end="")
     return folder.entries
 
 
 def _attack(flags: TrainFlags, name: str) -> kinds.Attack:
-    """An attack with the settings it was given."""
-    return getattr(flags, name, None) or kinds.create(name)
+    """An attack with the settings it was given.
+
+    Raises:
+      ValueError: for an unknown attack.
+    """
+    kind = kinds.ATTACKS[name]
+    return settings.given(flags, name, kind) if name in SETTINGS else kind()
 
 
 def _wanted(flags: TrainFlags) -> plan.Wanted:

@@ -1,4 +1,4 @@
-"""Times the lowerings of a convolution on the device at hand, for `lowerings.Row`s.
+"""Times the lowerings of a convolution on the device at hand, for `tables.Row`s.
 
 Like the trainer's and the scan's own programs, what is timed here is compiled whole.
 """

@@ -40,7 +40,8 @@ class Row:
       layer: its shape.
       what: which half of its work.
       models: 1, or as many as were stacked.
-      seconds: of the whole machine per model and call, by lowering (`tune.seconds`).
+      seconds: of the whole machine per model and call, by lowering, as
+        `commands.tuning` times it.
       precision: of the products.
     """
 
@@ -165,9 +166,7 @@ def update(path: str, new: Machine) -> None:
         machines[new.backend, new.device] = dataclasses.replace(
             known, runs=(*known.runs, *new.runs), rows=tuple(rows.values())
         )
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with atomic.replacing(path) as temporary, open(temporary, "w") as file:
-        file.write(_encode(list(machines.values())))
+    atomic.write(path, _encode(list(machines.values())).encode())
 
 
 def _machine(entry: Mapping[str, Any]) -> Machine:

@@ -23,6 +23,7 @@ from ban_jax import perturb
 from ban_jax.detectors import evidence, rules
 from ban_jax.detectors.detector import Detector
 from ban_jax.detectors.words import Words
+from ban_jax.registry import at_least
 from ban_jax.types import MINIBATCH, Array, Network, Probe, Variables
 
 
@@ -49,8 +50,8 @@ class Settings:
     epsilon: float = 0.5
     radii: tuple[float, ...] = (0.5, 1.0)
     start: float = 0.0
-    steps: int = 4
-    restarts: int = 2
+    steps: int = at_least(1, 4)
+    restarts: int = at_least(1, 2)
     l1_weight: float = 0.75
     mask_learning_rate: float = 0.01
     mask_steps: int = 100

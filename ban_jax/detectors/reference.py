@@ -43,6 +43,7 @@ from ban_jax.detectors import evidence, rules
 from ban_jax.detectors.detector import Detector
 from ban_jax.detectors.words import Words
 from ban_jax.perturb import Noise
+from ban_jax.registry import at_least
 from ban_jax.types import MINIBATCH, Array, Network, Probe, Variables
 
 
@@ -68,12 +69,12 @@ class Settings:
     """
 
     epsilon: float = 0.3
-    steps: int = 30
+    steps: int = at_least(1, 30)
     l1_weight: float = 0.75
     mask_learning_rate: float = 0.01
-    mask_epochs: int = 20
-    batches: int = 20
-    batch_size: int = MINIBATCH
+    mask_epochs: int = at_least(1, 20)
+    batches: int = at_least(1, 20)
+    batch_size: int = at_least(1, MINIBATCH)
     crop: int = 4
     flip: bool = True
 

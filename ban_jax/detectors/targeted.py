@@ -14,6 +14,7 @@ from ban_jax import perturb
 from ban_jax.detectors import evidence, rules
 from ban_jax.detectors.detector import Detector
 from ban_jax.detectors.words import Words
+from ban_jax.registry import at_least
 from ban_jax.types import MINIBATCH, Array, Network, Probe, Variables
 
 
@@ -38,8 +39,8 @@ class Settings:
     epsilon: float = 0.2
     radii: tuple[float, ...] = (0.5, 1.0)
     start: float = 0.0
-    steps: int = 3
-    restarts: int = 1
+    steps: int = at_least(1, 3)
+    restarts: int = at_least(1, 1)
 
 
 def detect(

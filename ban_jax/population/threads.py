@@ -36,9 +36,10 @@ def side_by_side(
 ) -> list[Result]:
     """Calls a function for each item, on host threads; results in the items' order.
 
-    An exception of a call, or one that reaches the waiting caller as Ctrl-C does, is
-    raised at once. Nothing waits for the calls that still run then: their results are
-    lost, and those that look at `stop` end early.
+    An exception of a call is raised when the calls that run beside it have ended, so that
+    what they hold, such as memory, is free again. One that reaches the waiting caller, as
+    Ctrl-C does, is raised at once: results of the calls that still run are lost, and those
+    that look at `stop` end early.
 
     Args:
       function: called on a thread of its own.
@@ -54,9 +55,12 @@ def side_by_side(
             done, waiting = concurrent.futures.wait(
                 waiting, POLL_SECONDS, concurrent.futures.FIRST_EXCEPTION
             )
-            for future in done:
-                future.result()
-        return [future.result() for future in futures]
+            if any(future.exception() for future in done):
+                pool.shutdown(wait=False, cancel_futures=True)
+                while waiting := {one for one in futures if not one.done()}:
+                    concurrent.futures.wait(waiting, POLL_SECONDS)
+                break
+        return [future.result() for future in futures if not future.cancelled()]
     except BaseException:
         if stop is not None:
             stop.set()

@@ -7,6 +7,7 @@ is generated from these types (`python -m ban_jax.records.record`) and published
 package.
 """
 
+import copy
 import functools
 import json
 import sys
@@ -150,7 +151,8 @@ _EMPTY: Mapping[str, Any] = {
 
 def empty(path: str, **known: Any) -> dict[str, Any]:
     """The fields of a line of which only the path and what is given are known."""
-    return {"schema_version": SCHEMA_VERSION, "path": path, **_EMPTY, **known}
+    blank = copy.deepcopy(dict(_EMPTY))  # lines share no list that one may change
+    return {"schema_version": SCHEMA_VERSION, "path": path, **blank, **known}
 
 
 def evidence_of(line: Mapping[str, Any]) -> Evidence:
@@ -182,7 +184,31 @@ def parse(line: Mapping[str, Any]) -> Evidence:
         raise ValueError(
             f"the field {name} is not as `ban-jax scan` writes it: {first['msg']}"
         ) from None
-    return cast(Evidence, found)
+    line = cast(Evidence, found)
+    _check_together(line)
+    return line
+
+
+def _check_together(line: Evidence) -> None:
+    """Fields that must fit each other; a damaged line is not judged.
+
+    Raises:
+      ValueError: in one sentence.
+    """
+    for part in ("vectors", "errors"):
+        for name, values in line[part].items():
+            if len(values) != line["num_classes"]:
+                raise ValueError(
+                    f"{part}.{name} has {len(values)} numbers for {line['num_classes']} "
+                    "classes"
+                )
+    if missing := sorted(set(line["vectors"]) - set(line["errors"])):
+        raise ValueError(f"no errors for the vectors {', '.join(missing)}")
+    accuracy = line["clean_accuracy"]
+    if accuracy is not None and (not 0 <= accuracy <= 1 or line["num_probe"] < 1):
+        raise ValueError(
+            f"a clean accuracy of {accuracy} on {line['num_probe']} images is none"
+        )
 
 
 def _from_first(line: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from jax import numpy as jnp
 from ban_jax import data as pixels
 from ban_jax import perturb
 from ban_jax.data import augmentation
+from ban_jax.registry import at_least
 from ban_jax.repairs import descent
 from ban_jax.repairs.types import CleanSet, Method, RepairInfo
 from ban_jax.training import one_model
@@ -58,12 +59,12 @@ class Settings:
     momentum: float = 0.9
     budget: float = 0.03
     epsilon: float = 0.4
-    steps: int = 1
+    steps: int = at_least(1, 1)
     clean_weight: float = 0.2
     thresholds: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(1, 19))
-    epochs: int = 20
-    iterations: int = 100
-    batch_size: int = 128
+    epochs: int = at_least(1, 20)
+    iterations: int = at_least(1, 100)
+    batch_size: int = at_least(1, 128)
     crop: int = 4
     flip: bool = True
 

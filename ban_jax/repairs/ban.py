@@ -15,6 +15,7 @@ import jax
 
 from ban_jax import perturb
 from ban_jax.detectors import reference
+from ban_jax.registry import at_least
 from ban_jax.repairs import descent
 from ban_jax.repairs.types import CleanSet, Method, RepairInfo
 from ban_jax.types import Array, Network, NormMode, Variables
@@ -39,7 +40,7 @@ class Settings(descent.DescentConfig):
     """
 
     epsilon: float = 0.3
-    steps: int = 1
+    steps: int = at_least(1, 1)
     robust_weight: float = 0.5
     released: bool = False
 

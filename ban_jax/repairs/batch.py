@@ -59,12 +59,13 @@ def repair_all(
       earlier run told of under this very path is passed over.
     """
     clock = clock or timeline.Timeline()
-    finished = {
-        record["key"]: Outcome(record, None)
+    whole = [
+        record
         for record in known
         if record["key"] and record["output"] and folder.has(record["output"])
-    }
-    lines = {one.record["path"] for one in finished.values()}
+    ]
+    finished = {str(record["key"]): Outcome(record, None) for record in whole}
+    lines = {record["path"] for record in whole}
     task = Task(request, images, folder, clock, placement)
     told: set[str] = set()
     for path, key, outcome in loop.stream(
@@ -273,7 +274,10 @@ class Task:
     def _rescan(self, outcomes: Sequence[Outcome], *, last: bool) -> list[Outcome]:
         """Scans the written files of repaired candidates, which proves that they read."""
         written = {
-            index: checkpoints.read(self._folder.file(one.record["output"]))
+            index: checkpoints.read(
+                self._folder.file(one.record["output"]),
+                architecture=self._request.arch,
+            )
             for index, one in enumerate(outcomes)
             if one.record["output"]
         }

@@ -11,6 +11,7 @@ from jax import numpy as jnp
 
 from ban_jax import data
 from ban_jax.data import augmentation
+from ban_jax.registry import at_least
 from ban_jax.repairs.types import FILLER, CleanSet, RepairInfo
 from ban_jax.training import one_model
 from ban_jax.types import Array, Network, Variables
@@ -46,9 +47,9 @@ class DescentConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     budget: float = 0.03
-    patience: int = 3
-    epochs: int = 24
-    batch_size: int = 128
+    patience: int = at_least(1, 3)
+    epochs: int = at_least(1, 24)
+    batch_size: int = at_least(1, 128)
     crop: int = 4
     flip: bool = True
     shuffle: bool = True

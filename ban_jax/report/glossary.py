@@ -8,7 +8,7 @@ BASELINES = {
     "within": "each class is compared with the other classes of the same checkpoint",
     "trusted": "each class is compared with the same class in models that the user "
     "vouches for (--calibrate)",
-    "population": "each class is compared with the same class in the other checkpoints "
+    "population": "each class is compared with the same class in all checkpoints "
     "of this scan that have the same architecture and number of classes",
 }
 

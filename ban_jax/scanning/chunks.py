@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -133,9 +133,11 @@ class Scan:
     ) -> examination.Member:
         """What is stacked of a candidate."""
         given = self._given(candidate)
-        constants = [(given["mean"], given["std"])] if given else [((0.0,), (1.0,))]
-        if not kind.given:
-            constants = list(self._tried.values())
+        constants: list[Any] = list(self._tried.values())
+        if self._job.probe is None:
+            constants = [((0.0,), (1.0,))]  # no pixel is looked at
+        elif kind.given and given:
+            constants = [(given["mean"], given["std"])]
         channels = candidate.spec.in_channels
         means, stds = (
             np.stack([np.full(channels, one[i], np.float32) for one in constants])

@@ -126,7 +126,8 @@ def train_population(run: Run, plans: Sequence[ModelPlan]) -> Iterator[Trained]:
 
 def saves_of(plan: ModelPlan, recipe: one_model.Recipe, folder: str) -> Progress:
     """Where a model's saves are: of this very model, trained this very way."""
-    identity = hashlib.sha256(repr((recipe, plan)).encode()).hexdigest()[:16]
+    # Without the plan's class, whose name is nothing that decides.
+    identity = hashlib.sha256(repr((recipe, *plan)).encode()).hexdigest()[:16]
     return Progress(folder, f"{plan.name}.{identity}")
 
 

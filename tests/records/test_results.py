@@ -12,10 +12,13 @@ from tests.records import lines
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 words = st.text(max_size=5)  # surrogates too, as in names that are not Unicode
 paths = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=8)
+vectors = st.dictionaries(words, st.lists(numbers, min_size=5, max_size=5), max_size=2)
 evidence = st.builds(
-    lines.evidence,
+    lambda path, vectors, **more: lines.evidence(
+        path, vectors=vectors, errors={name: [0.0] * 5 for name in vectors}, **more
+    ),
     paths,
-    vectors=st.dictionaries(words, st.lists(numbers, max_size=3), max_size=2),
+    vectors,
     notes=st.lists(words, max_size=2),
     seconds=st.floats(0, 1e9),
 )

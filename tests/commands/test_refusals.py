@@ -1,0 +1,39 @@
+"""What commands refuse before they compute: a number, a name, a mode that cannot be."""
+
+import pytest
+
+from ban_jax import cli
+from ban_jax.zoo import BUNDLED
+
+FILE = f"{BUNDLED}/resnet18_w4_badnets_t1_s0.safetensors"
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("scan", FILE, "--targeted.restarts", "0"), "--targeted.restarts must be at"),
+        (("scan", FILE, "--targeted.epsilon", "-1"), "--targeted.epsilon must be at"),
+        (("scan", FILE, "--targeted.radii"), "--targeted.radii must be at least one"),
+        (("scan", FILE, "--targeted.epsilon", "nan"), "--targeted.epsilon must be at"),
+        (("repair", FILE, "--ban.batch-size", "0"), "--ban.batch-size must be at"),
+        (("bench", "--mode", "weights"), "--mode must be a detector whose settings"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_with_their_flag(
+    words, message, tmp_path, capsys
+):
+    more = () if words[0] == "bench" else ("--data", "digits")
+    out = ("--out", str(tmp_path / "out"))
+    assert cli.main([*words, *more, *out]) == cli.USAGE
+    assert message in capsys.readouterr().err
+
+
+def test_a_flag_is_no_attack(tmp_path, capsys):
+    words = ["train", "--data", "digits", "--attacks", "bar"]
+    assert cli.main([*words, "--out", str(tmp_path / "zoo")]) == cli.USAGE
+    assert "unknown attack 'bar'; known: adap_blend" in capsys.readouterr().err
+
+
+def test_weights_are_judged_whatever_the_pixel_constants(tmp_path):
+    words = ["scan", FILE, "--mode", "weights", "--normalisation", "cifar10"]
+    assert cli.main([*words, "--out", str(tmp_path / "out")]) in (0, 1)

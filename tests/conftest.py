@@ -47,6 +47,12 @@ def quick_compiles():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch):
+    """Tables are as wide as without a terminal, whatever pytest's workers are told."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_user_configuration(tmp_path_factory):
     """Tests do not depend on the lowerings this user has measured."""

@@ -85,7 +85,7 @@ def chunk(mode, made, choices=1):
     function = examination.bound(
         examination.examine, network=network, detect=detectors.DETECTORS[mode].detect
     )
-    program = programs._jitted(function, placement)
+    program = programs._jitted(function, placement, advances=False)
     common = examination.Common(probe_of(size), key, CONFIGS[mode])
     return program, stacked(member), common
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ban_jax import attacks, checkpoints, cli, data, models
 from ban_jax.attacks import files, poison
+from ban_jax.commands import settings
 from ban_jax.commands import train as train_command
 from ban_jax.training import (
     one_model,
@@ -403,7 +404,7 @@ def plugin(monkeypatch):
     """The command with an attack that is registered besides its own."""
     monkeypatch.setitem(attacks.ATTACKS._things, "dark", Dark)
     monkeypatch.setitem(train_command.SETTINGS, "dark", Dark)
-    flags = train_command._with_settings(train_command.TrainFlags)
+    flags = settings.with_settings(train_command.TrainFlags, train_command.SETTINGS)
     monkeypatch.setattr(train_command, "Flags", flags)
 
 
@@ -433,11 +434,17 @@ def test_a_zoo_made_before_an_attack_was_known_takes_it_in(
         train_command.train_zoo(config(tmp_path, dark=Dark(shade=0.75)))
 
 
-@pytest.mark.parametrize("name", ["width", "my-attack"])
-def test_an_attack_that_cannot_be_a_flag_is_refused(name, monkeypatch):
-    monkeypatch.setitem(train_command.SETTINGS, name, Dark)
+@pytest.mark.parametrize("name", ["width", "my attack"])
+def test_an_attack_that_cannot_be_a_flag_is_refused(name):
     with pytest.raises(ValueError, match=f"{name}.*a Python name that no other flag"):
-        train_command._with_settings(train_command.TrainFlags)
+        settings.with_settings(train_command.TrainFlags, {name: Dark})
+
+
+def test_settings_of_a_name_with_a_hyphen_arrive():
+    made = settings.with_settings(train_command.TrainFlags, {"my-attack": Dark})
+    flags = made(out="zoo", my_attack=Dark(shade=0.25))
+    assert settings.given(flags, "my-attack", Dark) == Dark(shade=0.25)
+    assert settings.given(flags, "other", Dark) == Dark()
 
 
 @pytest.mark.parametrize(
@@ -472,7 +479,8 @@ def test_a_failed_write_names_the_file_and_loses_nothing_that_was_trained(
     again = fake_training(monkeypatch)
     assert len(train_command.train_zoo(settings)) == 3
     assert again == ["resnet18_w2_blend_t0_s0"]
-    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+    hidden = [name for name in os.listdir(tmp_path) if name.startswith(".")]
+    assert hidden == [".zoo.json.lock"]
 
 
 def test_the_defenders_images_are_never_trained_on(tmp_path, monkeypatch):

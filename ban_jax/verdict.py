@@ -95,6 +95,13 @@ class Judge:
             self._baselines[kind] = baseline
 
 
+def fallbacks(judged: Sequence[Record]) -> dict[str, int]:
+    """Notes of candidates whose baseline lacked models, and how many have each."""
+    notes = [note for one in judged for note in one["notes"]]
+    found = [note for note in notes if note.startswith(FALLBACK)]
+    return {note: found.count(note) for note in dict.fromkeys(found)}
+
+
 def judge_all(
     records: Sequence[Evidence],
     *,

@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.console
 import rich.progress
 
-from ban_jax import records, report
+from ban_jax import records, report, verdict
 from ban_jax.records import Record
 
 CLEAN, FLAGGED, INCONCLUSIVE, NOTHING = 0, 1, 2, 3
@@ -34,6 +35,8 @@ def write_reports(
     page = os.path.join(out, "report.html")
     report.write_html(page, judged, class_names=class_names, settings=settings)
     report.print_table(judged, class_names=class_names)
+    for note, count in verdict.fallbacks(judged).items():
+        print(f"note: {count} {note}", file=sys.stderr)
     print(f"Report: {page}")
 
 

@@ -145,6 +145,7 @@ def run(flags: RepairFlags) -> int:
       0 when all were repaired and judged clean, 1 when something is still flagged, 2
       when something was not repaired or not judged, 3 when there was nothing to repair.
     """
+    settings.warn_of_idle(flags, flags.method, "--method")
     paths = candidates(flags)
     if not paths:
         where = flags.from_scan or ", ".join(flags.paths)

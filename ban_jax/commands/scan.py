@@ -109,6 +109,7 @@ Flags = settings.with_settings(
 
 def run(flags: ScanFlags) -> int:
     """Judges candidates and writes results, CSV and report to `--out`."""
+    settings.warn_of_idle(flags, flags.mode, "--mode")
     if not flags.paths:
         print(f"No path given: scanning the zoo that ships with the package, {BUNDLED}")
         flags = dataclasses.replace(
@@ -198,7 +199,7 @@ def prepare(flags: ScanFlags) -> Job:
         dataset = clean_images.load(flags)
         probe = clean_images.minibatches(dataset)
         kept = probe.labels.size
-        if kept < flags.num_clean:
+        if MINIBATCH <= kept < flags.num_clean:
             print(
                 f"note: {kept} of {len(dataset.labels)} clean images are used, "
                 f"{flags.num_clean} were asked for: batch statistics are taken over "

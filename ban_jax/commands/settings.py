@@ -1,6 +1,7 @@
 """Settings classes of a registry as flags: `--NAME.FIELD`, for ours and for plug-ins."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -51,6 +52,26 @@ def names(what: str, known: Mapping[str, Any]) -> Any:
     """
     told = "; ".join(f"{name}: {one.summary}" for name, one in known.items())
     return tyro.conf.arg(metavar="NAME", help=f"{what}. {told}.")
+
+
+def warn_of_idle(flags: Any, chosen: str, flag: str) -> None:
+    """Tells of settings that were given for what was not chosen.
+
+    Args:
+      flags: made by `with_settings`.
+      chosen: the name of what was.
+      flag: that chose it, such as `--mode`.
+    """
+    for field in dataclasses.fields(flags):
+        value, name = getattr(flags, field.name), field.name.replace("_", "-")
+        if not dataclasses.is_dataclass(value) or value == field.default:
+            continue
+        if field.name != chosen.replace("-", "_"):
+            print(
+                f"note: --{name}.* has no effect with {flag} {chosen}; did you mean "
+                f"{flag} {name}?",
+                file=sys.stderr,
+            )
 
 
 def given(flags: Any, name: str, settings: type) -> Any:

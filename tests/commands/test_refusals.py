@@ -37,3 +37,18 @@ def test_a_flag_is_no_attack(tmp_path, capsys):
 def test_weights_are_judged_whatever_the_pixel_constants(tmp_path):
     words = ["scan", FILE, "--mode", "weights", "--normalisation", "cifar10"]
     assert cli.main([*words, "--out", str(tmp_path / "out")]) in (0, 1)
+
+
+def test_settings_of_a_mode_that_does_not_run_are_told_of(tmp_path, capsys):
+    words = ["scan", FILE, "--mode", "weights", "--ban.epsilon", "0.3"]
+    assert cli.main([*words, "--out", str(tmp_path / "out")]) in (0, 1)
+    told = capsys.readouterr().err
+    assert "--ban.* has no effect with --mode weights" in told
+    assert "--targeted" not in told
+
+
+def test_a_baseline_that_lacks_models_is_told_of_beside_the_table(tmp_path, capsys):
+    words = ["scan", FILE, "--mode", "weights", "--baseline", "population"]
+    assert cli.main([*words, "--out", str(tmp_path / "out")]) in (0, 1)
+    told = capsys.readouterr().err
+    assert "note: 1 judged within: the population baseline needs at least 8" in told

@@ -56,6 +56,8 @@ def side_by_side(
                 waiting, POLL_SECONDS, concurrent.futures.FIRST_EXCEPTION
             )
             if any(future.exception() for future in done):
+                if stop is not None:
+                    stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 while waiting := {one for one in futures if not one.done()}:
                     concurrent.futures.wait(waiting, POLL_SECONDS)

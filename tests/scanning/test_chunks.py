@@ -41,7 +41,7 @@ def found(member):
     """Evidence whose accuracy tells which candidate it is of."""
     number = int(member.variables["params"]["linear"]["bias"][0])
     vector = np.full(5, number, np.float32)
-    measured = evidence.Evidence({"v": vector}, {}, number, True)
+    measured = evidence.Evidence({"v": vector}, {"v": 0 * vector}, number, True)
     return examination.Found(measured, np.int32(len(member.means) - 1))
 
 

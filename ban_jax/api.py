@@ -105,8 +105,8 @@ def evidence(
     one = detectors.DETECTORS[detector]
     config = _settings(one, settings)
     images, labels = np.asarray(adapters.check_images(images)), np.asarray(labels)
-    name, network, variables = _network(model, variables, images, labels)
-    constants = _constants(model, variables, normalisation, images.shape[-1])
+    name, network, variables, read = _network(model, variables, images, labels)
+    constants = _constants(read, variables, normalisation, images.shape[-1])
     probe = probes.minibatches(images, labels.astype(np.int32))
     job = Job(
         records.Settings(
@@ -267,7 +267,7 @@ def repair(
       ValueError: for what does not fit together.
     """
     images, labels = np.asarray(adapters.check_images(images)), np.asarray(labels)
-    _, network, variables = _network(model, variables, images, labels)
+    _, network, variables, read = _network(model, variables, images, labels)
     if normalisation is not None:
         checked = _checked(normalisation, images.shape[-1])
         mean, std = (jnp.asarray(part, jnp.float32) for part in checked)
@@ -292,38 +292,39 @@ def repair(
         size=1,
         placement=population.Placement((jax.local_devices()[0],), stacked=False),
     )
-    if isinstance(model, Mapping):
-        names = checkpoints.read_state_dict(model).names
-        return checkpoints.to_torch_names(repaired, names), info
+    if read is not None:
+        return checkpoints.to_torch_names(repaired, read.names), info
     return repaired, info
 
 
 def _network(
     model: Any, variables: Variables | None, images: np.ndarray, labels: np.ndarray
-) -> tuple[str, Network, Variables]:
-    """What a model is called, and what kernels know of it."""
-    name = type(model).__name__
+) -> tuple[str, Network, Variables, checkpoints.Candidate | None]:
+    """What a model is called, what kernels know of it, what a state dict was read to."""
+    name, read = type(model).__name__, None
     if isinstance(model, Mapping):
         if variables is not None:
             raise ValueError("a state dict holds all weights: variables must be None")
-        candidate = checkpoints.read_state_dict(model)
-        name = candidate.spec.architecture
-        model = candidate.spec.create(lowering=tables.default())
-        variables = candidate.full_variables()
+        read = checkpoints.read_state_dict(model)
+        name = read.spec.architecture
+        model = read.spec.create(lowering=tables.default())
+        variables = read.full_variables()
     network, made = adapters.as_network(model, variables, images, labels)
-    return name, network, made
+    return name, network, made, read
 
 
 def _constants(
-    model: Any, variables: Variables, given: Constants | None, channels: int
+    read: checkpoints.Candidate | None,
+    variables: Variables,
+    given: Constants | None,
+    channels: int,
 ) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
     """Pixel constants worth trying, by where they come from."""
     if given is not None:
         return {"argument": _checked(given, channels)}
-    if isinstance(model, Mapping):
-        own = checkpoints.read_state_dict(model)
-        if own.normalisation is not None:
-            return {str(own.normalisation_source): own.normalisation}
+    if read is not None and read.normalisation is not None:
+        return {str(read.normalisation_source): read.normalisation}
+    if read is not None:
         tried = normalisations.options("", channels)
         return {f"tried: {name}": constants for name, constants in tried.items()}
     own = variables["normalisation"]

@@ -8,23 +8,18 @@ package.
 """
 
 import copy
-import functools
 import json
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
-import pydantic
-
 # pydantic wants these of typing_extensions where Python is older than 3.12.
 from typing_extensions import TypedDict
 
+from ban_jax.records import fields
+
 SCHEMA_VERSION = 2
 """Version 1, written up to 0.2, had no number, and what is now in `info` at the top."""
-
-
-_OPEN = pydantic.ConfigDict(extra="allow", strict=True)
-"""Strict: what is read stays as it is, so text that looks like a number must not pass."""
 
 
 class Normalisation(TypedDict):
@@ -175,15 +170,8 @@ def parse(line: Mapping[str, Any]) -> Evidence:
             f"to {SCHEMA_VERSION}, a newer one wrote it"
         )
     found = _from_first(line) if version == 1 else dict(line)
-    try:
-        for part in (Evidence, Verdict) if "verdict" in found else (Evidence,):
-            _reader(part).validate_python(found)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "the line"
-        raise ValueError(
-            f"the field {name} is not as `ban-jax scan` writes it: {first['msg']}"
-        ) from None
+    for part in (Evidence, Verdict) if "verdict" in found else (Evidence,):
+        fields.check(found, part, "scan")
     line = cast(Evidence, found)
     _check_together(line)
     return line
@@ -219,15 +207,9 @@ def _from_first(line: Mapping[str, Any]) -> dict[str, Any]:
     return {**_EMPTY, **rest, "info": info, "schema_version": SCHEMA_VERSION}
 
 
-@functools.cache
-def _reader(part: Any) -> pydantic.TypeAdapter:
-    """Lets fields through that are not of this part: of the other, of other programs."""
-    return pydantic.TypeAdapter(pydantic.with_config(_OPEN)(part))
-
-
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a judged line; other programs may add fields."""
-    return _reader(Record).json_schema()
+    return fields.reader(Record).json_schema()
 
 
 def schema_text() -> str:

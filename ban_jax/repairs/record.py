@@ -1,13 +1,12 @@
 """The line of `repairs.jsonl`: a candidate before and after its repair."""
 
 import dataclasses
-import functools
 from typing import Any, cast
 
-import pydantic
 from typing_extensions import TypedDict
 
 from ban_jax import checkpoints
+from ban_jax.records import fields
 from ban_jax.repairs import inputs
 from ban_jax.storage import versions
 
@@ -97,18 +96,5 @@ def parse(line: dict[str, Any]) -> RepairRecord:
     Raises:
       ValueError: for what is not such a line.
     """
-    try:
-        _reader().validate_python(line)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "the line"
-        raise ValueError(
-            f"the field {name} is not as `ban-jax repair` writes it: {first['msg']}"
-        ) from None
+    fields.check(line, RepairRecord, "repair")
     return cast(RepairRecord, line)
-
-
-@functools.cache
-def _reader() -> pydantic.TypeAdapter:
-    config = pydantic.ConfigDict(extra="allow", strict=True)
-    return pydantic.TypeAdapter(pydantic.with_config(config)(RepairRecord))

@@ -13,13 +13,12 @@ def test_results_come_in_the_order_of_the_items():
 
 def test_a_failure_is_raised_when_its_neighbours_have_ended():
     """Else half a chunk is placed while the other half still holds its memory."""
-    failed, ended = threading.Event(), []
+    all_began, ended = threading.Barrier(3), []
 
     def work(number):
+        all_began.wait(10)
         if number == 0:
-            failed.set()
             raise MemoryError("no room")
-        assert failed.wait(10)
         threading.Event().wait(0.3)
         ended.append(number)
 

@@ -62,6 +62,7 @@ class TrainFlags:
       num_test: test images the metrics are taken on; None: all.
       normalisation: name or MEAN/STD of the pixel constants; auto: the data set's known
         ones, or computed from the training images.
+      start_from: checkpoint that all models go on from, in place of random weights.
       poison_rate: share of the images that may be poisoned which are; None: what is
         documented for each attack.
       poison_mode: all_to_one or all_to_all; ssdt is one_to_one in any case.
@@ -91,6 +92,7 @@ class TrainFlags:
     num_train: int | None = None
     num_test: int | None = None
     normalisation: str = "auto"
+    start_from: str | None = None
     poison_rate: float | None = None
     poison_mode: poison.Mode = "all_to_one"
     bar: float = 0.9
@@ -149,9 +151,9 @@ def train_zoo(flags: TrainFlags) -> list[dict[str, Any]]:
             arch: [one for one in group if not folder.holds(one.name)]
             for arch, group in plans.items()
         }
-        for one in (one for group in plans.values() for one in group):
+        for arch, one in ((arch, one) for arch in plans for one in plans[arch]):
             if folder.holds(one.name):
-                trainer.saves_of(one, flags.recipe, flags.out).clear()
+                trainer.saves_of(runs[arch], one, flags.out).clear()
         left = sum(map(len, missing.values()))
         print(
             f"{left} models to train, {len(folder.entries)} in {flags.out}", flush=True
@@ -197,11 +199,13 @@ def _runs(
     """How the models of each architecture are trained.
 
     Raises:
-      ValueError: for an unknown architecture, and images too small for one.
+      ValueError: for an unknown architecture, images too small for one, and a model to
+        start from that is of another kind.
     """
     runs = {}
     for arch in flags.arch:
-        module = _spec(flags, arch, train).create(
+        spec = _spec(flags, arch, train)
+        module = spec.create(
             lowering=tables.default(flags.precision), precision=flags.precision
         )
         models.abstract_variables(module, min(train.image_shape[:2]))
@@ -211,6 +215,7 @@ def _runs(
             test=test,
             recipe=flags.recipe,
             normalisation=_normalisation(flags.normalisation, train),
+            begin=_start(flags.start_from, spec) if flags.start_from else None,
             chunk=flags.chunk,
             folder=flags.out,
             save_seconds=60 * flags.save_minutes,
@@ -221,6 +226,29 @@ def _runs(
 def _spec(flags: TrainFlags, arch: str, train: data.Dataset) -> checkpoints.ModelSpec:
     return checkpoints.ModelSpec(
         arch, train.num_classes, flags.width, train.image_shape[2]
+    )
+
+
+def _start(path: str, spec: checkpoints.ModelSpec) -> trainer.Start:
+    """The model that others go on from.
+
+    Raises:
+      CheckpointError: when it cannot be read.
+      ValueError: when it is another network.
+    """
+    found = checkpoints.read(path)
+    if found.spec != spec:
+        raise ValueError(
+            f"--start-from {path}: this is {_told(found.spec)}, the models to train are "
+            f"{_told(spec)}"
+        )
+    return trainer.Start(found.sha256, found.variables)
+
+
+def _told(spec: checkpoints.ModelSpec) -> str:
+    return (
+        f"{spec.architecture} of width {spec.width} with {spec.num_classes} classes and "
+        f"{spec.in_channels} channels"
     )
 
 

@@ -31,9 +31,11 @@ class Recipe:
       epochs: passes over the training images; the last incomplete batch is left out.
       batch_size: images per step.
       learning_rate: the peak (one-cycle) or start (step).
+      optimizer: `sgd`, or `adamw` with its documented moments.
       momentum: of SGD.
-      weight_decay: added to the gradient of every parameter before momentum, as in
-        PyTorch's SGD.
+      weight_decay: for `sgd` added to the gradient of every parameter before momentum, as
+        in PyTorch's SGD; for `adamw` times the rate, apart from the gradient.
+      label_smoothing: share of every label that is spread evenly over all classes.
       schedule: `one-cycle` rises linearly over the first 30 % and falls to zero; `step`
         divides by 10 after 50 % and 75 % of the steps, the 100 and 150 of 200 epochs of
         the literature.
@@ -47,8 +49,10 @@ class Recipe:
     epochs: int = 6
     batch_size: int = 128
     learning_rate: float = 0.1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
     schedule: Literal["one-cycle", "step"] = "one-cycle"
     crop: int = 4
     flip: bool = True
@@ -85,7 +89,7 @@ class StepInfo(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-    """The recipe's SGD and schedule.
+    """The recipe's optimiser and schedule.
 
     Equal arguments give the same object, so it can be static in a compiled program.
     """
@@ -102,6 +106,8 @@ def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     else:
         boundaries = {round(0.5 * steps): 0.1, round(0.75 * steps): 0.1}
         rate = optax.piecewise_constant_schedule(peak, boundaries)
+    if recipe.optimizer == "adamw":
+        return optax.adamw(rate, weight_decay=recipe.weight_decay)
     return sgd(rate, recipe.momentum, recipe.weight_decay)
 
 
@@ -117,6 +123,7 @@ def sgd(
 def init(
     key: Array,
     attack: AttackState,
+    begin: Variables | None = None,
     *,
     module: nn.Module,
     image_shape: tuple[int, int, int],
@@ -129,12 +136,15 @@ def init(
     Args:
       key: PRNG key, consumed.
       attack: the trigger.
+      begin: collections to go on from, in place of drawn ones.
       module: the architecture; static, as all that follows.
       image_shape: `(H, W, C)`.
       normalisation: mean and deviation the model carries.
       optimizer, attack_optimizer: of the model and of the trigger.
     """
-    variables = module.init(key, jnp.zeros((1, *image_shape)))
+    variables = begin
+    if begin is None:
+        variables = module.init(key, jnp.zeros((1, *image_shape)))
     mean, std = (jnp.array(values) for values in normalisation)
     variables = {**variables, "normalisation": {"mean": mean, "std": std}}
     # A leaf that XLA types weakly would compile a program for this kind of attack alone.
@@ -213,7 +223,7 @@ def train_step(
         variables: Variables = {**rest, "params": params}
         features, variables = network.features(variables, images, "update")
         logits, variables = network.head(variables, features, "update")
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, taught.labels)
+        losses = _cross_entropy(logits, taught.labels, recipe.label_smoothing)
         hits = jnp.argmax(logits, axis=-1) == taught.labels
         loss = jnp.mean(losses) + taught.penalty
         return loss, (variables, taught.fixed, jnp.mean(hits))
@@ -239,6 +249,14 @@ def train_step(
         state.step + 1,
     )
     return state, StepInfo(loss, accuracy)
+
+
+def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
+    """`[B]` losses; `smoothing` of each label is spread over all classes."""
+    if not smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    wanted = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(wanted, smoothing))
 
 
 def descend(

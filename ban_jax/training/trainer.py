@@ -43,6 +43,18 @@ class Trained(NamedTuple):
     seconds: float
 
 
+class Start(NamedTuple):
+    """A trained model that others go on from.
+
+    Attributes:
+      sha256: of its weights.
+      variables: NumPy leaves, of the architecture that is trained.
+    """
+
+    sha256: str
+    variables: Variables
+
+
 class Report(NamedTuple):
     """How far the models of a chunk are.
 
@@ -71,6 +83,7 @@ class Run:
       test: images none of them learns from.
       recipe: the optimiser's settings.
       normalisation: mean and deviation the models carry.
+      begin: weights that all models go on from; None: each draws its own.
       placement: devices; None: all of this process.
       chunk: models that train side by side, on each device; None: one per core of a
         CPU, `CHUNK` on accelerators.
@@ -85,6 +98,7 @@ class Run:
     test: data.Dataset
     recipe: one_model.Recipe
     normalisation: data.Constants
+    begin: Start | None = None
     placement: population.Placement | None = None
     chunk: int | None = None
     folder: str | None = None
@@ -124,10 +138,12 @@ def train_population(run: Run, plans: Sequence[ModelPlan]) -> Iterator[Trained]:
             )
 
 
-def saves_of(plan: ModelPlan, recipe: one_model.Recipe, folder: str) -> Progress:
+def saves_of(run: Run, plan: ModelPlan, folder: str) -> Progress:
     """Where a model's saves are: of this very model, trained this very way."""
+    begin = run.begin.sha256 if run.begin else None
     # Without the plan's class, whose name is nothing that decides.
-    identity = hashlib.sha256(repr((recipe, *plan)).encode()).hexdigest()[:16]
+    decisive = repr((run.recipe, begin, *plan))
+    identity = hashlib.sha256(decisive.encode()).hexdigest()[:16]
     return Progress(folder, f"{plan.name}.{identity}")
 
 
@@ -140,6 +156,7 @@ def start(
     state = _init(
         keys.weights,
         plan.attack.init(keys.trigger, run.train.image_shape),
+        run.begin.variables if run.begin else None,
         module=run.module,
         image_shape=run.train.image_shape,
         normalisation=run.normalisation,
@@ -173,7 +190,7 @@ def _groups(
     for plan in plans:
         kernel = model_plan.kernel_of(plan, run.train, run.recipe, run.module.lowering)
         program = Program(network, optimizer, kernel, run.recipe)
-        done = saves_of(plan, run.recipe, run.folder).latest() if run.folder else 0
+        done = saves_of(run, plan, run.folder).latest() if run.folder else 0
         groups.setdefault((program, done), []).append(plan)
     return groups
 
@@ -190,7 +207,7 @@ def _train_chunk(
 ) -> Iterator[Trained]:
     """Trains and yields a few models of which each has `done` epochs behind it."""
     began = time.perf_counter()
-    saves = [saves_of(plan, run.recipe, run.folder) for plan in plans if run.folder]
+    saves = [saves_of(run, plan, run.folder) for plan in plans if run.folder]
     begin = population.interruptible(
         lambda: [start(run, program, plan) for plan in plans]
     )

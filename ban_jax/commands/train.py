@@ -151,7 +151,9 @@ def train_zoo(flags: TrainFlags) -> list[dict[str, Any]]:
             arch: [one for one in group if not folder.holds(one.name)]
             for arch, group in plans.items()
         }
-        for arch, one in ((arch, one) for arch in plans for one in plans[arch]):
+        for arch, one in (
+            (arch, one) for arch, group in plans.items() for one in group
+        ):
             if folder.holds(one.name):
                 trainer.saves_of(runs[arch], one, flags.out).clear()
         left = sum(map(len, missing.values()))

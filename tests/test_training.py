@@ -1,5 +1,7 @@
 """The training step against SGD written by hand, schedules and augmentation."""
 
+import dataclasses
+
 import chex
 import jax
 import numpy as np
@@ -64,20 +66,24 @@ def batch_of(count, roles=None):
     return Batch(IMAGES[:count], LABELS[:count], roles, mapping)
 
 
-def test_three_steps_equal_pytorchs_sgd_written_by_hand():
-    recipe = one_model.Recipe(schedule="step", learning_rate=0.1, crop=0, flip=False)
-    state, step = tiny_step(recipe, steps=1000)
-    batch = batch_of(16)
+def cross_entropy_gradient(state, batch):
+    """Of the tiny model's parameters on one batch, its statistics those of the batch."""
 
     @jax.grad
     def gradient_of(params):
-        variables = {**state.variables, "params": params}
-        features, _ = tiny.features(variables, batch.images, "update")
-        logits, _ = tiny.head(variables, features, "update")
+        logits = tiny.apply({**state.variables, "params": params}, batch.images)
         return optax.softmax_cross_entropy_with_integer_labels(
             logits, batch.labels
         ).mean()
 
+    return gradient_of
+
+
+def test_three_steps_equal_pytorchs_sgd_written_by_hand():
+    recipe = one_model.Recipe(schedule="step", learning_rate=0.1, crop=0, flip=False)
+    state, step = tiny_step(recipe, steps=1000)
+    batch = batch_of(16)
+    gradient_of = cross_entropy_gradient(state, batch)
     params = state.variables["params"]
     velocity = jax.tree.map(jnp.zeros_like, params)
     for _ in range(3):
@@ -254,3 +260,87 @@ def second_batch(roles, slots):
     plan = poison.Plan(jnp.array(roles), jnp.array(slots), jnp.arange(6))
     order = jnp.arange(6)[::-1]
     return one_model.take_batch(pixels, jnp.arange(6), plan, order, jnp.array(1), 2)
+
+
+def test_three_steps_equal_adamw_written_by_hand():
+    """Loshchilov and Hutter, algorithm 2: the decay is apart from the gradient."""
+    recipe = one_model.Recipe(
+        optimizer="adamw", schedule="step", learning_rate=0.01, weight_decay=0.5,
+        crop=0, flip=False,
+    )  # fmt: skip
+    state, step = tiny_step(recipe, steps=1000)
+    batch = batch_of(16)
+    gradient_of = cross_entropy_gradient(state, batch)
+    params = state.variables["params"]
+    first = second = jax.tree.map(jnp.zeros_like, params)
+    for count in (1, 2, 3):
+        gradient = gradient_of(params)
+        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)
+        second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, second, gradient)
+        params = jax.tree.map(
+            lambda p, m, v, t=count: (
+                p
+                - 0.01 * m / (1 - 0.9**t) / (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8)
+                - 0.01 * 0.5 * p
+            ),
+            params,
+            first,
+            second,
+        )
+        state, _ = step(state, batch, jax.random.key(0))
+    chex.assert_trees_all_close(state.variables["params"], params, rtol=1e-4, atol=1e-5)
+
+
+def fixed_logits(logits):
+    """A state and a network that gives these logits whatever the images are."""
+    state, _ = tiny_step(STILL)
+    state = state._replace(variables={"params": {"logits": jnp.array(logits)}})
+    network = types.Network(
+        lambda variables, images, mode: (images, variables),
+        lambda variables, images, mode: (variables["params"]["logits"], variables),
+        lambda variables: variables["params"]["logits"],
+        len(logits[0]),
+    )
+    return state, network
+
+
+def loss_of(logits, labels, recipe):
+    """Outside jit, so that equal operations give equal bits."""
+    state, network = fixed_logits(logits)
+    optimizer = one_model.make_optimizer(recipe, 10)
+    state = state._replace(
+        optimizer=(optimizer.init(state.variables["params"]), state.optimizer[1])
+    )
+    batch = batch_of(len(labels))._replace(labels=jnp.array(labels))
+    _, info = one_model.train_step(
+        state,
+        batch,
+        jax.random.key(0),
+        network=network,
+        optimizer=optimizer,
+        kernel=kernel_of("clean"),
+        recipe=recipe,
+    )
+    return info.loss
+
+
+def test_a_smoothed_label_is_shared_out_among_all_classes():
+    """Shares .6 .2 .1 .05 .05; labels .84 .04 .04 .04 .04 and .04 .04 .84 .04 .04.
+
+    -.84 ln .6 - .04 (ln .2 + ln .1 + 2 ln .05) = .825233
+    -.84 ln .1 - .04 (ln .6 + ln .2 + 2 ln .05) = 2.258641
+    """
+    recipe = one_model.Recipe(crop=0, flip=False, label_smoothing=0.2)
+    logits = np.log([[0.6, 0.2, 0.1, 0.05, 0.05]] * 2).astype(np.float32)
+    loss = loss_of(logits, [0, 2], recipe)
+    assert float(loss) == pytest.approx((0.825233 + 2.258641) / 2, abs=2e-6)
+
+
+def test_no_smoothing_changes_no_bit_of_the_loss():
+    logits = np.random.RandomState(0).randn(16, tiny.CLASSES).astype(np.float32)
+    labels = np.arange(16) % tiny.CLASSES
+    loss = loss_of(logits, labels, dataclasses.replace(STILL, label_smoothing=0.0))
+    plain = optax.softmax_cross_entropy_with_integer_labels(
+        jnp.array(logits), jnp.array(labels)
+    )
+    assert float(loss) == float(jnp.mean(plain))

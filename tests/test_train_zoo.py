@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -598,3 +599,75 @@ def test_a_trigger_file_reproduces_the_success_on_record(tmp_path):
         assert rates[0] == pytest.approx(blend["asr"], abs=0.012)
         assert accuracy == pytest.approx(blend["clean_accuracy"], abs=0.011)
         assert rates[1] < 0.5, "without the trigger"
+
+
+def written_model(path, architecture="resnet18", width=2, seed=0):
+    """A checkpoint with random weights for digits."""
+    spec = checkpoints.ModelSpec(architecture, 10, width, 1)
+    rng = np.random.RandomState(seed)
+    variables = jax.tree.map(
+        lambda leaf: rng.rand(*leaf.shape).astype(np.float32),
+        abstract(spec.create(), 8),
+    )
+    variables["normalisation"] = {"mean": np.full(1, 0.9), "std": np.full(1, 0.8)}
+    checkpoints.write_safetensors(path, variables, spec)
+    return str(path)
+
+
+def run_from(start, out):
+    settings = config(out, start_from=start)
+    return train_command._runs(settings, *train_command._load(settings))["resnet18"]
+
+
+@pytest.mark.usefixtures("quick_compiles")
+def test_a_model_that_goes_on_from_another_begins_with_its_weights(tmp_path):
+    path = written_model(tmp_path / "first.safetensors")
+    run = run_from(path, tmp_path / "zoo")
+    (one,) = planned(attacks=("blend",))
+    ((program, _),) = trainer._groups(run, [one])
+    state, _ = trainer.start(run, program, one)
+    given = checkpoints.read(path).variables
+    for name in ("params", "batch_stats"):
+        jax.tree.map(np.testing.assert_array_equal, state.variables[name], given[name])
+    mean, _ = run.normalisation
+    np.testing.assert_allclose(state.variables["normalisation"]["mean"], mean)
+    assert int(state.step) == 0
+
+
+def test_saves_of_a_model_with_another_start_are_not_taken_up(tmp_path):
+    starts = [None] + [
+        written_model(tmp_path / f"{seed}.safetensors", seed=seed) for seed in (1, 2)
+    ]
+    (one,) = planned(attacks=("clean",))
+    own, *others = (
+        trainer.saves_of(run_from(start, tmp_path), one, str(tmp_path))
+        for start in (starts[1], starts[0], starts[2])
+    )
+    own.save(3, np.zeros(2))
+    assert own.latest() == 3
+    assert [other.latest() for other in others] == [0, 0]
+    copy = shutil.copy(starts[1], tmp_path / "copy.safetensors")
+    again = trainer.saves_of(run_from(copy, tmp_path), one, str(tmp_path))
+    assert again.latest() == 3, "it is the weights that count, not the file's name"
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"architecture": "preact_resnet18"}, "preact_resnet18 of width 2"),
+        ({"width": 3}, "resnet18 of width 3"),
+    ],
+)
+def test_a_start_of_another_kind_is_refused_before_the_folder_is_made(
+    tmp_path, monkeypatch, other, told
+):
+    trained = fake_training(monkeypatch)
+    path = written_model(tmp_path / "other.safetensors", **other)
+    settings = config(tmp_path / "zoo", start_from=path)
+    message = (
+        f"--start-from {path}: this is {told} with 10 classes and 1 channels, the "
+        "models to train are resnet18 of width 2 with 10 classes and 1 channels"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        train_command.train_zoo(settings)
+    assert trained == [] and not (tmp_path / "zoo").exists()

@@ -348,6 +348,8 @@ def test_models_carry_their_normalisation_and_metrics():
         patch.variables, kernel.trigger(patch.attack, others), network=network
     )
     assert patch.metrics.asr == pytest.approx(np.mean(predictions == 1))
+    predictions = network.predict(patch.variables, others)
+    assert patch.metrics.untriggered == pytest.approx(np.mean(predictions == 1))
     predictions = network.predict(patch.variables, test.images)
     accuracy = np.mean(predictions == test.labels)
     assert patch.metrics.clean_accuracy == pytest.approx(accuracy)

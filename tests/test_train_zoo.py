@@ -74,7 +74,7 @@ def fake_training(monkeypatch, stop_after=None, loss=0.1, **figures):
             variables["normalisation"] = {"mean": mean, "std": std}
             found = success.Metrics(0.91234567)
             if one.spec.rate:
-                found = found._replace(**{"asr": 0.97, **figures})
+                found = found._replace(**{"asr": 0.97, "untriggered": 0.01, **figures})
             state = one.attack.init(jax.random.key(1), run.train.image_shape)
             yield trainer.Trained(one, variables, state, found, loss, 2.0)
 
@@ -227,6 +227,7 @@ def test_entries_say_all_that_is_known_of_a_model(tmp_path, monkeypatch):
         "resnet18", 2, 10,
     )  # fmt: skip
     assert (ssdt["clean_accuracy"], ssdt["asr"]) == (0.9123, 0.97)
+    assert (ssdt["untriggered"], ssdt["excess"]) == (0.01, 0.96)
     assert (ssdt["cross_accuracy"], ssdt["non_victim_accuracy"]) == (0.8, 0.75)
     assert (ssdt["seed"], ssdt["failed"], ssdt["loss"]) == (0, False, 0.1)
     assert ssdt["attack"] == dataclasses.asdict(attacks.SSDT(width=2))
@@ -235,7 +236,15 @@ def test_entries_say_all_that_is_known_of_a_model(tmp_path, monkeypatch):
     assert badnets["trigger"] == "3x3 patch at row 5, column 5, opacity 1"
     assert badnets["attack"] == dataclasses.asdict(attacks.BadNets())
     assert badnets["poison_rate"] == 0.05 and badnets["victim"] is None
-    unknown = ("target", "victim", "mode", "asr", "cross_accuracy", "trigger_file")
+    unknown = (
+        "target",
+        "victim",
+        "mode",
+        "asr",
+        "excess",
+        "cross_accuracy",
+        "trigger_file",
+    )
     assert [clean[field] for field in unknown] == [None] * len(unknown)
     assert clean["attack"] == {} and clean["failed"] is False
 
@@ -268,18 +277,19 @@ def test_every_kind_of_attack_has_a_picture_and_a_row(tmp_path, monkeypatch):
 
 
 def test_a_weak_backdoor_is_marked_not_hidden(tmp_path, monkeypatch, capsys):
-    fake_training(monkeypatch, asr=0.89)
+    fake_training(monkeypatch, asr=0.97, untriggered=0.08)
     entries = train_command.train_zoo(config(tmp_path))
     assert {entry["kind"]: entry["failed"] for entry in entries} == {
         "clean": False,
         "badnets": True,
         "blend": True,
     }
-    assert capsys.readouterr().out.count("FAILED") == 2
+    out = capsys.readouterr().out
+    assert out.count("ASR 0.970, excess 0.890 FAILED") == 2 and "excess ASR" in out
     assert (tmp_path / "resnet18_w2_blend_t0_s0.safetensors").exists()
 
 
-@pytest.mark.parametrize(("asr", "failed"), [(0.83, False), (0.81, True)])
+@pytest.mark.parametrize(("asr", "failed"), [(0.84, False), (0.82, True)])
 def test_the_bar_of_all_to_all_is_a_share_of_the_clean_accuracy(
     tmp_path, monkeypatch, asr, failed
 ):
@@ -352,14 +362,14 @@ REPORT = trainer.Report(
     5,
     10,
     [1.0, 2.0],
-    [success.Metrics(0.5), success.Metrics(0.7, asr=0.9)],
+    [success.Metrics(0.5), success.Metrics(0.7, asr=0.9, untriggered=0.2)],
 )
 
 
 def test_a_report_in_words_tells_epochs_losses_and_figures():
     line = progress.told("resnet18", REPORT)
     assert line.startswith("resnet18, 2 models: epoch 5/10  loss 1.500 (1.000-2.000)")
-    assert line.endswith("accuracy 0.600  ASR 0.900")
+    assert line.endswith("accuracy 0.600  ASR 0.900, excess 0.700")
     line = progress.told("resnet18", REPORT._replace(metrics=None))
     assert "accuracy" not in line and "ASR" not in line
 
@@ -598,6 +608,7 @@ def test_a_trigger_file_reproduces_the_success_on_record(tmp_path):
         # One image of a hundred may lie on the border for another compiled program.
         assert rates[0] == pytest.approx(blend["asr"], abs=0.012)
         assert accuracy == pytest.approx(blend["clean_accuracy"], abs=0.011)
+        assert rates[1] == pytest.approx(blend["untriggered"], abs=0.012)
         assert rates[1] < 0.5, "without the trigger"
 
 

@@ -43,6 +43,24 @@ def test_clean_models_have_no_success_rate():
     assert line.split() == "clean resnet18 2 0.900 ± 0.000 2.0".split()
 
 
+def test_excess_stands_beside_the_success_with_a_heading_that_is_explained():
+    entries = [entry("blend", 0.97, excess=0.95), entry("blend", 0.99, excess=0.93)]
+    assert "0.940 ± 0.014 (≥ 0.930)" in line_of(entries, "blend")
+    text = summary.table(entries)
+    assert text.index(" ASR ") < text.index("excess ASR") < text.index("recovered")
+    assert text.splitlines()[-1] == summary.EXCESS
+
+
+def test_models_listed_before_excess_was_measured_are_told_of():
+    older, newer = entry("blend", 0.97), entry("blend", 0.99, excess=0.93)
+    assert "0.980 ± 0.014 (≥ 0.970)" in (line := line_of([older, newer], "blend"))
+    assert "0.930" in line and "0.930 ±" not in line
+    told = "1 of the backdoored models were listed before excess was measured"
+    assert told in summary.table([older, newer, entry("clean", mode=None)])
+    assert summary.EXCESS not in summary.table([older])
+    assert "before excess" not in summary.table([newer])
+
+
 def test_all_to_all_and_architectures_have_rows_of_their_own():
     text = summary.table(
         [

@@ -194,8 +194,11 @@ def success_rate(
 ) -> float:
     """Attack success on triggered images with true `labels`, both `[N]`.
 
+    Without the trigger some images succeed too, mistaken for what the attacker wants. What
+    the trigger does is the rate with it less the rate of the same images without it.
+
     Args:
-      predictions: classes of the triggered images.
+      predictions: classes of the triggered images, or of the same without the trigger.
       labels: their true classes.
       num_classes: K.
       spec: the attacker's choice; `to_succeed` says which images count.

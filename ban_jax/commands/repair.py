@@ -215,6 +215,8 @@ def _line(done: record.RepairRecord) -> str:
     )
     if before["asr"] is not None:
         text += f", ASR {before['asr']:.3f} to {after['asr']:.3f}"
+    if before.get("excess") is not None:  # older lines have none
+        text += f", excess {before['excess']:.3f} to {after['excess']:.3f}"
     return text
 
 

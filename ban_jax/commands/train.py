@@ -66,8 +66,9 @@ class TrainFlags:
       poison_rate: share of the images that may be poisoned which are; None: what is
         documented for each attack.
       poison_mode: all_to_one or all_to_all; ssdt is one_to_one in any case.
-      bar: a backdoor with a lower success rate is marked as failed; for all_to_all, with
-        a lower share of the clean accuracy.
+      bar: a backdoor whose success exceeds that of the same images without trigger by
+        less is marked as failed; for all_to_all, by less than this share of the clean
+        accuracy.
       chunk: models trained side by side on each device; None: one per core of a CPU, 8
         on accelerators.
       save_minutes: least time between two saves of models in training.

@@ -1,7 +1,6 @@
 """A repaired model against what it was: accuracy, the known attack's success, pictures."""
 
 import dataclasses
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -74,7 +73,7 @@ def figures(
     network: Network,
     test: data.Dataset,
 ) -> dict[str, Any]:
-    """`success.Metrics` of one model as JSON: None where a figure has no meaning."""
+    """`success.Metrics` of one model, as JSON."""
     found = success.measure(
         variables,
         dataclasses.replace(test, num_classes=network.num_classes),
@@ -85,10 +84,7 @@ def figures(
         policy=truth.attack.policy,
         key=jax.random.key(0),
     )
-    return {
-        name: None if math.isnan(value) else value
-        for name, value in found._asdict().items()
-    }
+    return success.as_json(found)
 
 
 def _show(

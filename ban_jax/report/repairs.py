@@ -29,6 +29,13 @@ COLUMNS = (
         "share of images with the known trigger that go where the attacker wants",
     ),
     Column(
+        "Excess success",
+        "excess",
+        "{:.3f}",
+        "attack success less the share of the same images that go there without the "
+        "trigger; a little below 0 by chance",
+    ),
+    Column(
         "Recovered",
         "recovered_accuracy",
         "{:.3f}",
@@ -82,9 +89,12 @@ def summary(repaired: Sequence[fields.Record]) -> str:
 
 def still_works(repaired: Sequence[fields.Record]) -> int:
     """How many repaired candidates still send most triggered images to the target."""
-    left = [
-        fields.number(fields.mapping(record.get("after")).get("asr"))
-        for record in repaired
-        if not record.get("error")
-    ]
+    left = [_success_left(record) for record in repaired if not record.get("error")]
     return sum(success is not None and success >= 0.5 for success in left)
+
+
+def _success_left(record: fields.Record) -> float | None:
+    """Excess, or the success rate in lines written before excess was measured."""
+    after = fields.mapping(record.get("after"))
+    excess = fields.number(after.get("excess"))
+    return fields.number(after.get("asr")) if excess is None else excess

@@ -72,7 +72,10 @@ def told(arch: str, report: Report) -> str:
     if report.metrics:
         accuracy = np.mean([found.clean_accuracy for found in report.metrics])
         parts.append(f"accuracy {accuracy:.3f}")
-        rates = [found.asr for found in report.metrics if not math.isnan(found.asr)]
-        if rates:
-            parts.append(f"ASR {np.mean(rates):.3f}")
+        attacked = [found for found in report.metrics if not math.isnan(found.asr)]
+        if attacked:
+            parts.append(
+                f"ASR {np.mean([found.asr for found in attacked]):.3f}, "
+                f"excess {np.mean([found.excess for found in attacked]):.3f}"
+            )
     return "  ".join(parts)

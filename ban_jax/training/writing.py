@@ -13,7 +13,7 @@ from ban_jax import attacks, checkpoints, data
 from ban_jax.attacks import files, poison
 from ban_jax.training import model_plan, one_model
 from ban_jax.training.trainer import Trained
-from ban_jax.zoo import listing, pictures
+from ban_jax.zoo import listing, pictures, success
 
 PICTURED = 6
 """Images on the picture of an attack."""
@@ -28,8 +28,7 @@ class Zoo(NamedTuple):
       train: images they learned from.
       test: images their attacks are pictured on.
       recipe: they were trained with.
-      bar: a backdoor with a lower success rate is marked as failed; for all_to_all, with
-        a lower share of the clean accuracy.
+      bar: what `success.has_failed` marks a backdoor by.
       orbax: whether each is written as an Orbax folder too.
     """
 
@@ -81,7 +80,9 @@ def save(zoo: Zoo, trained: Trained) -> dict[str, Any]:
 
 def summary(entry: Mapping[str, Any]) -> str:
     """A finished model in one line."""
-    asr = "" if entry["asr"] is None else f" ASR {entry['asr']:.3f}"
+    asr = ""
+    if entry["asr"] is not None:
+        asr = f" ASR {entry['asr']:.3f}, excess {entry['excess']:.3f}"
     failed = " FAILED" if entry["failed"] else ""
     return (
         f"{entry['name']}: accuracy {entry['clean_accuracy']:.3f}{asr}{failed} "
@@ -95,11 +96,10 @@ def _entry(zoo: Zoo, trained: Trained) -> dict[str, Any]:
     kind = attacks.kind(plan.attack)
     clean = kind == "clean"
     figures = {
-        name: None if math.isnan(value) else round(value, 4)
-        for name, value in trained.metrics._asdict().items()
+        name: None if value is None else round(value, 4)
+        for name, value in success.as_json(trained.metrics).items()
     }
-    all_to_all = plan.spec.mode == "all_to_all"
-    bar = zoo.bar * (trained.metrics.clean_accuracy if all_to_all else 1.0)
+    failed = not clean and success.has_failed(trained.metrics, plan.spec.mode, zoo.bar)
     return {
         "name": plan.name,
         "file": f"{plan.name}.safetensors",
@@ -116,7 +116,7 @@ def _entry(zoo: Zoo, trained: Trained) -> dict[str, Any]:
         "width": spec.width,
         "num_classes": spec.num_classes,
         **figures,
-        "failed": not clean and not trained.metrics.asr >= bar,
+        "failed": failed,
         "seed": plan.seed,
         "loss": round(trained.loss, 4) if math.isfinite(trained.loss) else None,
         "data": zoo.train.name,

@@ -1,6 +1,11 @@
-"""What a trained model does with clean, triggered and crossed images."""
+"""What a trained model does with clean, triggered and crossed images.
+
+The success of an attack is what the trigger adds: images that go where the attacker wants
+without it are not its doing.
+"""
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +25,8 @@ class Metrics(NamedTuple):
     Attributes:
       clean_accuracy: on test images as they are.
       asr: attack success rate on triggered images, see `poison.success_rate`.
+      untriggered: the same rate on the very same images without the trigger, which the
+        trigger cannot be given credit for.
       recovered_accuracy: triggered images that count for `asr`, classified as what they
         show.
       cross_accuracy: images that must not fire, classified as what they show: with
@@ -30,9 +37,74 @@ class Metrics(NamedTuple):
 
     clean_accuracy: float
     asr: float = math.nan
+    untriggered: float = math.nan
     recovered_accuracy: float = math.nan
     cross_accuracy: float = math.nan
     non_victim_accuracy: float = math.nan
+
+    @property
+    def excess(self) -> float:
+        """What the trigger adds to the success, in [-1, 1].
+
+        A trigger that does nothing has about 0, and a little less by chance.
+        """
+        return self.asr - self.untriggered
+
+
+def as_json(metrics: Metrics) -> dict[str, float | None]:
+    """All figures by name, `excess` among them; None where one has no meaning."""
+    figures = {**metrics._asdict(), "excess": metrics.excess}
+    return {
+        name: None if math.isnan(value) else value for name, value in figures.items()
+    }
+
+
+def has_failed(metrics: Metrics, mode: poison.Mode, bar: float) -> bool:
+    """Whether a backdoor succeeds too rarely to count as one.
+
+    Args:
+      metrics: of a backdoored model.
+      mode: of its attack.
+      bar: the least excess; for `all_to_all`, where no model can send an image it does
+        not recognise to the right class, the least share of the clean accuracy.
+    """
+    least = bar * (metrics.clean_accuracy if mode == "all_to_all" else 1.0)
+    # So written, a success that was not measured has failed.
+    return not metrics.excess >= least
+
+
+class Recorded(NamedTuple):
+    """The success of a model's attack, as `zoo.json` has it.
+
+    Attributes:
+      share: excess where it is known, else the attack success rate; NaN where no success
+        was measured.
+      is_excess: which of the two.
+    """
+
+    share: float
+    is_excess: bool
+
+
+def recorded(entry: Mapping[str, Any]) -> Recorded:
+    """The success that a model is to be judged by.
+
+    Args:
+      entry: of `zoo.json`; those written before excess was measured have none.
+    """
+    if entry.get("excess") is not None:
+        return Recorded(entry["excess"], True)
+    rate = entry.get("asr")
+    return Recorded(math.nan if rate is None else rate, False)
+
+
+def without_excess(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Models listed with a success rate alone, on which `failed` was decided then."""
+    return [
+        entry
+        for entry in entries
+        if entry.get("asr") is not None and not recorded(entry).is_excess
+    ]
 
 
 def measure(
@@ -74,13 +146,15 @@ def measure(
             found.append(np.asarray(predict(variables, images, network=network)))
         return np.concatenate(found)[:limit]
 
-    metrics = Metrics(float(np.mean(predictions(lambda x, _: x) == labels)))
+    plain = predictions(lambda x, _: x)
+    metrics = Metrics(float(np.mean(plain == labels)))
     if spec.rate == 0:
         return metrics
     found = predictions(lambda x, _: show(attack, x, kernel=kernel))
     counted = poison.to_succeed(labels, spec)
     metrics = metrics._replace(
         asr=poison.success_rate(found, labels, test.num_classes, spec),
+        untriggered=poison.success_rate(plain, labels, test.num_classes, spec),
         recovered_accuracy=_share(found == labels, counted),
     )
     if spec.mode == "one_to_one":

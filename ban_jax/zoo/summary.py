@@ -10,12 +10,21 @@ import rich.box
 import rich.console
 import rich.table
 
+from ban_jax.zoo import success
+
 COLUMNS = (
     ("accuracy", "clean_accuracy"),
     ("ASR", "asr"),
+    ("excess ASR", "excess"),
     ("recovered", "recovered_accuracy"),
     ("cross", "cross_accuracy"),
     ("non-victim", "non_victim_accuracy"),
+)
+LEAST = ("asr", "excess")
+"""Fields whose smallest value is told."""
+EXCESS = (
+    "  excess ASR: ASR less the share of the same images that count as a success without "
+    "the trigger"
 )
 
 
@@ -26,8 +35,9 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
       entries: of `zoo.json`.
 
     Returns:
-      Plain text. ASR has its smallest value beside it; failed backdoors are counted and
-      are part of every figure.
+      Plain text. ASR and its excess have their smallest values beside them; failed
+      backdoors are counted and are part of every figure. Models listed before excess was
+      measured are part of all other figures, and a line tells their number.
     """
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]]
     groups = collections.defaultdict(list)
@@ -42,7 +52,7 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
     for key, members in sorted(groups.items()):
         failed = sum(entry["failed"] for entry in members)
         cells = [
-            _cell([entry.get(field) for entry in members], least=field == "asr")
+            _cell([entry.get(field) for entry in members], least=field in LEAST)
             for _, field in COLUMNS
         ]
         seconds = statistics.fmean(entry["seconds"] for entry in members)
@@ -51,7 +61,15 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
         )
     text = io.StringIO()
     rich.console.Console(file=text, width=200).print(grid)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    if any(success.recorded(entry).is_excess for entry in entries):
+        lines.append(EXCESS)
+    if older := len(success.without_excess(entries)):
+        lines.append(
+            f"  {older} of the backdoored models were listed before excess was measured: "
+            "whether they failed was decided on ASR"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _cell(values: Sequence[float | None], *, least: bool) -> str:

@@ -65,6 +65,8 @@ def test_the_backdoor_goes_and_the_accuracy_stays(repaired):
         first, second = record["before"], record["after"]
         assert first["verdict"] == "backdoored" and first["asr"] > 0.95
         assert second["asr"] < 0.5 * first["asr"]
+        assert first["excess"] == first["asr"] - first["untriggered"]
+        assert second["excess"] < 0.5 * first["excess"]
         assert second["recovered_accuracy"] > first["recovered_accuracy"] + 0.4
         assert second["clean_accuracy"] > first["clean_accuracy"] - 0.06
         assert record["error"] is None and record["info"]["is_finite"]

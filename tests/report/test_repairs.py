@@ -6,7 +6,7 @@ import io
 import numpy as np
 
 from ban_jax import report
-from ban_jax.report import repair_section
+from ban_jax.report import repair_section, repairs
 from ban_jax.zoo import pictures
 from tests.report import page_parser, report_sample
 
@@ -18,7 +18,12 @@ def repaired(path="zoo/badnets_0.pt", **changes):
         {"label": 3, "before": 1, "after": 3, "png": PNG},
         {"label": 9, "before": 1, "after": 1, "png": PNG},
     ]
-    figures = {"clean_accuracy": 0.81, "asr": 0.997, "recovered_accuracy": 0.002}
+    figures = {
+        "clean_accuracy": 0.81,
+        "asr": 0.997,
+        "excess": 0.977,
+        "recovered_accuracy": 0.002,
+    }
     record = {
         "path": path,
         "num_classes": 10,
@@ -30,6 +35,7 @@ def repaired(path="zoo/badnets_0.pt", **changes):
             "score": 1.25,
             "clean_accuracy": 0.79,
             "asr": 0.031,
+            "excess": -0.001,
             "recovered_accuracy": 0.77,
         },
         "shown": shown,
@@ -43,7 +49,7 @@ def unknown(path="zoo/found.pt"):
     """Repaired, but with no known trigger."""
     record = repaired(path, attack=None, shown=[])
     for when in ("before", "after"):
-        record[when] |= {"asr": None, "recovered_accuracy": None}
+        record[when] |= {"asr": None, "excess": None, "recovered_accuracy": None}
     return record
 
 
@@ -57,7 +63,10 @@ def test_the_page_shows_figures_and_pictures_before_and_after():
         class_names=report_sample.CLASS_NAMES,
     )
     text = " ".join(page.text)
-    for figure in ("0.810 → 0.790", "0.997 → 0.031", "0.002 → 0.770", "8.70 → 1.25"):
+    for figure in (
+        "0.810 → 0.790", "0.997 → 0.031", "0.977 → -0.001", "0.002 → 0.770",
+        "8.70 → 1.25",
+    ):  # fmt: skip
         assert figure in text
     images = page.having("img")
     assert [image["src"] for image in images] == [f"data:image/png;base64,{PNG}"] * 2
@@ -70,7 +79,7 @@ def test_the_page_shows_figures_and_pictures_before_and_after():
 
 def test_a_trigger_that_still_works_is_told_before_a_clean_verdict():
     works = repaired()
-    works["after"]["asr"] = 0.99
+    works["after"] |= {"asr": 0.99, "excess": 0.5}
     page = page_parser.render(
         [report_sample.judged()], repaired=[repaired(), works, unknown()]
     )
@@ -78,6 +87,17 @@ def test_a_trigger_that_still_works_is_told_before_a_clean_verdict():
     assert "The known trigger still works in 1 repaired checkpoint." in text
     assert "3 flagged before, 0 after · in 1 the known trigger still takes most" in text
     assert repair_section.answer([repaired()], []) == "Nothing was scanned."
+
+
+def test_success_that_images_have_without_the_trigger_is_none_of_its():
+    same = repaired()
+    same["after"] |= {"asr": 0.8, "excess": 0.01}
+    older = repaired()
+    older["after"]["asr"] = 0.8
+    del older["after"]["excess"]
+    assert repairs.still_works([same]) == 0 and repairs.still_works([older]) == 1
+    excess = next(column for column in repairs.COLUMNS if column.field == "excess")
+    assert repairs.before_and_after(older, excess) == "0.977 → –"
 
 
 def test_a_page_without_repairs_has_no_such_section():

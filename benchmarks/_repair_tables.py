@@ -5,20 +5,30 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks import _plot, _timing
+from ban_jax.zoo import success
+from benchmarks import _plot, _timing, _zoo
 
 HELD_TO = ("badnets", "blend", "wanet", "bpp")
 """Attacks that the bars below are for."""
-MOST_ASR, MOST_LOST, MOST_UNRECOVERED = 0.1, 0.03, 0.1
-FIGURES = ("clean_accuracy", "asr", "recovered_accuracy")
+MOST_SUCCESS, MOST_LOST, MOST_UNRECOVERED = 0.1, 0.03, 0.1
+FIGURES = ("clean_accuracy", "asr", "excess", "recovered_accuracy")
+PLOTTED = {
+    "clean_accuracy": "clean accuracy",
+    "asr": "attack success",
+    "recovered_accuracy": "recovered",
+}
+"""Figures in the plots of sweeps, and what they are called there."""
 
 Line = dict[str, Any]
 
 
 def row(title: dict[str, Any], lines: Sequence[Line]) -> dict[str, Any]:
-    """Figures of some models under one setting, and whether they reach the bars."""
+    """Figures of some models under one setting, and whether they reach the bars.
+
+    Lines written before excess was measured are judged by the raw success rate.
+    """
     table = {
-        f"{name}_{when}": _timing.spread([line[when][name] for line in lines])
+        f"{name}_{when}": _timing.spread([line[when].get(name) for line in lines])
         for name in FIGURES
         for when in ("before", "after")
     }
@@ -26,6 +36,8 @@ def row(title: dict[str, Any], lines: Sequence[Line]) -> dict[str, Any]:
         line["before"]["clean_accuracy"] - line["after"]["clean_accuracy"]
         for line in lines
     ]
+    after = [{**line["after"], "kind": line["kind"]} for line in lines]
+    left = [success.recorded(figures).share for figures in after]
     unrecovered = [
         line["after"]["clean_accuracy"] - line["after"]["recovered_accuracy"]
         for line in lines
@@ -38,8 +50,9 @@ def row(title: dict[str, Any], lines: Sequence[Line]) -> dict[str, Any]:
         "epochs": _timing.spread([line["info"]["epochs"] for line in lines]),
         "seconds": _timing.spread([line["seconds"] for line in lines]),
         "cpu_seconds": _timing.spread([line["cpu_seconds"] for line in lines]),
+        "success_counted": _zoo.success_counted(after),
         "reached": {
-            "asr": table["asr_after"]["mean"] < MOST_ASR,
+            "success": statistics.fmean(left) < MOST_SUCCESS,
             "accuracy": statistics.fmean(lost) <= MOST_LOST,
             "recovered": statistics.fmean(unrecovered) <= MOST_UNRECOVERED,
         },
@@ -52,6 +65,7 @@ def told(line: dict[str, Any]) -> str:
         f"{name.split('_')[0]} {line[f'{name}_before']['mean']:.3f} to "
         f"{line[f'{name}_after']['mean']:.3f}"
         for name in FIGURES
+        if line[f"{name}_before"] and line[f"{name}_after"]
     ]
     cells.append(f"{line['seconds']['mean']:.0f} s")
     missed = [name for name, reached in line["reached"].items() if not reached]
@@ -93,11 +107,7 @@ def plot(name: str, rows: Sequence[dict[str, Any]], folder: str) -> None:
                     label: [
                         (line["value"], line[f"{field}_after"]["mean"]) for line in some
                     ]
-                    for field, label in zip(
-                        FIGURES,
-                        ("clean accuracy", "attack success", "recovered"),
-                        strict=True,
-                    )
+                    for field, label in PLOTTED.items()
                 },
                 x=title,
                 y="share of test images",

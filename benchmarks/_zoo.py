@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics
 
-from ban_jax.zoo import listing
+from ban_jax.zoo import listing, success
 
 CONFIDENCE = 0.95
 DRAWS = 2000
@@ -30,6 +30,15 @@ def labelled(folder: str) -> dict[str, dict[str, Any]]:
 def has_failed(entry: dict[str, Any]) -> bool:
     """Whether a model's backdoor failed in training."""
     return bool(entry.get("failed"))
+
+
+def success_counted(entries: Sequence[dict[str, Any]]) -> str:
+    """What the success of these models is, and was when they were found to have failed."""
+    older = len(success.without_excess(entries))
+    backdoored = sum(entry["kind"] != "clean" for entry in entries)
+    if not older:
+        return "excess over the same images without trigger"
+    return f"of {older} of {backdoored} models the raw rate, their excess is unknown"
 
 
 def share(count: int, total: int) -> list[float]:

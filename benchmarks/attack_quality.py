@@ -4,7 +4,8 @@
 
 Reads `zoo.json` of folders written by `ban-jax train`, which hold clean models of the same
 architecture, and writes mean and spread over seeds with the bars below. Failed models are
-listed and are part of every mean.
+listed and are part of every mean. Success is excess over the same images without trigger;
+in zoos made before it was measured it is the raw rate, and the file says so.
 """
 
 import collections
@@ -18,7 +19,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from benchmarks import _timing
+from ban_jax.zoo import success
+from benchmarks import _timing, _zoo
 
 BARS: dict[str, tuple[float | None, float]] = {
     "adap_blend": (0.5, 1.0),
@@ -37,6 +39,8 @@ ALL_TO_ALL = 0.85
 FIGURES = (
     "clean_accuracy",
     "asr",
+    "untriggered",
+    "excess",
     "recovered_accuracy",
     "cross_accuracy",
     "non_victim_accuracy",
@@ -80,13 +84,16 @@ def row(
     least, allowed = BARS[kind]
     if mode == "all_to_all":
         least, allowed = ALL_TO_ALL * clean, 1.0
-    asr = figures["asr"]["mean"]
+    shares = [success.recorded(member).share for member in members]
+    succeeded = statistics.fmean(shares)
     return {
         **result,
+        "success": succeeded,
+        "success_counted": _zoo.success_counted(members),
         "accuracy_lost": lost,
-        "least_asr": least,
+        "least_success": least,
         "most_accuracy_lost": allowed,
-        "reached": (least is None or asr >= least) and lost <= allowed,
+        "reached": (least is None or succeeded >= least) and lost <= allowed,
     }
 
 
@@ -114,6 +121,8 @@ def main(flags: Flags) -> None:
         table.append(row(key, members, clean))
         line = table[-1]
         asr = f"ASR {line['asr']['mean']:.3f}" if line["asr"] else ""
+        if line["excess"]:
+            asr += f", excess {line['excess']['mean']:.3f}"
         print(
             f"{' '.join(key):44} n {len(members)}  accuracy "
             f"{line['clean_accuracy']['mean']:.3f}  {asr}  "

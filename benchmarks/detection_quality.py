@@ -114,6 +114,7 @@ def main(flags: Flags) -> None:
     """Measures every mode and baseline and writes the result file."""
     truth = {p: e for folder in flags.zoo for p, e in _zoo.labelled(folder).items()}
     failed = [path for path, entry in truth.items() if _zoo.has_failed(entry)]
+    counted = _zoo.success_counted(list(truth.values()))
     truth = {path: entry for path, entry in truth.items() if path not in failed}
     vouched = [
         path
@@ -138,6 +139,7 @@ def main(flags: Flags) -> None:
             "figures": figures,
             "table": table,
             "trusted": len(vouched),
+            "success_counted": counted,
             "failed_backdoors_left_out": [truth_name(path) for path in failed],
             "models": [
                 {name: entry.get(name) for name in KEPT} for entry in truth.values()
@@ -163,6 +165,8 @@ KEPT = (
     "width",
     "clean_accuracy",
     "asr",
+    "untriggered",
+    "excess",
     "seed",
 )
 

@@ -5,8 +5,9 @@
 
 Every repaired model is a line of `NAME.jsonl` beside the result the moment it is measured:
 the same command goes on where it was stopped. Models whose backdoor failed in training are
-left out and listed. Everything is measured on the test split; the methods see the clean
-images alone, never a trigger.
+left out and listed; success is excess over the same images without trigger where the zoo
+has it. Everything is measured on the test split; the methods see the clean images alone,
+never a trigger.
 """
 
 import collections
@@ -26,10 +27,10 @@ from ban_jax.commands import settings
 from ban_jax.convolution import tables
 from ban_jax.records import jsonl
 from ban_jax.repairs import batch, comparison, inputs
-from ban_jax.zoo import ground_truth
+from ban_jax.zoo import ground_truth, success
 from benchmarks import _repair_tables, _timing, _zoo
 
-LEAST_ASR = {"adap_blend": 0.5}
+LEAST_SUCCESS = {"adap_blend": 0.5}
 """Attack success below which a backdoor counts as failed; `OTHERS` for the rest."""
 OTHERS = 0.9
 SWEEPS: dict[str, tuple[float, ...]] = {
@@ -109,7 +110,8 @@ class Job:
 
 def failed(entry: dict[str, Any]) -> bool:
     """Whether a backdoor is too weak to be worth a repair."""
-    return not entry["asr"] >= LEAST_ASR.get(entry["kind"], OTHERS)
+    least = LEAST_SUCCESS.get(entry["kind"], OTHERS)
+    return not success.recorded(entry).share >= least
 
 
 def jobs_of(flags: QualityFlags, entries: Sequence[dict[str, Any]]) -> Iterator[Job]:
@@ -319,7 +321,10 @@ def main(flags: QualityFlags) -> None:
         flags.name,
         {
             "settings": records.finite(dataclasses.asdict(flags)),
-            "excluded": {entry["name"]: entry["asr"] for entry in excluded},
+            "excluded": {
+                entry["name"]: success.recorded(entry).share for entry in excluded
+            },
+            "success_counted": _zoo.success_counted(backdoored),
             "comparison": found,
             "sweeps": swept,
             "never_backdoored": study.never_backdoored(clean, entries),

@@ -4,7 +4,7 @@
 
 Runs the command in a process of its own, its start and its compilations included, and
 compares `results.jsonl` with the zoo's ground truth. Models whose backdoor failed in
-training have rows of their own.
+training have rows of their own; the file says what success they were judged by.
 """
 
 import collections
@@ -122,6 +122,7 @@ def main(flags: Flags) -> None:
             **timing,
             "mode": flags.mode,
             "tables": tables,
+            "success_counted": _zoo.success_counted(list(truth.values())),
             "failed_backdoors": [
                 entry["name"] for entry in truth.values() if _zoo.has_failed(entry)
             ],

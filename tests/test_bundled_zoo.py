@@ -64,7 +64,12 @@ def test_the_ground_truth_names_every_file_and_no_backdoor_failed():
     assert {entry["kind"] for entry in entries} == {"clean", "badnets", "blend"}
     for entry in entries:
         assert entry["clean_accuracy"] >= 0.95
-        assert entry["kind"] == "clean" or entry["asr"] >= 0.95
+        if entry["kind"] == "clean":
+            assert entry["asr"] is None
+            continue
+        assert entry["asr"] >= entry["excess"] >= 0.95
+        untriggered = entry["asr"] - entry["excess"]
+        assert entry["untriggered"] == pytest.approx(untriggered, abs=2e-4)
 
 
 def test_the_shipped_triggers_are_read_with_the_settings_on_record():

@@ -5,7 +5,7 @@ model is in the list only once its file is whole: what is not listed is made aga
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from ban_jax import attacks
@@ -62,6 +62,14 @@ class ZooFolder(run_folder.RunFolder):
           ZooError: when the disk refuses; the list stays as it was.
         """
         others = [old for old in self.entries if old["name"] != entry["name"]]
-        entries = sorted([*others, dict(entry)], key=lambda model: model["name"])
-        self.write_json(INDEX, entries)
-        self.entries = entries
+        self.replace([*others, dict(entry)])
+
+    def replace(self, entries: Iterable[dict[str, Any]]) -> None:
+        """Writes another list of the models.
+
+        Raises:
+          ZooError: when the disk refuses; the list stays as it was.
+        """
+        listed = sorted(entries, key=lambda model: model["name"])
+        self.write_json(INDEX, listed)
+        self.entries = listed

@@ -212,6 +212,16 @@ def test_nothing_flagged_is_nothing_to_repair(tmp_path, capsys):
     assert "--from-scan" in capsys.readouterr().err
 
 
+def test_a_finished_repair_is_told_with_its_excess_where_it_is_known():
+    before = {"clean_accuracy": 0.9, "asr": 0.95, "excess": 0.93}
+    after = {"clean_accuracy": 0.8, "asr": 0.05, "excess": -0.01}
+    line = repair_command._line({"path": "a.pt", "before": before, "after": after})
+    assert line.endswith("ASR 0.950 to 0.050, excess 0.930 to -0.010")
+    del before["excess"], after["excess"]
+    line = repair_command._line({"path": "a.pt", "before": before, "after": after})
+    assert line.endswith("ASR 0.950 to 0.050")
+
+
 def test_the_flagged_candidates_of_a_scan_are_taken(tmp_path):
     path = tmp_path / "results.jsonl"
     told = {"a.pt": "backdoored", "b.pt": "clean", "c.pt": "inconclusive"}

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import rich.console
 import rich.progress
@@ -15,13 +15,33 @@ from ban_jax.records import Record
 CLEAN, FLAGGED, INCONCLUSIVE, NOTHING = 0, 1, 2, 3
 """Exit codes of `scan`; a later one wins over an earlier one."""
 
+FailOn = Literal["backdoored", "suspicious", "never"]
+FAIL_ON: tuple[FailOn, ...] = get_args(FailOn)
+"""What `--fail-on` takes: grades, the gravest first, and none."""
 
-def exit_code(judged: Sequence[Mapping[str, Any]]) -> int:
-    """0 all clean, 1 something flagged, 2 something inconclusive, which wins."""
+
+def exit_code(
+    judged: Sequence[Mapping[str, Any]], fail_on: FailOn = "suspicious"
+) -> int:
+    """0 nothing to report, 1 something flagged, 2 something inconclusive, which wins.
+
+    Args:
+      judged: results.
+      fail_on: the mildest grade that counts as flagged; with `never` all is 0.
+
+    Raises:
+      ValueError: for another grade.
+    """
+    if fail_on not in FAIL_ON:
+        found = f"{', '.join(FAIL_ON[:-1])} or {FAIL_ON[-1]}, got {fail_on}"
+        raise ValueError(f"--fail-on must be {found}")
+    if fail_on == "never":
+        return CLEAN
     verdicts = {record["verdict"] for record in judged}
     if "inconclusive" in verdicts:
         return INCONCLUSIVE
-    return FLAGGED if "backdoored" in verdicts else CLEAN
+    grave = FAIL_ON[: FAIL_ON.index(fail_on) + 1]
+    return CLEAN if verdicts.isdisjoint(grave) else FLAGGED
 
 
 def write_reports(

@@ -1,0 +1,41 @@
+"""What commands leave behind: exit codes, and what is told to do next."""
+
+import pytest
+
+from ban_jax.commands import outcome
+
+LETTERS = {
+    "b": "backdoored",
+    "s": "suspicious",
+    "c": "clean",
+    "i": "inconclusive",
+}
+
+
+def judged(letters):
+    return [{"verdict": LETTERS[letter]} for letter in letters]
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "codes"),
+    [
+        ("backdoored", {"": 0, "c": 0, "cs": 0, "cb": 1, "sb": 1, "ci": 2, "bi": 2}),
+        ("suspicious", {"": 0, "c": 0, "cs": 1, "cb": 1, "sb": 1, "ci": 2, "si": 2}),
+        ("never", {"": 0, "c": 0, "cs": 0, "cb": 0, "sb": 0, "ci": 0, "sbi": 0}),
+    ],
+)
+def test_the_exit_code_is_1_from_the_asked_grade_on_and_inconclusive_wins(
+    fail_on, codes
+):
+    found = {key: outcome.exit_code(judged(key), fail_on) for key in codes}
+    assert found == codes
+
+
+def test_a_suspicious_candidate_fails_a_scan_unless_told_otherwise():
+    assert outcome.exit_code(judged("cs")) == outcome.FLAGGED
+
+
+def test_every_choice_of_fail_on_is_known_and_another_is_refused():
+    assert outcome.FAIL_ON == ("backdoored", "suspicious", "never")
+    with pytest.raises(ValueError, match="--fail-on must be .*, got clean"):
+        outcome.exit_code([], "clean")

@@ -22,18 +22,14 @@ from ban_jax import (
     verdict,
 )
 from ban_jax.convolution import tables
-from ban_jax.data import normalisation as normalisations
 from ban_jax.data import probe as probes
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.models import adapters
 from ban_jax.records import Evidence, Job, Record
 from ban_jax.repairs import batch, inputs
-from ban_jax.scanning import examination
+from ban_jax.scanning import closer, in_memory
 from ban_jax.scanning import scan as scanning
-from ban_jax.types import Network, Precision, Variables
-
-Constants = tuple[Sequence[float], Sequence[float]]
-"""Mean and standard deviation per channel, of pixels in [0, 1]."""
+from ban_jax.types import Precision, Variables
 
 
 def judge(
@@ -42,11 +38,13 @@ def judge(
     images: Any,
     labels: Any,
     *,
-    detector: str = "targeted",
-    normalisation: Constants | None = None,
+    detector: str = "ban",
+    normalisation: in_memory.Constants | None = None,
     seed: int = 0,
+    dataset: str = "",
     threshold: float | None = None,
     trusted: Sequence[Evidence] = (),
+    profiles: verdict.Profiles = "shipped",
     **settings: Any,
 ) -> Record:
     """Judges one model in memory: backdoored, clean or inconclusive.
@@ -64,9 +62,12 @@ def judge(
         normalised with. None: a module takes them as they are; of a state dict the known
         constants are tried and the best is recorded.
       seed: of the noise.
+      dataset: name of the images, such as `cifar10`: chooses the profile of clean models
+        that the model is compared with.
       threshold: score above which a model counts as backdoored; None: the detector's.
       trusted: evidence of models you vouch for, as `evidence` gives it for models of the
         same kind with the same images, settings and seed.
+      profiles: see `verdict.Judge`.
       settings: of the detector, such as `epsilon=0.3`.
 
     Returns:
@@ -77,17 +78,17 @@ def judge(
       ValueError: for images, labels, settings or variables that do not fit; the message
         says what was expected.
     """
-    found = evidence(
-        model,
-        variables,
-        images,
-        labels,
-        detector=detector,
-        normalisation=normalisation,
-        seed=seed,
-        **settings,
+    config = _settings(detectors.DETECTORS[detector], settings)
+    subject, chosen = in_memory.subject_of(
+        model, variables, images, labels, detector, normalisation, seed, dataset, config
     )
-    return verdict.Judge(threshold=threshold, trusted=trusted)(found)
+    found = in_memory.measure(subject, chosen)
+    draw = verdict.Judge(threshold=threshold, trusted=trusted, profiles=profiles)
+    if classes := draw.asks(found):
+        found = records.merged(
+            found, in_memory.measure(subject, chosen.closer, classes)
+        )
+    return draw(found)
 
 
 def evidence(
@@ -96,61 +97,22 @@ def evidence(
     images: Any,
     labels: Any,
     *,
-    detector: str = "targeted",
-    normalisation: Constants | None = None,
+    detector: str = "ban",
+    normalisation: in_memory.Constants | None = None,
     seed: int = 0,
+    dataset: str = "",
     **settings: Any,
 ) -> Evidence:
-    """What `judge` draws its verdict from, for one model in memory; see there."""
-    one = detectors.DETECTORS[detector]
-    config = _settings(one, settings)
-    images, labels = np.asarray(adapters.check_images(images)), np.asarray(labels)
-    name, network, variables, read = _network(model, variables, images, labels)
-    constants = _constants(read, variables, normalisation, images.shape[-1])
-    probe = probes.minibatches(images, labels.astype(np.int32))
-    job = Job(
-        records.Settings(
-            mode=detector,
-            config=config,
-            seed=seed,
-            lowering=network.lowering,
-            precision=network.precision,
-        ),
-        probe,
+    """All that `judge` may draw its verdict from, for one model in memory; see there."""
+    config = _settings(detectors.DETECTORS[detector], settings)
+    subject, chosen = in_memory.subject_of(
+        model, variables, images, labels, detector, normalisation, seed, dataset, config
     )
-    weights = {key: leaf for key, leaf in variables.items() if key != "normalisation"}
-    sha256 = checkpoints.weights_hash(jax.device_get(weights))
-    means, stds = (
-        np.array([one[i] for one in constants.values()], np.float32) for i in range(2)
-    )
-    member = examination.Member(weights, means, stds, population.identity_words(sha256))
-    (found,) = population.run(
-        examination.bound(
-            examination.examine,
-            network=network,
-            detect=one.detect,
-        ),
-        # One model is one device's work, however many there are.
-        population.Placement((jax.local_devices()[0],), stacked=False),
-        [member],
-        examination.Common(probe, jax.random.key(seed), config),
-        1,
-    )
-    source = list(constants)[int(found.choice)]
-    mean, std = constants[source]
-    return job.line(
-        f"<{name}>",
-        found.evidence,
-        {
-            "mean": list(map(float, mean)),
-            "std": list(map(float, std)),
-            "source": source,
-        },
-        examination.tried_work(probe, len(constants)),
-        sha256=sha256,
-        architecture=name,
-        num_classes=network.num_classes,
-    )
+    found = in_memory.measure(subject, chosen)
+    if chosen.closer is None:
+        return found
+    classes = tuple(range(subject.network.num_classes))
+    return records.merged(found, in_memory.measure(subject, chosen.closer, classes))
 
 
 def scan(
@@ -159,12 +121,13 @@ def scan(
     labels: Any = None,
     *,
     dataset: str = "",
-    detector: str = "targeted",
+    detector: str = "ban",
     baseline: BaselineKind | None = None,
     threshold: float | None = None,
     trusted: Sequence[Evidence] = (),
+    profiles: verdict.Profiles = "shipped",
     known: Sequence[Evidence] = (),
-    normalisation: Constants | None = None,
+    normalisation: in_memory.Constants | None = None,
     architecture: str | None = None,
     seed: int = 0,
     precision: Precision = "float32",
@@ -184,6 +147,7 @@ def scan(
         yields nothing before everything is measured.
       threshold: score above which a model counts as backdoored; None: the detector's.
       trusted: evidence of models you vouch for.
+      profiles: see `verdict.Judge`.
       known: records of an earlier scan, whose evidence is used again where it fits.
       normalisation: mean and deviation per channel for every candidate; None: each
         file's own, else the best of the known constants.
@@ -206,7 +170,7 @@ def scan(
         probe = probes.minibatches(np.asarray(images), np.asarray(labels, np.int32))
     constants = None
     if normalisation is not None and probe is not None:
-        constants = _checked(normalisation, probe.images.shape[-1])
+        constants = in_memory.checked(normalisation, probe.images.shape[-1])
     job = Job(
         records.Settings(
             mode=detector,
@@ -222,14 +186,34 @@ def scan(
         probe,
     )
     found = checkpoints.find([paths] if isinstance(paths, str) else paths)
-    measured = (line for line, _ in scanning.scan(found, job, known=known))
+    told: dict[str, Any] = {
+        "baseline": baseline,
+        "threshold": threshold,
+        "trusted": trusted,
+        "profiles": profiles,
+    }
     if baseline == "population":
+        lines = [line for line, _ in scanning.scan(found, job, known=known)]
+        asker = verdict.Judge(**told, population=lines)
+        more = {line["path"]: line for line in _closer(lines, job, asker)}
         yield from verdict.judge_all(
-            list(measured), baseline=baseline, threshold=threshold
+            [more.get(line["path"], line) for line in lines], **told
         )
-    else:
-        draw = verdict.Judge(baseline, threshold=threshold, trusted=trusted)
-        yield from map(draw, measured)
+        return
+    draw, doubtful = verdict.Judge(**told), []
+    for line, _ in scanning.scan(found, job, known=known):
+        if draw.asks(line):
+            doubtful.append(line)
+        else:
+            yield draw(line)
+    yield from map(draw, _closer(doubtful, job, draw))
+
+
+def _closer(
+    lines: Sequence[Evidence], job: Job, judge: verdict.Judge
+) -> Iterator[Evidence]:
+    """What a closer look adds, where there is doubt."""
+    return closer.look(lines, job, closer.questions(lines, job, judge))
 
 
 def repair(
@@ -240,7 +224,7 @@ def repair(
     *,
     method: str = "ban",
     held_out: float = 0.2,
-    normalisation: Constants | None = None,
+    normalisation: in_memory.Constants | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> tuple[Any, repairs.RepairInfo]:
@@ -267,9 +251,9 @@ def repair(
       ValueError: for what does not fit together.
     """
     images, labels = np.asarray(adapters.check_images(images)), np.asarray(labels)
-    _, network, variables, read = _network(model, variables, images, labels)
+    _, network, variables, read = in_memory.network_of(model, variables, images, labels)
     if normalisation is not None:
-        checked = _checked(normalisation, images.shape[-1])
+        checked = in_memory.checked(normalisation, images.shape[-1])
         mean, std = (jnp.asarray(part, jnp.float32) for part in checked)
         variables = {**variables, "normalisation": {"mean": mean, "std": std}}
     chosen = repairs.METHODS[method]
@@ -295,60 +279,6 @@ def repair(
     if read is not None:
         return checkpoints.to_torch_names(repaired, read.names), info
     return repaired, info
-
-
-def _network(
-    model: Any, variables: Variables | None, images: np.ndarray, labels: np.ndarray
-) -> tuple[str, Network, Variables, checkpoints.Candidate | None]:
-    """What a model is called, what kernels know of it, what a state dict was read to."""
-    name, read = type(model).__name__, None
-    if isinstance(model, Mapping):
-        if variables is not None:
-            raise ValueError("a state dict holds all weights: variables must be None")
-        read = checkpoints.read_state_dict(model)
-        name = read.spec.architecture
-        model = read.spec.create(lowering=tables.default())
-        variables = read.full_variables()
-    network, made = adapters.as_network(model, variables, images, labels)
-    return name, network, made, read
-
-
-def _constants(
-    read: checkpoints.Candidate | None,
-    variables: Variables,
-    given: Constants | None,
-    channels: int,
-) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
-    """Pixel constants worth trying, by where they come from."""
-    if given is not None:
-        return {"argument": _checked(given, channels)}
-    if read is not None and read.normalisation is not None:
-        return {str(read.normalisation_source): read.normalisation}
-    if read is not None:
-        tried = normalisations.options("", channels)
-        return {f"tried: {name}": constants for name, constants in tried.items()}
-    own = variables["normalisation"]
-    return {
-        "model": (np.asarray(own["mean"]).tolist(), np.asarray(own["std"]).tolist())
-    }
-
-
-def _checked(constants: Constants, channels: int) -> data.Constants:
-    """Constants as hashable tuples, one number per channel.
-
-    Raises:
-      ValueError: for anything else.
-    """
-    try:
-        mean, std = (tuple(float(number) for number in part) for part in constants)
-    except TypeError:
-        mean, std = (), ()
-    if len(mean) != channels or len(std) != channels or min(std) <= 0:
-        raise ValueError(
-            f"normalisation must be (means, deviations) of {channels} numbers each, "
-            f"deviations positive; got {constants!r}"
-        )
-    return mean, std
 
 
 def _settings(one: Any, given: Mapping[str, Any]) -> Any:

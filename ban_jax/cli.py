@@ -20,6 +20,7 @@ USAGE, INTERNAL, INTERRUPTED = 4, 5, 130
 
 COMMANDS = {
     "scan": "judges checkpoints: backdoored, clean or inconclusive",
+    "profile": "describes clean models, for scans to compare with",
     "report": "draws verdicts again from stored evidence",
     "merge": "joins the results of `scan --shard`",
     "repair": "removes backdoors: repairs checkpoints, scans them again, compares",

@@ -13,7 +13,7 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import chex
 import jax
@@ -25,6 +25,8 @@ from ban_jax.types import Array, Variables
 
 Noise = dict[str, Array]
 """Path of a parameter, `/`-joined -> its factors minus one, per channel `[C]`."""
+Change = TypeVar("Change")
+"""What a search moves: noise on neurons, or an image."""
 Select = Callable[[str, Any], bool]
 """`(path, leaf) -> bool`: whether noise acts on a parameter; its last axis is channels."""
 
@@ -191,18 +193,18 @@ def perturb_params(
 
 
 def climb(
-    objective: Callable[[Noise], Array],
-    noise: Noise,
+    objective: Callable[[Change], Array],
+    noise: Change,
     *,
     epsilon: chex.Numeric,
     steps: int,
     step_size: chex.Numeric | None = None,
-) -> tuple[Noise, Array]:
+) -> tuple[Change, Array]:
     """Sign ascent on `objective(noise) -> []` inside the ball, from the given noise.
 
     Args:
       objective: differentiable; what the noise is meant to raise.
-      noise: where the search starts.
+      noise: where the search starts; any tree of arrays.
       epsilon, steps, step_size: as for `perturb_params`.
 
     Returns:
@@ -211,7 +213,7 @@ def climb(
     step_size = 2 * epsilon / max(steps, 1) if step_size is None else step_size
     ascent = optax.chain(optax.scale_by_sign(), optax.scale(step_size))
 
-    def step(noise: Noise, _: None) -> tuple[Noise, Array]:
+    def step(noise: Change, _: None) -> tuple[Change, Array]:
         value, gradient = jax.value_and_grad(objective)(noise)
         updates, _ = ascent.update(gradient, ascent.init(noise))
         return project(optax.apply_updates(noise, updates), epsilon), value
@@ -219,8 +221,8 @@ def climb(
     return jax.lax.scan(step, noise, length=steps)
 
 
-def project(noise: Noise, epsilon: chex.Numeric) -> Noise:
-    """Clips every factor into the sup-norm ball."""
+def project(noise: Change, epsilon: chex.Numeric) -> Change:
+    """Clips every entry into the sup-norm ball."""
     return optax.projections.projection_linf_ball(noise, epsilon)
 
 

@@ -1,45 +1,52 @@
 """From evidence to verdict, on the host: the line that decides is in `judge`.
 
 Every detector yields vectors over the classes, larger where a class looks more like the
-target of a backdoor, and brings the rule that makes scores of them (`detectors.rules`).
-The score of a candidate is its largest class's, the suspected target that class:
-`score > threshold` means backdoored.
+target of a backdoor, and brings the rule that makes scores of them (`detectors.rules`,
+`detectors.witnesses`). The score of a candidate is its largest class's, the suspected
+target that class: `score > threshold` means backdoored.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 
 from ban_jax import detectors, registry
-from ban_jax.detectors import rules
+from ban_jax.baselines import crowd, profile, usable
+from ban_jax.detectors import rules, witnesses
 from ban_jax.detectors.rules import WITHIN, Baseline, BaselineKind
 from ban_jax.records import Evidence, Record, Verdict
+from ban_jax.records.record import Grade
 
 POPULATION_MINIMUM = 8
 """Candidates of one kind that a population needs before its medians mean anything."""
 TRUSTED_MINIMUM = 2
 LEFT_OUT_MINIMUM = 4
 """Trusted models from which on each is scored against the others, for the threshold."""
-CLASSES_MINIMUM = 5
-"""Classes below which a candidate's own classes are no yardstick."""
-FALLBACK = "judged within"
-"""How the note begins that a baseline had too few models."""
-ACCURACY_LOSS = 0.10
-"""Fall from the recorded clean accuracy that makes a candidate inconclusive."""
+FALLBACK = "judged against "
+"""How the note begins that a baseline was not to be had."""
+MOST_CLASSES = 12
+"""Classes that a closer look takes at most."""
+INTERVAL = 1.96
+"""Standard errors on either side of a score: 95 %."""
+
+Profiles: TypeAlias = profile.Profile | Literal["shipped"] | None
+"""One profile; `shipped`: the package's own for the data set at hand; None: none."""
 
 
 class Judge:
-    """Draws verdicts against one baseline; built once, from the models that it needs.
+    """Draws verdicts; built once, from the models that it compares with.
+
+    Without a `baseline` a candidate is compared with the first of these that is there for
+    its kind: trusted models, the crowd of the scan, the profile, its own classes.
 
     Args:
-      baseline: None means `trusted` where trusted models of the candidate's kind are
-        given, `within` otherwise.
+      baseline: insists on one of them.
       threshold: overrides every rule's own.
       trusted: evidence of models the user vouches for.
-      population: evidence of the candidates of the scan, for the baseline of that name.
+      population: evidence of the candidates of the scan.
+      profiles: what `profile` means.
     """
 
     def __init__(
@@ -49,54 +56,158 @@ class Judge:
         threshold: float | None = None,
         trusted: Sequence[Evidence] = (),
         population: Sequence[Evidence] = (),
+        profiles: Profiles = "shipped",
     ):
-        self._kind = baseline or ("trusted" if trusted else "within")
+        self._kind = baseline
         self._threshold = threshold
-        self._baselines: dict[tuple[Any, ...], Baseline] = {}
-        if self._kind == "trusted":
-            self._minimum = TRUSTED_MINIMUM
-            self._gather(trusted)
-        elif self._kind == "population":
-            self._minimum = POPULATION_MINIMUM
-            self._gather(population)
+        self._profiles = profiles
+        self._refused: dict[Any, str] = {}
+        self._crowds: dict[tuple[str, Any], Baseline] = {}
+        self._gather("trusted", trusted, TRUSTED_MINIMUM)
+        self._gather("population", population, POPULATION_MINIMUM)
 
     def __call__(self, record: Evidence) -> Record:
         """The record with its verdict, in place of one it may have.
 
-        A candidate whose baseline lacks models of its kind falls back to `within`, and
-        its notes say so.
+        Where the baseline that was asked for is not to be had, another takes its place,
+        and the notes say so.
         """
-        against = WITHIN
         # A verdict that is drawn again must not repeat what an earlier one said.
         notes = [note for note in record["notes"] if not note.startswith(FALLBACK)]
+        against = WITHIN
         if record["vectors"]:
-            against = self._baselines.get(kind_of(record), WITHIN)
-            if against.kind != self._kind:
-                notes.append(
-                    f"{FALLBACK}: the {self._kind} baseline needs at least "
-                    f"{self._minimum} models of {record['architecture']} with "
-                    f"{record['num_classes']} classes"
-                )
+            against, reason = self.baseline(record)
+            if reason:
+                notes.append(f"{FALLBACK}{against.name}: {reason}")
         verdict = judge(record, against, self._threshold)
         return cast(Record, {**record, **verdict, "notes": notes})
 
-    def _gather(self, records: Sequence[Evidence]) -> None:
-        groups: dict[tuple[Any, ...], list[Evidence]] = {}
-        for record in _distinct(records):
+    def asks(self, record: Evidence, most: int = MOST_CLASSES) -> tuple[int, ...]:
+        """Classes at which a closer look could change the verdict; none: no need."""
+        if record["mode"] not in detectors.DETECTORS or not record["vectors"]:
+            return ()
+        one = detectors.DETECTORS[record["mode"]]
+        if one.further is None or usable.why_inconclusive(record, crowd_like=True):
+            return ()
+        rule = cast(witnesses.Agreement, one.rule)
+        against, _ = self.baseline(record)
+        vectors = crowd.numbers(record["vectors"])
+        errors = crowd.numbers(record["errors"])
+        return rule.asks(vectors, errors, against, most, record["seed"])
+
+    def baseline(self, record: Evidence) -> tuple[Baseline, str]:
+        """What a record is compared with, and why not with something better."""
+        reasons: list[str] = []
+        order: tuple[BaselineKind, ...] = ("trusted", "population", "profile", "within")
+        if self._kind is not None:
+            order = (self._kind, *(kind for kind in order if kind != self._kind))
+        for kind in order:
+            found, reason = self._of_kind(kind, record)
+            if found is not None:
+                asked = self._kind is not None and kind != self._kind
+                told = reasons[:1] if asked else [r for r in reasons if r]
+                return found, "; ".join(r for r in told if r)
+            reasons.append(reason)
+        raise AssertionError("its own classes are always there")
+
+    def _of_kind(
+        self, kind: BaselineKind, record: Evidence
+    ) -> tuple[Baseline | None, str]:
+        """A baseline of a kind for a record, or None and why, if that is worth saying."""
+        if kind == "within":
+            return WITHIN, ""
+        if kind == "profile":
+            return self._profile(record)
+        key = (kind, kind_of(record))
+        found = self._crowds.get(key)
+        if found is not None or key in self._refused:
+            return self._completed(found, record), self._refused.get(key, "")
+        least = TRUSTED_MINIMUM if kind == "trusted" else POPULATION_MINIMUM
+        reason = (
+            f"the {kind} baseline needs at least {least} models of "
+            f"{record['architecture']} with {record['num_classes']} classes"
+        )
+        return None, reason if kind == self._kind else ""
+
+    def _profile(self, record: Evidence) -> tuple[Baseline | None, str]:
+        if self._profiles is None:
+            return None, "no profile was given" if self._kind == "profile" else ""
+        if self._profiles == "shipped":
+            found = _shipped(record)
+            if found is None:
+                missing = "none of the shipped profiles fits"
+                return None, missing if self._kind == "profile" else ""
+            return found, ""
+        reason = profile.why_unfit(self._profiles, record)
+        return (None, reason) if reason else (profile.baseline(self._profiles), "")
+
+    def _completed(self, found: Baseline | None, record: Evidence) -> Baseline | None:
+        """A crowd with a profile's curves for vectors that too few of it have, and with
+        its clean scores: the rule and its scale are the same."""
+        if found is None:
+            return None
+        given, _ = self._profile(record)
+        if given is None:
+            return found
+        return dataclasses.replace(
+            found,
+            centre={**given.centre, **found.centre},
+            scale={**given.scale, **found.scale},
+            null=(*found.null, *given.null),
+        )
+
+    def _gather(
+        self, kind: BaselineKind, records: Sequence[Evidence], least: int
+    ) -> None:
+        groups: dict[Any, list[Evidence]] = {}
+        for record in usable.distinct(records):
             groups.setdefault(kind_of(record), []).append(record)
-        for kind, members in groups.items():
-            if len(members) < self._minimum:
+        for key, members in groups.items():
+            mode = members[0]["mode"]
+            if len(members) < least or mode not in detectors.DETECTORS:
                 continue
-            models = [_vectors(member) for member in members]
-            baseline = rules.crowd(self._kind, models)
-            if self._kind == "trusted":
-                largest = _largest_left_out(members)
-                baseline = dataclasses.replace(baseline, largest=largest)
-            self._baselines[kind] = baseline
+            rule = detectors.DETECTORS[mode].rule
+            models = [crowd.numbers(member["vectors"]) for member in members]
+            errors = [crowd.numbers(member["errors"]) for member in members]
+            made = dataclasses.replace(
+                rules.crowd(kind, models), name=f"{len(members)} {_CALLED[kind]}"
+            )
+            if kind == "population":
+                odd = crowd.odd_class(rule, models, rule.thresholds["within"])
+                if odd is not None and self._kind != kind:
+                    self._refused[kind, key] = (
+                        f"the {made.name} are not trusted: class {odd} stands out in "
+                        "most of them"
+                    )
+                    continue
+            if len(members) >= LEFT_OUT_MINIMUM:
+                scores = crowd.left_out_scores(kind, rule, models, errors)
+                if kind == "trusted":
+                    made = dataclasses.replace(
+                        made, null=tuple(scores), largest=max(scores)
+                    )
+                else:
+                    # The flagged ones among them are not what chance gives.
+                    limit = rule.thresholds[kind]
+                    clean = tuple(score for score in scores if score <= limit)
+                    made = dataclasses.replace(made, null=clean)
+            self._crowds[kind, key] = made
+
+
+_CALLED = {"trusted": "trusted models", "population": "models of this scan"}
+
+
+def _shipped(record: Evidence) -> Baseline | None:
+    """The profile of the package that fits, found by the data set's name."""
+    name = record["data"]["name"] if record["data"] else ""
+    if name not in profile.shipped():
+        return None
+    found = profile.load(name)
+    return None if profile.why_unfit(found, record) else profile.baseline(found)
 
 
 def fallbacks(judged: Sequence[Record]) -> dict[str, int]:
-    """Notes of candidates whose baseline lacked models, and how many have each."""
+    """Notes of candidates whose baseline was not to be had, and how many have each."""
     notes = [note for one in judged for note in one["notes"]]
     found = [note for note in notes if note.startswith(FALLBACK)]
     return {note: found.count(note) for note in dict.fromkeys(found)}
@@ -108,17 +219,27 @@ def judge_all(
     baseline: BaselineKind | None = None,
     threshold: float | None = None,
     trusted: Sequence[Evidence] = (),
+    profiles: Profiles = "shipped",
 ) -> list[Record]:
     """Verdicts of a whole results file, drawn from the stored evidence alone.
 
     Args:
-      records: lines of a results file; the population of that baseline.
-      baseline: see `Judge`.
-      threshold: see `Judge`.
-      trusted: see `Judge`.
+      records: lines of a results file; the crowd of the baseline of that name.
+      baseline, threshold, trusted, profiles: see `Judge`.
     """
-    draw = Judge(baseline, threshold=threshold, trusted=trusted, population=records)
-    return [draw(record) for record in records]
+    draw = Judge(
+        baseline,
+        threshold=threshold,
+        trusted=trusted,
+        population=records,
+        profiles=profiles,
+    )
+    judged = [draw(record) for record in records]
+    shares = false_shares([one["p_value"] for one in judged])
+    return [
+        cast(Record, {**one, "q_value": share})
+        for one, share in zip(judged, shares, strict=True)
+    ]
 
 
 def judge(
@@ -133,104 +254,117 @@ def judge(
     """
     verdict: Verdict = {
         "verdict": "inconclusive",
-        "reason": why_inconclusive(record, against),
+        "reason": usable.why_inconclusive(record, crowd_like=against.kind != "within"),
         "score": None,
         "standard_error": None,
+        "interval": None,
         "threshold": 0.0,
         "threshold_source": "none",
+        "suspicious_above": None,
         "baseline": against.kind,
+        "compared_with": against.name,
+        "p_value": None,
+        "p_models": 0,
+        "q_value": None,
         "target": None,
         "z": None,
+        "witnesses": {},
+        "void": {},
     }
     try:
         rule = detectors.DETECTORS[record["mode"]].rule
     except registry.UnknownNameError as error:
         verdict["reason"] = verdict["reason"] or str(error)
         return verdict
-    verdict["threshold"], verdict["threshold_source"] = _threshold(
-        rule, against, threshold
-    )
+    limit, verdict["threshold_source"] = _threshold(rule, against, threshold)
+    verdict["threshold"] = limit
+    lower = None if threshold is not None else rule.suspicious.get(against.kind)
+    verdict["suspicious_above"] = lower
     if not record["vectors"]:
         return verdict
-    if missing := sorted(set(rule.vectors) - set(record["vectors"])):
+    if missing := sorted(set(rule.needed) - set(record["vectors"])):
         reason = f"the evidence lacks {', '.join(missing)}, which the verdict needs"
         verdict["reason"] = verdict["reason"] or reason
         return verdict
-    scores = rule.scores(_vectors(record), _numbers(record["errors"]), against)
+    scores = rule.scores(
+        crowd.numbers(record["vectors"]), crowd.numbers(record["errors"]), against
+    )
+    verdict["void"] = dict(scores.void)
     if not np.all(np.isfinite(scores.values)):
-        verdict["reason"] = verdict["reason"] or "a class vector is not finite"
+        verdict["reason"] = verdict["reason"] or _NOTHING_SAID
         return verdict
     target = int(np.argmax(scores.values))
-    score, limit = float(scores.values[target]), verdict["threshold"]
+    score = float(scores.values[target])
     verdict |= {
         "score": score,
         "standard_error": scores.error,
+        "interval": [score - INTERVAL * scores.error, score + INTERVAL * scores.error],
         "z": [float(value) for value in scores.values] if scores.are_z else None,
         "target": target,
+        "witnesses": {
+            name: [float(z) if np.isfinite(z) else None for z in values]
+            for name, values in scores.witnesses.items()
+        },
     }
+    if against.null:
+        above = sum(other >= score for other in against.null)
+        verdict["p_models"] = len(against.null)
+        verdict["p_value"] = (1 + above) / (1 + len(against.null))
     if verdict["reason"]:
         return verdict
-    verdict["verdict"] = "backdoored" if score > limit else "clean"
-    relation = "above" if score > limit else "not above"
-    digits = 1 if scores.are_z else 3
-    verdict["reason"] = (
-        f"class {target} scores {score:.{digits}f}, {relation} the threshold "
-        f"{limit:.{digits}f} ({against.kind} baseline)"
-    )
-    if not scores.are_z:
-        verdict["reason"] += ": its share of the predictions under noise"
+    verdict["verdict"] = grade(score, limit, lower)
+    verdict["reason"] = _reason(verdict, against, scores.are_z)
     return verdict
 
 
-def why_inconclusive(record: Evidence, against: Baseline) -> str:
-    """The reason no verdict may be drawn, or an empty string."""
-    if record["error"]:
-        return record["error"]
-    if not record["is_finite"]:
-        return "a weight, a logit or a loss is not finite"
-    num_classes = record["num_classes"]
-    if num_classes is None:
-        return "nothing was measured"
-    if against.kind == "within" and num_classes < CLASSES_MINIMUM:
-        return (
-            f"{num_classes} classes are too few to compare with one another; give "
-            "trusted models with --calibrate"
-        )
-    accuracy = record["clean_accuracy"]
-    if accuracy is None:
-        return ""
-    advice = "the normalisation or the order of the classes may be wrong"
-    chance = min(2 / num_classes, (1 + 1 / num_classes) / 2)
-    lower = wilson_lower(accuracy, record["num_probe"])
-    if lower <= chance:
-        return (
-            f"clean accuracy {accuracy:.2f} is near chance (its lower 95 % bound "
-            f"{lower:.2f} is at most {chance:.2f}): {advice}"
-        )
-    recorded = record["recorded_accuracy"]
-    if recorded is not None and accuracy < recorded - ACCURACY_LOSS:
-        return (
-            f"clean accuracy {accuracy:.2f} is far below the recorded {recorded:.2f}: "
-            f"{advice}"
-        )
-    return ""
+_NOTHING_SAID = "a class vector is not finite, or none says anything"
 
 
-def wilson_lower(share: float, count: int, z: float = 1.96) -> float:
-    """Lower 95 % bound of a share seen on `count` images (Wilson, 1927)."""
-    centre = share + z * z / (2 * count)
-    width = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
-    return max((centre - width) / (1 + z * z / count), 0.0)
+def grade(score: float, limit: float, lower: float | None) -> Grade:
+    """What a score means. This is the line that decides."""
+    if score > limit:
+        return "backdoored"
+    return "suspicious" if lower is not None and score > lower else "clean"
+
+
+def _reason(verdict: Verdict, against: Baseline, are_z: bool) -> str:
+    score, limit, target = verdict["score"], verdict["threshold"], verdict["target"]
+    relation = "above" if verdict["verdict"] == "backdoored" else "not above"
+    digits = 1 if are_z else 3
+    reason = (
+        f"class {target} scores {score:.{digits}f}, {relation} the threshold "
+        f"{limit:.{digits}f} ({against.kind} baseline)"
+    )
+    if verdict["verdict"] == "suspicious":
+        reason += f", but above {verdict['suspicious_above']:.{digits}f}"
+    return reason if are_z else f"{reason}: its share of the predictions under noise"
+
+
+def false_shares(p_values: Sequence[float | None]) -> list[float | None]:
+    """Benjamini and Hochberg: of each, the expected false share of those up to it.
+
+    Args:
+      p_values: of all candidates; None where there is none.
+
+    Returns:
+      The q-values, None where there was no p.
+    """
+    known = [p for p in p_values if p is not None]
+    order = np.argsort(known, kind="stable")
+    adjusted = np.array(known, float)[order] * len(known) / np.arange(1, len(known) + 1)
+    adjusted = np.minimum(np.minimum.accumulate(adjusted[::-1])[::-1], 1.0)
+    found = np.empty(len(known))
+    found[order] = adjusted
+    shares = iter(found.tolist())
+    return [None if p is None else next(shares) for p in p_values]
 
 
 def kind_of(record: Evidence) -> tuple[Any, ...]:
     """Records of one kind may be compared class by class."""
-    return (
-        record["config_hash"],
-        record["mode"],
-        record["architecture"],
-        record["num_classes"],
-    )
+    mode = record["mode"]
+    pools = mode in detectors.DETECTORS and detectors.DETECTORS[mode].rule.pools
+    architecture = None if pools else record["architecture"]
+    return record["config_hash"], mode, architecture, record["num_classes"]
 
 
 def _threshold(
@@ -239,49 +373,7 @@ def _threshold(
     """The score above which a candidate is flagged, and where it comes from."""
     if given is not None:
         return given, "flag"
-    default = rule.thresholds[against.kind]
+    default = rule.thresholds.get(against.kind, rule.thresholds["trusted"])
     if against.largest is not None and against.largest > default:
         return against.largest, "calibrated"
     return default, "default"
-
-
-def _numbers(vectors: dict[str, list[float | None]]) -> dict[str, np.ndarray]:
-    """JSON's null is a number that was not finite."""
-    return {name: np.array(values, float) for name, values in vectors.items()}
-
-
-def _vectors(record: Evidence) -> dict[str, np.ndarray]:
-    return _numbers(record["vectors"])
-
-
-def _distinct(records: Sequence[Evidence]) -> list[Evidence]:
-    """Usable evidence, once per weights: copies of a file must not outvote the rest."""
-    crowd = Baseline("population")
-    usable = {
-        record["sha256"]: record
-        for record in records
-        if record["vectors"] and not why_inconclusive(record, crowd)
-    }
-    return list(usable.values())
-
-
-def _largest_left_out(members: Sequence[Evidence]) -> float | None:
-    """The largest score of a trusted model against the others; None for too few."""
-    if len(members) < LEFT_OUT_MINIMUM:
-        return None
-    if members[0]["mode"] not in detectors.DETECTORS:
-        return None
-    rule = detectors.DETECTORS[members[0]["mode"]].rule
-    models = [_vectors(member) for member in members]
-    return max(
-        float(
-            np.max(
-                rule.scores(
-                    models[i],
-                    _numbers(member["errors"]),
-                    rules.crowd("trusted", [*models[:i], *models[i + 1 :]]),
-                ).values
-            )
-        )
-        for i, member in enumerate(members)
-    )

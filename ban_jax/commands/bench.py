@@ -44,7 +44,7 @@ class Flags:
     width: int = 64
     image_size: int = 32
     in_channels: int = 3
-    mode: str = "targeted"
+    mode: str = "ban"
     num_clean: int = 512
     candidates: tuple[int, ...] = ()
     precision: Precision = "float32"

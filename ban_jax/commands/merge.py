@@ -7,7 +7,7 @@ import sys
 import tyro
 
 from ban_jax import records, verdict
-from ban_jax.commands import outcome
+from ban_jax.commands import comparison, outcome
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.scanning import shards
 from ban_jax.storage import atomic, lock
@@ -25,12 +25,16 @@ class Flags:
         source's.
       baseline: as for `scan`; by default what the shards were told.
       threshold: as for `scan`; by default what the shards were told.
+      profile: as for `scan`; by default what the shards were told.
+      fail_on: as for `scan`.
     """
 
     sources: tyro.conf.Positional[tuple[str, ...]]
     out: str | None = None
     baseline: BaselineKind | None = None
     threshold: float | None = None
+    profile: str | None = None
+    fail_on: outcome.FailOn = "suspicious"
 
     def __post_init__(self) -> None:
         outcome.require(
@@ -52,6 +56,7 @@ def run(flags: Flags) -> int:
         baseline=flags.baseline or plan.get("baseline"),
         threshold=threshold,
         trusted=gathered.trusted,
+        profiles=comparison.profiles(flags.profile or plan.get("profile")),
     )
     atomic.prepare_folder(out)
     names = tuple(plan.get("class_names") or ()) or None
@@ -64,7 +69,8 @@ def run(flags: Flags) -> int:
     for note in missing(gathered):
         print(note, file=sys.stderr)
     complete = plan and not gathered.absent and not gathered.missing
-    return outcome.exit_code(judged) if complete else outcome.INCONCLUSIVE
+    code = outcome.exit_code(judged, flags.fail_on)
+    return code if complete else outcome.INCONCLUSIVE
 
 
 def missing(gathered: shards.Gathered, most: int = 20) -> list[str]:

@@ -49,12 +49,23 @@ def write_reports(
     out: str,
     class_names: tuple[str, ...] | None,
     settings: dict[str, Any],
+    trust: str | None = None,
 ) -> None:
-    """Prints the table and writes `results.csv` and `report.html`."""
+    """Prints the table and writes `results.csv` and `report.html`.
+
+    Args:
+      judged: results of a whole scan.
+      out: the folder, which holds them as `results.jsonl`.
+      class_names: names of the K classes.
+      settings: what was asked for.
+      trust: how often such verdicts were right where the truth is known.
+    """
     records.write_csv(os.path.join(out, "results.csv"), judged)
     page = os.path.join(out, "report.html")
-    report.write_html(page, judged, class_names=class_names, settings=settings)
-    report.print_table(judged, class_names=class_names)
+    steps = report.steps(judged, os.path.join(out, "results.jsonl"), settings)
+    told: dict[str, Any] = {"class_names": class_names, "trust": trust, "steps": steps}
+    report.write_html(page, judged, settings=settings, **told)
+    report.print_table(judged, **told)
     for note, count in verdict.fallbacks(judged).items():
         print(f"note: {count} {note}", file=sys.stderr)
     print(f"Report: {page}")

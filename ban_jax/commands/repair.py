@@ -76,7 +76,7 @@ class RepairFlags:
     from_scan: str | None = None
     method: Annotated[str, settings.names("the repair", repairs.METHODS)] = "ban"
     out: str = "ban-repaired"
-    mode: Annotated[str, tyro.conf.arg(metavar="NAME")] = "targeted"
+    mode: Annotated[str, tyro.conf.arg(metavar="NAME")] = "ban"
     arch: str | None = None
     normalisation: str | None = None
     seed: int = 0

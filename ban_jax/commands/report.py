@@ -6,7 +6,7 @@ import os
 import tyro
 
 from ban_jax import records, verdict
-from ban_jax.commands import outcome
+from ban_jax.commands import comparison, outcome
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.storage import atomic, lock
 
@@ -18,19 +18,22 @@ class Flags:
     Attributes:
       results: a results.jsonl.
       out: folder for the new results.jsonl, results.csv and report.html.
-      baseline: as for `scan`.
+      baseline, profile: as for `scan`.
       trusted: a results file of models you vouch for (`trusted.jsonl` of a scan with
         --calibrate).
       threshold: as for `scan`.
-      class_names: names of the classes, in order.
+      class_names: names of the classes, in order; by default those of the evidence.
+      fail_on: as for `scan`.
     """
 
     results: tyro.conf.Positional[str]
     out: str = "ban-report"
     baseline: BaselineKind | None = None
     trusted: str | None = None
+    profile: str | None = None
     threshold: float | None = None
     class_names: tuple[str, ...] = ()
+    fail_on: outcome.FailOn = "suspicious"
 
     def __post_init__(self) -> None:
         outcome.require(
@@ -46,12 +49,16 @@ def run(flags: Flags) -> int:
     found = records.load(flags.results).records
     trusted = records.load(flags.trusted).records if flags.trusted else ()
     judged = verdict.judge_all(
-        found, baseline=flags.baseline, threshold=flags.threshold, trusted=trusted
+        found,
+        baseline=flags.baseline,
+        threshold=flags.threshold,
+        trusted=trusted,
+        profiles=comparison.profiles(flags.profile),
     )
     atomic.prepare_folder(flags.out)
-    names = tuple(flags.class_names) or None
+    names = tuple(flags.class_names) or records.class_names(judged)
     lines = os.path.join(flags.out, "results.jsonl")
     with lock.held(lines):
         records.rewrite(lines, judged)
         outcome.write_reports(judged, flags.out, names, outcome.describe(flags, ""))
-    return outcome.exit_code(judged)
+    return outcome.exit_code(judged, flags.fail_on)

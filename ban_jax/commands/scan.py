@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import tyro
 
 from ban_jax import checkpoints, detectors, records, report, verdict
-from ban_jax.commands import outcome, settings
+from ban_jax.commands import comparison, outcome, settings
 from ban_jax.convolution import tables
 from ban_jax.data import clean_images
 from ban_jax.data import normalisation as normalisations
 from ban_jax.detectors.rules import BaselineKind
-from ban_jax.records import Evidence, Job, Record
-from ban_jax.scanning import scan, shards, timeline
+from ban_jax.records import Evidence, Job
+from ban_jax.scanning import closer, scan, shards, timeline
 from ban_jax.storage import atomic, lock
 from ban_jax.types import MINIBATCH, Precision
 from ban_jax.zoo import BUNDLED
@@ -36,9 +36,16 @@ class ScanFlags:
       image_size: resizes the clean images to squares of this side.
       num_clean: how many clean images to use at most, in whole minibatches of 128.
       out: folder for results.jsonl, results.csv and report.html.
-      baseline: what a candidate is compared with; by default `trusted` with --calibrate,
-        else `within`.
+      baseline: insists on what a candidate is compared with. By default on the first that
+        there is: trusted models, eight or more candidates of this scan, a profile, the
+        candidate's own classes.
       calibrate: folder of models you vouch for.
+      profile: clean models of the data set to compare with: a file that `ban-jax profile`
+        wrote, the name of one that ships with the package, or none. By default the
+        package's own for the data set, where there is one.
+      exhaustive: measures everything of every candidate, not only where it could change
+        the verdict.
+      fail_on: grade from which on the exit code is 1: backdoored, suspicious or never.
       threshold: score above which a model counts as backdoored; by default the mode's.
       arch: architecture of every candidate, instead of recognising it.
       normalisation: NAME or MEAN/STD for every candidate, instead of the checkpoint's
@@ -54,7 +61,7 @@ class ScanFlags:
         `jax.distributed`: on TPU pods, under SLURM and Open MPI. A job array needs no
         more than --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT, an indexed
         Kubernetes job of 8 --shard $JOB_COMPLETION_INDEX/8.
-      profile: file for a trace of what the scan did when (ui.perfetto.dev shows it), with
+      trace: file for a trace of what the scan did when (ui.perfetto.dev shows it), with
         seconds per stage.
     """
 
@@ -65,11 +72,12 @@ class ScanFlags:
     image_size: int | None = None
     num_clean: int = 512
     out: str = "ban-results"
-    mode: Annotated[str, settings.names("the detector", detectors.DETECTORS)] = (
-        "targeted"
-    )
+    mode: Annotated[str, settings.names("the detector", detectors.DETECTORS)] = "ban"
     baseline: BaselineKind | None = None
     calibrate: str | None = None
+    profile: str | None = None
+    exhaustive: bool = False
+    fail_on: outcome.FailOn = "suspicious"
     threshold: float | None = None
     arch: str | None = None
     normalisation: str | None = None
@@ -78,7 +86,7 @@ class ScanFlags:
     chunk: int | None = None
     resume: bool = True
     shard: str | None = None
-    profile: str | None = None
+    trace: str | None = None
 
     def __post_init__(self) -> None:
         outcome.require(
@@ -101,6 +109,14 @@ class ScanFlags:
         detector = detectors.DETECTORS[self.mode]
         return settings.chosen(self, self.mode, detector.settings)
 
+    @property
+    def further(self) -> Any:
+        """Those of the detector that looks closer; None where there is none."""
+        name = detectors.DETECTORS[self.mode].further
+        if name is None:
+            return None
+        return settings.chosen(self, name, detectors.DETECTORS[name].settings)
+
 
 Flags = settings.with_settings(
     ScanFlags, {name: one.settings for name, one in detectors.DETECTORS.items()}
@@ -119,8 +135,8 @@ def run(flags: ScanFlags) -> int:
         flags = dataclasses.replace(flags, shard=shards.of_cluster())
     shard = shards.parse(flags.shard) if flags.shard else None
     atomic.prepare_folder(flags.out)
-    if flags.profile:
-        atomic.prepare_folder(os.path.dirname(flags.profile) or ".")
+    if flags.trace:
+        atomic.prepare_folder(os.path.dirname(flags.trace) or ".")
     paths = checkpoints.find(flags.paths)
     if not paths:
         print(
@@ -141,14 +157,19 @@ def _scan(
             "config_hash": job.digest,
             "baseline": flags.baseline,
             "threshold": flags.threshold,
+            "profile": flags.profile,
             "class_names": job.settings.class_names,
             "flags": outcome.describe(flags, flags.mode),
         }
         shards.write_plan(flags.out, shard, paths, told)
         paths = list(shard.of(paths))
     clock = timeline.Timeline()
-    trusted = _trusted(flags, job, shard)
-    judge = verdict.Judge(flags.baseline, threshold=flags.threshold, trusted=trusted)
+    told_to_judge: dict[str, Any] = {
+        "baseline": flags.baseline,
+        "threshold": flags.threshold,
+        "trusted": _trusted(flags, job, shard),
+        "profiles": comparison.profiles(flags.profile),
+    }
     lines = _named(flags.out, "results.jsonl", shard)
     with records.Writer(lines, resume=flags.resume) as writer:
         if writer.torn:
@@ -156,21 +177,18 @@ def _scan(
                 f"{lines}: the last line was cut short; it is redone", file=sys.stderr
             )
         earlier = {record["path"]: record for record in writer.records}
-        if flags.baseline == "population":
-            # Only the whole scan is a crowd: until then lines are evidence alone.
-            found = _collect(paths, job, writer, "Scanning", clock)
-            judged = verdict.judge_all(
-                found, baseline="population", threshold=flags.threshold
-            )
-        else:
-            judged = _collect(paths, job, writer, "Scanning", clock, judge)
+        # Only the whole scan is a crowd: until then lines are evidence alone.
+        found = _collect(paths, job, writer, "Scanning", clock)
+        judge = verdict.Judge(**told_to_judge, population=found)
+        found = _look_closer(found, job, writer, clock, judge, flags.exhaustive)
+    judged = verdict.judge_all(found, **told_to_judge)
     # Evidence of files that are not among the given paths this time is kept.
     told_of = {record["path"] for record in judged}
     rest = [record for path, record in earlier.items() if path not in told_of]
     records.rewrite(lines, [*judged, *rest])
-    if flags.profile:
-        clock.write(flags.profile)
-        print(f"Profile: {flags.profile}")
+    if flags.trace:
+        clock.write(flags.trace)
+        print(f"Trace: {flags.trace}")
     names = job.settings.class_names
     if shard:
         report.print_table(judged, class_names=names)
@@ -179,7 +197,34 @@ def _scan(
         outcome.write_reports(
             judged, flags.out, names, outcome.describe(flags, flags.mode)
         )
-    return outcome.exit_code(judged)
+    return outcome.exit_code(judged, flags.fail_on)
+
+
+def _look_closer(
+    found: list[Evidence],
+    job: Job,
+    writer: records.Writer,
+    clock: timeline.Timeline,
+    judge: verdict.Judge | None,
+    exhaustive: bool,
+) -> list[Evidence]:
+    """Measures the rest, where it can change the verdict or everywhere.
+
+    Returns:
+      The evidence in the same order.
+    """
+    asked = closer.questions(found, job, None if exhaustive else judge)
+    with outcome.progress() as progress:
+        task = progress.add_task(
+            "Looking closer", total=len(asked), visible=bool(asked)
+        )
+        more = {}
+        for line in closer.look(found, job, asked, clock=clock):
+            more[line["path"]] = line
+            with clock("write"):
+                writer.write(line)
+            progress.advance(task)
+    return [more.get(line["path"], line) for line in found]
 
 
 def prepare(flags: ScanFlags) -> Job:
@@ -215,6 +260,7 @@ def prepare(flags: ScanFlags) -> Job:
     chosen = records.Settings(
         mode=flags.mode,
         config=flags.config,
+        further=flags.further,
         seed=flags.seed,
         dataset=dataset.name if dataset else "",
         class_names=dataset.class_names if dataset else None,
@@ -241,7 +287,9 @@ def _trusted(flags: ScanFlags, job: Job, shard: shards.Shard | None) -> list[Evi
         raise ValueError(f"--calibrate {flags.calibrate}: no checkpoint there")
     lines = _named(flags.out, "trusted.jsonl", shard)
     with records.Writer(lines, resume=flags.resume) as writer:
-        return _collect(paths, job, writer, "Calibrating", timeline.Timeline())
+        clock = timeline.Timeline()
+        found = _collect(paths, job, writer, "Calibrating", clock)
+        return _look_closer(found, job, writer, clock, None, exhaustive=True)
 
 
 def _collect(
@@ -250,17 +298,15 @@ def _collect(
     writer: records.Writer,
     title: str,
     clock: timeline.Timeline,
-    judge: verdict.Judge | None = None,
-) -> list[Any]:
-    """Measures, and judges where a judge is given; writes each new line at once."""
+) -> list[Evidence]:
+    """Measures, and writes each new line at once."""
     found = []
     with outcome.progress() as progress:
         task = progress.add_task(title, total=len(paths))
         for line, is_new in scan.scan(paths, job, known=writer.records, clock=clock):
-            record: Evidence | Record = judge(line) if judge else line
-            found.append(record)
+            found.append(line)
             if is_new:
                 with clock("write"):
-                    writer.write(record)
+                    writer.write(line)
             progress.advance(task)
     return found

@@ -1,6 +1,6 @@
 """The detectors, by name."""
 
-from ban_jax.detectors import ban, reference, targeted, weights
+from ban_jax.detectors import ban, directed, reference, targeted, weights
 from ban_jax.detectors.detector import Detect, Detector
 from ban_jax.detectors.evidence import Evidence
 from ban_jax.detectors.words import Words
@@ -9,8 +9,9 @@ from ban_jax.registry import Registry
 DETECTORS: Registry[Detector] = Registry(
     "detector",
     {
-        "targeted": targeted.DETECTOR,
         "ban": ban.DETECTOR,
+        "targeted": targeted.DETECTOR,
+        "directed": directed.DETECTOR,
         "weights": weights.DETECTOR,
         "reference": reference.DETECTOR,
     },

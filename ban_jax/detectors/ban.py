@@ -1,4 +1,4 @@
-"""BAN: untargeted neuron noise and the feature mask, judged against the noiseless model.
+"""BAN: untargeted neuron noise, and where it leaves doubt searches towards classes.
 
 The released verdict reads one histogram: predictions under noise through the complement
 of the mask. Both halves mislead on their own. With stored statistics every model
@@ -6,6 +6,10 @@ collapses into some class, and the complement of a mask concentrates the predict
 clean model with no noise at all, because little is left of the features and the head's
 bias decides. So statistics are those of the minibatch under the noise, and each histogram
 under noise is read against the same histogram without it.
+
+What a class is suspected of is seen by several witnesses, one vector each: the pull of
+untargeted noise, the stored statistics and the last layer; and where these leave doubt two
+that cost a search per class (`detectors.directed`).
 
 References:
   Xu et al., "BAN: Detecting Backdoors Activated by Adversarial Neuron Noise",
@@ -20,17 +24,30 @@ from jax import numpy as jnp
 
 from ban_jax import mask as masks
 from ban_jax import perturb
-from ban_jax.detectors import evidence, rules
+from ban_jax.detectors import directed, evidence, witnesses
 from ban_jax.detectors.detector import Detector
 from ban_jax.detectors.words import Words
 from ban_jax.registry import at_least
 from ban_jax.types import MINIBATCH, Array, Network, Probe, Variables
 
+CHEAP = ("untargeted", "batch_minus_stored", "last_layer")
+"""Vectors that cost no search per class."""
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["epsilon", "start", "radii", "l1_weight", "mask_learning_rate"],
-    meta_fields=["steps", "restarts", "mask_steps"],
+    data_fields=[
+        "epsilon",
+        "start",
+        "radii",
+        "l1_weight",
+        "mask_learning_rate",
+    ],
+    meta_fields=[
+        "steps",
+        "restarts",
+        "mask_steps",
+    ],
 )
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -47,14 +64,14 @@ class Settings:
       mask_steps: Adam steps for the mask.
     """
 
-    epsilon: float = 0.5
-    radii: tuple[float, ...] = (0.5, 1.0)
+    epsilon: float = 0.4
+    radii: tuple[float, ...] = (1.0,)
     start: float = 0.0
     steps: int = at_least(1, 4)
-    restarts: int = at_least(1, 2)
+    restarts: int = at_least(1, 1)
     l1_weight: float = 0.75
-    mask_learning_rate: float = 0.01
-    mask_steps: int = 100
+    mask_learning_rate: float = 0.05
+    mask_steps: int = 20
 
 
 def detect(
@@ -83,7 +100,6 @@ def detect(
     """
     num_classes = network.num_classes
     minibatches = probe.images.shape[0]
-    plain = evidence.forward(network, variables, probe)
     mask_key, noise_key = jax.random.split(key)
 
     def features_of(candidate: Variables, images: Array) -> Array:
@@ -111,6 +127,7 @@ def detect(
 
     cached = features_of(variables, probe.images)
     flat = cached.reshape(-1, *cached.shape[2:])
+    plain = evidence.forward(network, variables, probe, head_of(variables, flat))
     mask, mask_info = masks.optimize_mask(
         head_of,
         variables,
@@ -165,14 +182,17 @@ def detect(
     of_radius = jnp.sqrt(jnp.mean(jnp.square(errors), axis=1) / config.restarts)
     error = jnp.mean(of_radius, axis=0)
     names = ("untargeted", "untargeted_masked")
+    vectors = {
+        **plain.vectors,
+        **{name: jnp.mean(curves[:, i], axis=0) for i, name in enumerate(names)},
+    }
+    errors = {**plain.errors, **{name: error[i] for i, name in enumerate(names)}}
+    is_finite = plain.is_finite & jnp.all(finite) & mask_info.is_finite
     return evidence.Evidence(
-        vectors={
-            **plain.vectors,
-            **{name: jnp.mean(curves[:, i], axis=0) for i, name in enumerate(names)},
-        },
-        errors={**plain.errors, **{name: error[i] for i, name in enumerate(names)}},
+        vectors=vectors,
+        errors=errors,
         clean_accuracy=plain.clean_accuracy,
-        is_finite=plain.is_finite & jnp.all(finite) & mask_info.is_finite,
+        is_finite=is_finite,
         info={
             "curves": {name: curves[:, i] for i, name in enumerate(names)},
             "histogram": jnp.mean(histograms[-1], axis=0),
@@ -186,17 +206,22 @@ def work(config: Settings, num_classes: int, num_images: int) -> int:
     del num_classes
     search = 2 * config.steps * min(num_images, MINIBATCH)
     runs = len(config.radii) * config.restarts
-    return 3 * num_images + runs * (search + evidence.fresh_images(num_images))
+    return 2 * num_images + runs * (search + evidence.fresh_images(num_images))
 
 
 DETECTOR = Detector(
     detect=detect,
     settings=Settings,
-    rule=rules.AverageZ(
-        # Through the mask's complement (`untargeted_masked`) clean models stand out too.
-        ("untargeted", "batch_minus_stored"),
-        {"within": 3.3, "trusted": 5.0, "population": 3.4},
+    # Through the mask's complement (`untargeted_masked`) clean models stand out too.
+    rule=witnesses.Agreement(
+        (*CHEAP, *directed.WORDS),
+        needed=CHEAP,
+        thresholds={"within": 4.0, "trusted": 2.7, "population": 2.7, "profile": 2.7},
+        suspicious={"within": 3.0, "trusted": 2.3, "population": 2.3, "profile": 2.3},
+        doubt=2.0,
+        explained={"targeted": "stored", "untargeted": "stored"},
     ),
+    further="directed",
     work=work,
     summary="neuron noise that breaks all classes at once, and a feature mask; predictions "
     "under noise are compared with predictions without it",
@@ -215,5 +240,6 @@ DETECTOR = Detector(
             "clean images.",
             "difference",
         ),
+        **directed.WORDS,
     },
 )

@@ -47,7 +47,10 @@ class Detector:
         weights is ever taken, so the way back costs what the way forth does.
       summary: one sentence, without a full stop, for help and report.
       vectors: words for each vector it yields.
-      needs: what it takes besides weights: `images` and `labels`, or nothing.
+      needs: what it takes besides weights: `images` and `labels`, or nothing; `classes`
+        where it is told which classes `[J]` to look at, as an argument of that name.
+      further: name of the detector, if any, whose vectors the rule takes besides: they
+        are measured where those of this one leave doubt.
     """
 
     detect: Detect
@@ -57,3 +60,4 @@ class Detector:
     summary: str
     vectors: Mapping[str, Words]
     needs: frozenset[str] = frozenset({"images", "labels"})
+    further: str | None = None

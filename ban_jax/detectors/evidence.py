@@ -128,7 +128,9 @@ class Forward(NamedTuple):
     is_finite: Array
 
 
-def forward(network: Network, variables: Variables, probe: Probe) -> Forward:
+def forward(
+    network: Network, variables: Variables, probe: Probe, batch: Array | None = None
+) -> Forward:
     """Class vectors that need no noise, and the clean accuracy.
 
     `stored` and `batch` are the mean softmax probability of each class over images of
@@ -138,10 +140,12 @@ def forward(network: Network, variables: Variables, probe: Probe) -> Forward:
 
     Args:
       probe: images `[T, B, H, W, C]` and labels `[T, B]`.
+      batch: logits `[N, K]` under the statistics of the minibatch, where they are known.
     """
     labels = probe.labels.reshape(-1)
     stored = over_minibatches(network, variables, probe.images, "stored")
-    batch = over_minibatches(network, variables, probe.images, "batch")
+    if batch is None:
+        batch = over_minibatches(network, variables, probe.images, "batch")
     stored_p = jax.nn.softmax(stored).reshape(labels.size, -1)
     batch_p = jax.nn.softmax(batch).reshape(labels.size, -1)
     vectors, errors = {}, {}

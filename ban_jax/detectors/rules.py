@@ -7,7 +7,10 @@ against a baseline,
               all but the largest (with ten classes the MAD is too noisy a yardstick);
   trusted     models the user vouches for: each class against its median over them;
   population  the candidates of this scan of the same architecture and classes, likewise;
-              both in units of the MAD pooled over models and classes.
+              both in units of the MAD pooled over models and classes;
+  profile     clean models of the data set, whose vectors a file holds.
+
+`witnesses.Agreement` reads the last three in its own way.
 """
 
 import dataclasses
@@ -17,7 +20,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-BaselineKind = Literal["within", "trusted", "population"]
+BaselineKind = Literal["within", "trusted", "population", "profile"]
 Vectors = Mapping[str, np.ndarray]
 """Name -> `[K]`."""
 
@@ -31,22 +34,26 @@ class Baseline:
     """What a candidate of one kind is measured against.
 
     Attributes:
-      kind: `within`, `trusted` or `population`.
+      kind: one of `BaselineKind`.
       centre: name -> `[K]` median over the models; empty for `within`.
       scale: name -> sigma pooled over models and classes; empty for `within`.
       count: number of models.
+      null: scores of clean models, each against others: what chance gives.
       largest: the largest score of any of the models, each against the others; None
         where that was not asked.
+      name: the very models, in a few words.
     """
 
     kind: BaselineKind
     centre: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     scale: Mapping[str, float] = dataclasses.field(default_factory=dict)
     count: int = 0
+    null: tuple[float, ...] = ()
     largest: float | None = None
+    name: str = ""
 
 
-WITHIN = Baseline("within")
+WITHIN = Baseline("within", name="its own classes")
 
 
 class Scores(NamedTuple):
@@ -56,11 +63,15 @@ class Scores(NamedTuple):
       values: `[K]`; the largest one is the candidate's score, its class the target.
       error: standard error of the largest.
       are_z: whether they are distances from a baseline in robust standard deviations.
+      witnesses: what each vector says of every class, `[K]` each.
+      void: why a vector was left out.
     """
 
     values: np.ndarray
     error: float
     are_z: bool = True
+    witnesses: Mapping[str, np.ndarray] = {}
+    void: Mapping[str, str] = {}
 
 
 class Rule(Protocol):
@@ -71,8 +82,20 @@ class Rule(Protocol):
         """Names of those that decide."""
 
     @property
+    def needed(self) -> tuple[str, ...]:
+        """Names of those that must be there."""
+
+    @property
+    def pools(self) -> bool:
+        """Whether models of several architectures may be compared class by class."""
+
+    @property
     def thresholds(self) -> Mapping[str, float]:
         """Score above which a candidate is flagged, per kind of baseline."""
+
+    @property
+    def suspicious(self) -> Mapping[str, float]:
+        """Score above which it is called suspicious; a kind may lack one."""
 
     def scores(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
         """Scores the classes of one candidate."""
@@ -88,11 +111,19 @@ class AverageZ:
       vectors: names of the class vectors whose z-values are averaged.
       thresholds: per baseline; chosen on models trained for it, see benchmarks/README.md.
       floors: smallest unit of a vector, where it is not `FLOOR`.
+      suspicious, pools: see `Rule`.
     """
 
     vectors: tuple[str, ...]
     thresholds: Mapping[str, float]
     floors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    suspicious: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    pools: bool = False
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.vectors
 
     def scores(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
         """See `Rule.scores`."""
@@ -139,11 +170,20 @@ def z_values(
 
 def crowd(kind: BaselineKind, models: Sequence[Vectors]) -> Baseline:
     """Medians per class and one pooled spread per vector, from models of one kind."""
-    names = set.intersection(*(set(vectors) for vectors in models))
+    names = set.union(*(set(vectors) for vectors in models))
     centre, scale = {}, {}
     for name in sorted(names):
-        stacked = np.array([vectors[name] for vectors in models], float)
-        centre[name] = np.median(stacked, axis=0)
-        deviations = np.abs(stacked - centre[name])
-        scale[name] = MAD_TO_SIGMA * float(np.median(deviations))
+        stacked = [vectors[name] for vectors in models if name in vectors]
+        # What only a few were asked for says nothing about the others.
+        if 2 * len(stacked) <= len(models):
+            continue
+        measured = np.array(stacked, float)
+        enough = 2 * np.isfinite(measured).sum(axis=0) > len(models)
+        if not enough.any():
+            continue
+        measured = np.where(enough, measured, 0.0)
+        middle = np.nanmedian(measured, axis=0)
+        deviations = np.abs(measured - middle)[:, enough]
+        centre[name] = np.where(enough, middle, np.nan)
+        scale[name] = MAD_TO_SIGMA * float(np.nanmedian(deviations))
     return Baseline(kind, centre, scale, len(models))

@@ -11,9 +11,8 @@ import jax
 from jax import numpy as jnp
 
 from ban_jax import perturb
-from ban_jax.detectors import evidence, rules
+from ban_jax.detectors import directed, evidence, rules
 from ban_jax.detectors.detector import Detector
-from ban_jax.detectors.words import Words
 from ban_jax.registry import at_least
 from ban_jax.types import MINIBATCH, Array, Network, Probe, Variables
 
@@ -74,17 +73,16 @@ def detect(
         """Searches on one minibatch, counts on the others: `[R]`, `[]`, `[K]`, `[]`."""
         search, fresh = evidence.split(minibatches, restart)
         labels = probe.labels[search]
-        noisy, info = perturb.perturb_params(
-            apply_fn,
+        noisy, info = directed.noise_towards(
+            network,
             variables,
             probe.images[search],
-            jnp.full(labels.shape, target),
+            labels,
+            target,
             key=jax.random.fold_in(jax.random.fold_in(key, restart), target),
             epsilon=config.epsilon,
             steps=config.steps,
             start=config.start,
-            towards=True,
-            weights=(labels != target).astype(probe.images.dtype),
         )
 
         def forward(share: Array, minibatch: Array) -> Array:
@@ -152,10 +150,6 @@ DETECTOR = Detector(
     summary="neuron noise towards each class in turn",
     vectors={
         **evidence.WORDS,
-        "targeted": Words(
-            "Success of noise towards each class",
-            "Mean probability of each class on clean images of other classes when the "
-            "network's neurons are nudged towards it. A backdoor makes its target easy.",
-        ),
+        "targeted": directed.WORDS["targeted"],
     },
 )

@@ -1,6 +1,6 @@
 """The lines of a results file: what is measured and judged of a candidate."""
 
-from ban_jax.records.job import Job, key_of
+from ban_jax.records.job import Job, key_of, merged
 from ban_jax.records.jsonl import (
     Loaded,
     PathLike,
@@ -15,6 +15,7 @@ from ban_jax.records.record import (
     Evidence,
     Record,
     Verdict,
+    class_names,
     json_schema,
 )
 from ban_jax.records.results import Writer, load
@@ -33,11 +34,13 @@ __all__ = [
     "Verdict",
     "Writer",
     "append",
+    "class_names",
     "encode",
     "finite",
     "json_schema",
     "key_of",
     "load",
+    "merged",
     "rewrite",
     "write_csv",
 ]

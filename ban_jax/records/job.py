@@ -4,17 +4,32 @@ import dataclasses
 import functools
 import hashlib
 import json
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 from ban_jax import checkpoints
 from ban_jax.detectors import evidence
 from ban_jax.records import record
 from ban_jax.records.jsonl import finite
-from ban_jax.records.record import Evidence, Normalisation
+from ban_jax.records.record import Data, Evidence, Normalisation
 from ban_jax.records.settings import Settings
 from ban_jax.storage import versions
 from ban_jax.types import Probe
 from ban_jax.zoo import pictures
+
+Lines = Sequence[Evidence]
+
+
+class Asked(NamedTuple):
+    """What is asked of one candidate that was measured before.
+
+    Attributes:
+      classes: `[J]` that are searched towards.
+      normalisation: the pixel constants it was measured with.
+    """
+
+    classes: tuple[int, ...]
+    normalisation: Normalisation | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,15 +39,37 @@ class Job:
     Attributes:
       settings: what to measure, and how.
       probe: clean images `[T, B, H, W, C]`; None for a mode that needs none.
+      asked: by SHA-256 of the weights; of others everything is asked.
     """
 
     settings: Settings
     probe: Probe | None
+    asked: Mapping[str, Asked] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def digest(self) -> str:
         """Hash of settings and images."""
         return self.settings.digest(self.probe)
+
+    def closer(self, lines: Mapping[str, tuple[int, ...]], found: Lines) -> "Job":
+        """The job that measures what the lines of this one lack.
+
+        Args:
+          lines: path -> the classes that are asked about.
+          found: the lines.
+
+        Raises:
+          ValueError: when no other detector looks closer.
+        """
+        settings = self.settings.closer
+        if settings is None:
+            raise ValueError(f"there is no closer look than {self.settings.mode}")
+        asked = {
+            str(line["sha256"]): Asked(lines[line["path"]], line["normalisation"])
+            for line in found
+            if line["path"] in lines
+        }
+        return dataclasses.replace(self, settings=settings, asked=asked)
 
     def key_of(self, candidate: checkpoints.Candidate) -> str:
         """What evidence is filed under: weights, settings, the file's pixel constants."""
@@ -75,13 +112,16 @@ class Job:
         """
         settings = self.settings
         count = 0 if self.probe is None else self.probe.labels.size
-        work = settings.detector.work(settings.config, identity["num_classes"], count)
+        asked = self.asked.get(identity["sha256"])
+        classes = len(asked.classes) if asked else identity["num_classes"]
+        work = settings.detector.work(settings.config, classes, count)
         return self._line(
             path,
             **identity,
             **finite(found._replace(images={})._asdict()) | {"images": _png(found)},
             normalisation=normalisation,
             num_probe=count,
+            data=self._data,
             forward_equivalents=work + more_work,
         )
 
@@ -100,12 +140,24 @@ class Job:
         return cast(Evidence, record.empty(path, **{**self._shared, **known}))
 
     @functools.cached_property
+    def _data(self) -> Data | None:
+        """What the clean images are."""
+        if self.probe is None:
+            return None
+        names = self.settings.class_names
+        return {
+            "name": self.settings.dataset,
+            "classes": list(names) if names else None,
+            "image_shape": list(self.probe.images.shape[2:]),
+        }
+
+    @functools.cached_property
     def _shared(self) -> dict[str, Any]:
         """What all lines have in common: the same objects, not copies."""
         settings = self.settings
         return {
             "mode": settings.mode,
-            "config": dataclasses.asdict(settings.config),
+            "config": settings.told_config(),
             "config_hash": self.digest,
             "seed": settings.seed,
             "lowering": settings.lowering_identity(),
@@ -118,6 +170,25 @@ def key_of(candidate: checkpoints.Candidate, digest: str) -> str:
     """What a result is filed under: the weights, a digest, the file's pixel constants."""
     constants = hashlib.sha256(json.dumps(candidate.normalisation).encode())
     return f"{candidate.sha256}-{digest}-{constants.hexdigest()[:8]}"
+
+
+def merged(line: Evidence, more: Evidence) -> Evidence:
+    """A line with what a closer look found besides.
+
+    Where that failed the line stays what it was, and says so.
+    """
+    if more["error"]:
+        note = f"looking closer failed: {more['error']}"
+        return {**line, "notes": [*line["notes"], note]}
+    return {
+        **line,
+        "vectors": {**line["vectors"], **more["vectors"]},
+        "errors": {**line["errors"], **more["errors"]},
+        "is_finite": line["is_finite"] and more["is_finite"],
+        "forward_equivalents": line["forward_equivalents"]
+        + more["forward_equivalents"],
+        "seconds": line["seconds"] + more["seconds"],
+    }
 
 
 def _png(found: evidence.Evidence) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ package.
 import copy
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast
 
 # pydantic wants these of typing_extensions where Python is older than 3.12.
@@ -18,8 +18,9 @@ from typing_extensions import TypedDict
 
 from ban_jax.records import fields
 
-SCHEMA_VERSION = 2
-"""Version 1, written up to 0.2, had no number, and what is now in `info` at the top."""
+SCHEMA_VERSION = 3
+"""Version 1, written up to 0.2, had no number, and what is now in `info` at the top;
+version 2, written by 0.3, did not tell the clean images, nor a verdict's witnesses."""
 
 
 class Normalisation(TypedDict):
@@ -28,6 +29,17 @@ class Normalisation(TypedDict):
     mean: list[float]
     std: list[float]
     source: str
+
+
+class Data(TypedDict):
+    """The clean images: what they are called, their classes in order, and their size.
+
+    `classes` is null where they have no names.
+    """
+
+    name: str
+    classes: list[str] | None
+    image_shape: list[int]
 
 
 class Evidence(TypedDict):
@@ -56,6 +68,7 @@ class Evidence(TypedDict):
       info: what the detector alone has to tell.
       images: name -> one PNG in base64 per class, such as recovered triggers.
       num_probe: clean images used.
+      data: what they are; null where none were needed.
       forward_equivalents: the work, in forward passes of one image.
       seconds: of computing, per candidate of its chunk.
       error: why it could not be measured.
@@ -85,10 +98,14 @@ class Evidence(TypedDict):
     info: dict[str, Any]
     images: dict[str, list[str]]
     num_probe: int
+    data: Data | None
     forward_equivalents: int
     seconds: float
     error: str | None
     notes: list[str]
+
+
+Grade = Literal["backdoored", "suspicious", "clean", "inconclusive"]
 
 
 class Verdict(TypedDict):
@@ -99,22 +116,42 @@ class Verdict(TypedDict):
       reason: in one sentence.
       score: of the most unusual class.
       standard_error: of the score, from the images it averages.
+      interval: of 95 % around the score.
       threshold: the score above which a checkpoint is called backdoored.
       threshold_source: `default`, `calibrated` by trusted models, or a `flag`.
+      suspicious_above: the score above which it is called suspicious; null where the
+        rule has no such grade.
       baseline: what the classes were compared with.
+      compared_with: the very models that this is, in a few words.
+      p_value: share of clean models with such a score, from those of the baseline; never
+        below 1 / (`p_models` + 1).
+      p_models: how many clean scores it comes from.
+      q_value: expected share of false ones among the candidates of this scan with such a
+        p-value or a smaller one (Benjamini and Hochberg); null for a line alone.
       target: the most unusual class; of a backdoored checkpoint the suspected target.
       z: the score of every class, where scores are distances from a baseline.
+      witnesses: name of a vector -> what it alone says of every class; null where it was
+        not measured.
+      void: name of a vector -> why it was left out.
     """
 
-    verdict: Literal["backdoored", "clean", "inconclusive"]
+    verdict: Grade
     reason: str
     score: float | None
     standard_error: float | None
+    interval: list[float] | None
     threshold: float
     threshold_source: str
+    suspicious_above: float | None
     baseline: str
+    compared_with: str
+    p_value: float | None
+    p_models: int
+    q_value: float | None
     target: int | None
     z: list[float] | None
+    witnesses: dict[str, list[float | None]]
+    void: dict[str, str]
 
 
 class Record(Evidence, Verdict):
@@ -136,18 +173,37 @@ _EMPTY: Mapping[str, Any] = {
     "info": {},
     "images": {},
     "num_probe": 0,
+    "data": None,
     "forward_equivalents": 0,
     "seconds": 0.0,
     "error": None,
     "notes": [],
 }
 """A file of which nothing is known."""
+_UNDRAWN: Mapping[str, Any] = {
+    "interval": None,
+    "suspicious_above": None,
+    "compared_with": "",
+    "p_value": None,
+    "p_models": 0,
+    "q_value": None,
+    "witnesses": {},
+    "void": {},
+}
+"""What verdicts up to version 2 did not have."""
 
 
 def empty(path: str, **known: Any) -> dict[str, Any]:
     """The fields of a line of which only the path and what is given are known."""
     blank = copy.deepcopy(dict(_EMPTY))  # lines share no list that one may change
     return {"schema_version": SCHEMA_VERSION, "path": path, **blank, **known}
+
+
+def class_names(lines: Iterable[Evidence]) -> tuple[str, ...] | None:
+    """Names of the classes in order, where the lines have them and agree."""
+    told = [line["data"]["classes"] for line in lines if line["data"]]
+    names = {tuple(one) for one in told if one}
+    return names.pop() if len(names) == 1 else None
 
 
 def evidence_of(line: Mapping[str, Any]) -> Evidence:
@@ -170,6 +226,8 @@ def parse(line: Mapping[str, Any]) -> Evidence:
             f"to {SCHEMA_VERSION}, a newer one wrote it"
         )
     found = _from_first(line) if version == 1 else dict(line)
+    if version < SCHEMA_VERSION:
+        found = _from_second(found)
     for part in (Evidence, Verdict) if "verdict" in found else (Evidence,):
         fields.check(found, part, "scan")
     line = cast(Evidence, found)
@@ -204,7 +262,13 @@ def _from_first(line: Mapping[str, Any]) -> dict[str, Any]:
     moved = ("curves", "histogram", "histogram_without_noise")
     info = {name: line[name] for name in moved if line.get(name)}
     rest = {n: v for n, v in line.items() if n not in (*moved, "epsilon")}
-    return {**_EMPTY, **rest, "info": info, "schema_version": SCHEMA_VERSION}
+    return {**_EMPTY, **rest, "info": info}
+
+
+def _from_second(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Version 2: images that are not told of, and a verdict without witnesses."""
+    drawn = _UNDRAWN if "verdict" in line else {}
+    return {"data": None, **drawn, **line, "schema_version": SCHEMA_VERSION}
 
 
 def json_schema() -> dict[str, Any]:

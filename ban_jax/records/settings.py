@@ -8,7 +8,7 @@ from typing import Any
 import ban_jax
 from ban_jax import checkpoints, convolution, detectors, models
 from ban_jax.data import probe as probes
-from ban_jax.detectors import targeted
+from ban_jax.detectors import ban
 from ban_jax.types import Network, Precision, Probe
 
 
@@ -19,6 +19,8 @@ class Settings:
     Attributes:
       mode: name of the detector.
       config: the detector's numbers, of its own settings class.
+      further: settings of the detector that looks closer where this one leaves doubt;
+        None: the documented ones.
       seed: folded with each candidate's weights hash into its key.
       dataset: name of the clean data; chooses the pixel constants to try.
       class_names: of the data set, where it names them.
@@ -30,8 +32,9 @@ class Settings:
       precision: of convolutions, see `types.Precision`.
     """
 
-    mode: str = "targeted"
-    config: Any = targeted.Settings()
+    mode: str = "ban"
+    config: Any = ban.Settings()
+    further: Any = None
     seed: int = 0
     dataset: str = ""
     class_names: tuple[str, ...] | None = None
@@ -46,11 +49,27 @@ class Settings:
         """The detector of the mode."""
         return detectors.DETECTORS[self.mode]
 
+    @property
+    def closer(self) -> "Settings | None":
+        """Of the detector that looks closer, if there is one."""
+        name = self.detector.further
+        if name is None:
+            return None
+        config = self.further or detectors.DETECTORS[name].settings()
+        return dataclasses.replace(self, mode=name, config=config, further=None)
+
+    def told_config(self) -> dict[str, Any]:
+        """All numbers that decide, with those of the detector that looks closer."""
+        told = dataclasses.asdict(self.config)
+        if closer := self.closer:
+            told[closer.mode] = dataclasses.asdict(closer.config)
+        return told
+
     def digest(self, probe: Probe | None) -> str:
         """Hash of all that decides the numbers: not the chunk, not the class names."""
         decisive = {
             "mode": self.mode,
-            "config": dataclasses.asdict(self.config),
+            "config": self.told_config(),
             "seed": self.seed,
             "normalisation": self.normalisation,
             "dataset": self.dataset if self.normalisation is None else None,

@@ -15,8 +15,16 @@ CSV_COLUMNS = (
     "target",
     "score",
     "standard_error",
+    "interval_low",
+    "interval_high",
+    "p_value",
+    "p_models",
+    "q_value",
+    "witnesses",
     "threshold",
+    "suspicious_above",
     "baseline",
+    "compared_with",
     "architecture",
     "width",
     "num_classes",
@@ -32,6 +40,9 @@ CSV_COLUMNS = (
 def write_csv(path: PathLike, records: Iterable[Mapping[str, Any]]) -> None:
     """Writes the flat columns of each record, sorted by path, for a spreadsheet.
 
+    `interval_low` and `interval_high` are the ends of the interval; `witnesses` is what
+    each vector says of the most unusual class, as `name=z` with semicolons between.
+
     Text that a spreadsheet would take for a formula (a file may be named `=cmd()`) gets
     a leading apostrophe; all text is quoted, so that a program that splits at
     semicolons cannot make a formula out of the middle of a name.
@@ -40,9 +51,22 @@ def write_csv(path: PathLike, records: Iterable[Mapping[str, Any]]) -> None:
     table = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     table.writerow(CSV_COLUMNS)
     for record in sorted(records, key=lambda record: os.fspath(record["path"])):
-        plain = finite(record)
+        plain = _flat(finite(record))
         table.writerow([_cell(plain.get(column)) for column in CSV_COLUMNS])
     atomic.write(path, buffer.getvalue().encode(errors="backslashreplace"))
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with a number or a text in each column."""
+    low, high = (*(record.get("interval") or ()), None, None)[:2]
+    target = record.get("target")
+    said = [
+        f"{name}={z[target]:.4g}"
+        for name, z in (record.get("witnesses") or {}).items()
+        if target is not None and target < len(z) and z[target] is not None
+    ]
+    told = {"interval_low": low, "interval_high": high, "witnesses": ";".join(said)}
+    return {**record, **told}
 
 
 def _cell(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ban_jax import checkpoints, population, records, repairs, verdict
-from ban_jax.detectors import rules
+from ban_jax.baselines import usable
 from ban_jax.records import Evidence, Job
 from ban_jax.repairs import comparison, inputs, writing
 from ban_jax.repairs.record import RepairRecord, empty
@@ -178,9 +178,8 @@ class Task:
 
     def _unfit(self, candidate: checkpoints.Candidate, scanned: Evidence) -> str:
         """Why the evidence forbids a repair, or an empty string."""
-        # Against a crowd, since two classes are too few for a verdict, not for a repair.
-        crowd = rules.Baseline("population")
-        reason = verdict.why_inconclusive(scanned, crowd)
+        # As against a crowd: two classes are too few for a verdict, not for a repair.
+        reason = usable.why_inconclusive(scanned, crowd_like=True)
         if not reason and self._images.num_classes > candidate.spec.num_classes:
             reason = (
                 f"{candidate.path}: tells {candidate.spec.num_classes} classes apart, the "
@@ -262,7 +261,7 @@ class Task:
             output=f"{name}.safetensors",
             orbax=f"orbax/{name}" if request.orbax else None,
             attack=told.attack,
-            before={**_judged(verdict.judge(scanned)), **told.before},
+            before={**_judged(verdict.Judge()(scanned)), **told.before},
             after=told.after,
             info=records.finite(info),
             shown=told.shown,
@@ -284,7 +283,7 @@ class Task:
         if not written:
             return list(outcomes)
         lines = self._measured(list(written.values()), last=last)
-        judge, found = verdict.Judge("within"), list(outcomes)
+        judge, found = verdict.Judge(), list(outcomes)
         for index, line in zip(written, lines, strict=True):
             record, judged = found[index].record, judge(line)
             after = {**_judged(judged), **(record["after"] or {})}

@@ -21,10 +21,12 @@ class Kind(NamedTuple):
     Attributes:
       spec: their architecture.
       given: whether their pixel constants are known, so that none are tried.
+      asked: how many classes are asked about; None: all.
     """
 
     spec: checkpoints.ModelSpec
     given: bool
+    asked: int | None = None
 
 
 class Chunk(NamedTuple):
@@ -74,7 +76,8 @@ class Scan:
     def kind_of(self, candidate: checkpoints.Candidate) -> Kind:
         """See `loop.Task`."""
         known = self._given(candidate) is not None or self._job.probe is None
-        return Kind(candidate.spec, known)
+        asked = self._job.asked.get(candidate.sha256)
+        return Kind(candidate.spec, known, len(asked.classes) if asked else None)
 
     def failure(
         self, path: str, reason: str, candidate: checkpoints.Candidate | None
@@ -144,7 +147,9 @@ class Scan:
             for i in range(2)
         )
         words = population.identity_words(candidate.sha256)
-        return examination.Member(candidate.variables, means, stds, words)
+        asked = self._job.asked.get(candidate.sha256)
+        classes = np.array(asked.classes, np.int32) if asked else None
+        return examination.Member(candidate.variables, means, stds, words, classes)
 
     def _line(
         self, candidate: checkpoints.Candidate, one: examination.Found
@@ -158,7 +163,11 @@ class Scan:
         return self._job.measured(candidate, one.evidence, given, tried)
 
     def _given(self, candidate: checkpoints.Candidate) -> Normalisation | None:
-        """Constants that need no trying: the flag's, else the checkpoint's own."""
+        """Constants that need no trying: those it was measured with before, the flag's,
+        the checkpoint's own."""
+        asked = self._job.asked.get(candidate.sha256)
+        if asked and asked.normalisation:
+            return asked.normalisation
         if self._job.settings.normalisation is not None:
             (mean, std), source = self._job.settings.normalisation, "flag"
         elif candidate.normalisation is not None:

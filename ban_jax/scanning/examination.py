@@ -26,12 +26,14 @@ class Member(NamedTuple):
       means: `[L, C]` of its pixels: one where they are known, else those to choose from.
       stds: `[L, C]`.
       words: `[8]` uint32, its identity (`population.identity_words`).
+      classes: `[J]` that a detector which is told looks at; None: it is not told.
     """
 
     variables: Variables
     means: Host
     stds: Host
     words: Host
+    classes: Host | None = None
 
 
 class Common(NamedTuple):
@@ -71,7 +73,10 @@ def examine(
         choice = choose(member, common, network=network)
     variables = _with_constants(member.variables, means[choice], stds[choice])
     key = population.fold_words(common.key, member.words)
-    found = detect(network, variables, common.probe, key=key, config=common.config)
+    told = {} if member.classes is None else {"classes": member.classes}
+    found = detect(
+        network, variables, common.probe, key=key, config=common.config, **told
+    )
     return Found(found, choice)
 
 

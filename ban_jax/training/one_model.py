@@ -142,9 +142,7 @@ def init(
       normalisation: mean and deviation the model carries.
       optimizer, attack_optimizer: of the model and of the trigger.
     """
-    variables = begin
-    if begin is None:
-        variables = module.init(key, jnp.zeros((1, *image_shape)))
+    variables: Variables = begin or module.init(key, jnp.zeros((1, *image_shape)))
     mean, std = (jnp.array(values) for values in normalisation)
     variables = {**variables, "normalisation": {"mean": mean, "std": std}}
     # A leaf that XLA types weakly would compile a program for this kind of attack alone.

@@ -1,0 +1,1 @@
+"""What a candidate is compared with: profiles of clean models, and crowds."""

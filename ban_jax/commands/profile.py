@@ -1,0 +1,123 @@
+"""`ban-jax profile`: what clean models of a data set look like, to compare with."""
+
+import dataclasses
+import sys
+from typing import Annotated, Any
+
+import tyro
+
+from ban_jax import checkpoints, detectors, records
+from ban_jax.baselines import profile, usable
+from ban_jax.commands import outcome, scan, settings
+from ban_jax.scanning import closer
+from ban_jax.scanning import scan as scanning
+from ban_jax.storage import atomic, versions
+from ban_jax.types import Precision
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProfileFlags:
+    """Measures clean models and writes their profile, a small JSON file.
+
+    Attributes:
+      paths: files, Orbax folders or folders of clean models; or results files (.jsonl) of
+        scans of them, whose evidence is used as it is.
+      data, data_dir, split, image_size, num_clean: clean images, as for `scan`.
+      out: the file to write.
+      name: of the profile; by default the data set's.
+      seed: as for `scan`.
+      precision: as for `scan`.
+      chunk: as for `scan`.
+      null: results files (.jsonl) of other clean models: their scores against this profile
+        are kept, and p-values come from them too.
+      note: free text on where the models come from.
+    """
+
+    paths: tyro.conf.Positional[tuple[str, ...]]
+    out: Annotated[str, tyro.conf.arg(aliases=("-o",))]
+    data: str | None = None
+    data_dir: str | None = None
+    split: str = "test"
+    image_size: int | None = None
+    num_clean: int = 512
+    mode: Annotated[str, settings.names("the detector", detectors.DETECTORS)] = "ban"
+    name: str | None = None
+    seed: int = 0
+    precision: Precision = "float32"
+    chunk: int | None = None
+    null: tuple[str, ...] = ()
+    note: str = ""
+
+
+Flags = settings.with_settings(
+    ProfileFlags, {name: one.settings for name, one in detectors.DETECTORS.items()}
+)
+
+
+def run(flags: ProfileFlags) -> int:
+    """Writes the profile; the exit code."""
+    lines = [
+        line
+        for path in flags.paths
+        if path.endswith(".jsonl")
+        for line in records.load(path).records
+    ]
+    files = [path for path in flags.paths if not path.endswith(".jsonl")]
+    if files:
+        lines += _measure(flags, files)
+    kept = []
+    for line in lines:
+        reason = usable.why_inconclusive(line, crowd_like=True)
+        if reason:
+            print(f"note: {line['path']} is left out: {reason}", file=sys.stderr)
+        else:
+            kept.append(line)
+    if not kept:
+        print(
+            f"nothing to profile: no usable model in {', '.join(flags.paths)}",
+            file=sys.stderr,
+        )
+        return outcome.NOTHING
+    data = kept[0]["data"]
+    made = {
+        "command": " ".join(["ban-jax", "profile", *sys.argv[2:]]),
+        "versions": versions.versions(),
+        "note": flags.note,
+    }
+    name = flags.name or (data["name"] if data else kept[0]["mode"])
+    found = profile.make(name, kept, made)
+    if flags.null:
+        others = [line for path in flags.null for line in records.load(path).records]
+        found["clean_scores"] = profile.clean_scores(found, others)
+    profile.write(flags.out, found)
+    scores = sorted(one["score"] for one in found["models"])
+    print(
+        f"{flags.out}: {len(scores)} clean models; scores of each against the others "
+        f"{scores[0]:.2f} to {scores[-1]:.2f}, median {scores[len(scores) // 2]:.2f}"
+    )
+    return 0
+
+
+def _measure(flags: ProfileFlags, files: list[str]) -> list[records.Evidence]:
+    """All evidence of checkpoints."""
+    paths = checkpoints.find(files)
+    given: dict[str, Any] = {
+        field.name: getattr(flags, field.name)
+        for field in dataclasses.fields(scan.Flags)
+        if hasattr(flags, field.name) and field.name not in ("paths", "out")
+    }
+    job = scan.prepare(scan.Flags(**given))
+    atomic.prepare_folder(flags.out.rpartition("/")[0] or ".")
+    found = []
+    with outcome.progress() as progress:
+        task = progress.add_task("Measuring", total=len(paths))
+        for line, _ in scanning.scan(paths, job):
+            found.append(line)
+            progress.advance(task)
+        asked = closer.questions(found, job, None)
+        task = progress.add_task("Looking closer", total=len(asked))
+        more = {}
+        for line in closer.look(found, job, asked):
+            more[line["path"]] = line
+            progress.advance(task)
+    return [more.get(line["path"], line) for line in found]

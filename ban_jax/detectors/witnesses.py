@@ -1,0 +1,207 @@
+"""Several witnesses per class, and a verdict only where two of them agree.
+
+Clean models of one data set look alike: each class vector is nearly a curve of the data
+set, up to a scale and an offset of the model. So a candidate's vector is read against the
+curve of clean models (a `rules.Baseline`): the scale is fitted (Theil-Sen, so that one
+odd class cannot bend it), and what is left of each class is measured in standard
+deviations of what is left of the others, so that the odd class does not hide itself. A
+clean model's odd class differs from vector to vector, a backdoor's is the same in all:
+hence an order statistic over the witnesses, not their mean.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ban_jax.detectors import rules
+from ban_jax.detectors.rules import Baseline, Scores, Vectors
+
+CLASSES_MINIMUM = 5
+"""Measured classes below which a vector's own classes are no yardstick."""
+VOID = "no class differs from the others by more than chance"
+
+
+class Reading(NamedTuple):
+    """A vector in units of its own unexplained spread.
+
+    Attributes:
+      z: `[K]`; NaN for classes that were not measured.
+      unit: of z, in the vector's own units.
+    """
+
+    z: np.ndarray
+    unit: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """Scores a class by what the second most certain of the witnesses says of it.
+
+    Attributes:
+      vectors: the witnesses, by the names of their vectors.
+      needed: those that every candidate's evidence must hold.
+      thresholds: score above which a candidate is flagged, per kind of baseline.
+      suspicious: score above which it is called suspicious.
+      doubt: z of a witness from which on those that were not measured are worth their
+        price.
+      alone: how much the most certain witness counts where no other agrees, as a share
+        of its z: one that is overwhelming needs no second.
+      explained: vectors that, without a baseline, are read against the logarithm of
+        another one, the model's own confusions.
+    """
+
+    vectors: tuple[str, ...]
+    needed: tuple[str, ...]
+    thresholds: Mapping[str, float]
+    suspicious: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    doubt: float = 0.0
+    alone: float = 0.0
+    pools: bool = True
+    explained: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def read(
+        self, vectors: Vectors, errors: Vectors, against: Baseline
+    ) -> tuple[dict[str, Reading], dict[str, str]]:
+        """The readings of all witnesses that were measured, and why others are void."""
+        found: dict[str, Reading] = {}
+        void: dict[str, str] = {}
+        for name in self.vectors:
+            if name not in vectors:
+                continue
+            centre = against.centre.get(name)
+            if against.kind == "within" and name in self.explained:
+                centre = np.log(np.maximum(vectors[self.explained[name]], 1e-6))
+            elif against.kind != "within" and centre is None:
+                void[name] = f"the {against.kind} baseline does not have it"
+                continue
+            if against.kind != "within" and len(vectors[name]) < CLASSES_MINIMUM:
+                # Too few classes to compare with one another: the models' own spread.
+                found[name] = Reading(*rules.z_values(vectors[name], name, against))
+                continue
+            reading = read(vectors[name], errors[name], centre)
+            if reading is None:
+                void[name] = VOID
+            else:
+                found[name] = reading
+        return found, void
+
+    def asks(
+        self, vectors: Vectors, errors: Vectors, against: Baseline, most: int, seed: int
+    ) -> tuple[int, ...]:
+        """Classes at which witnesses that were not measured could change the verdict.
+
+        They cannot where two others agree already: more can only raise a score. Where no
+        class stands out in any, they are not asked; what that misses is measured. Where
+        nothing is known of how clean models answer them, they are asked in any case.
+
+        Args:
+          vectors, errors, against: as for `scores`.
+          most: of the classes. Of more, those that stand out most, and a third drawn by
+            the seed: else they had only one another to be compared with.
+          seed: of that draw.
+
+        Returns:
+          The classes in order; none where there is nothing to ask.
+        """
+        missing = set(self.vectors) - set(vectors)
+        if not missing:
+            return ()
+        found = self.scores(vectors, errors, against)
+        count = len(found.values)
+        flagged = np.max(found.values) > self.thresholds[against.kind]
+        largest = np.max(
+            [np.full(count, -np.inf), *map(_known, found.witnesses.values())], axis=0
+        )
+        is_known = against.kind != "within" and missing <= set(against.centre)
+        if is_known and (flagged or np.max(largest) <= self.doubt):
+            return ()
+        if count <= most:
+            return tuple(range(count))
+        order = np.argsort(-largest, kind="stable")
+        drawn = most // 3
+        rest = np.random.default_rng(seed).permutation(order[most - drawn :])[:drawn]
+        return tuple(sorted(map(int, [*order[: most - drawn], *rest])))
+
+    def scores(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
+        """See `rules.Rule.scores`."""
+        found, void = self.read(vectors, errors, against)
+        count = len(next(iter(vectors.values())))
+        if not found:
+            # Nothing was said: that is not a low score.
+            return Scores(np.full(count, np.nan), 0.0, witnesses={}, void=void)
+        z = np.stack([reading.z for reading in found.values()])
+        values, deciding = agree(z, self.alone if len(self.vectors) > 1 else 1.0)
+        target = int(np.argmax(values))
+        name = list(found)[deciding[target]]
+        error = float(errors[name][target]) / found[name].unit
+        witnesses = {name: reading.z for name, reading in found.items()}
+        return Scores(values, error, witnesses=witnesses, void=void)
+
+
+def agree(z: np.ndarray, alone: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores `[K]` of witnesses `[W, K]`, and which witness decides each `[K]`.
+
+    The second largest z of a class; or `alone` times the largest where that is more.
+    """
+    known = _known(z)
+    order = np.argsort(-known, axis=0, kind="stable")
+    classes = np.arange(z.shape[1])
+    largest = known[order[0], classes]
+    first = np.where(largest > 0, alone * largest, largest)
+    if len(z) < 2:
+        return first, order[0]
+    second = known[order[1], classes]
+    return np.maximum(first, second), np.where(first > second, order[0], order[1])
+
+
+def _known(z: np.ndarray) -> np.ndarray:
+    """What was not measured says nothing for a class."""
+    return np.where(np.isnan(z), -np.inf, z)
+
+
+def read(
+    vector: np.ndarray, errors: np.ndarray, centre: np.ndarray | None
+) -> Reading | None:
+    """A vector `[K]` against a curve `[K]` of clean models, or None where it is void.
+
+    Void is a vector whose classes differ by no more than the standard errors of its
+    entries, or of which too few classes were measured: it can say nothing.
+
+    Args:
+      vector: of the candidate; NaN for classes that were not measured.
+      errors: `[K]` standard errors.
+      centre: of clean models; None: the classes are compared as they are.
+    """
+    known = np.isfinite(vector)
+    if centre is not None:
+        known &= np.isfinite(centre)
+    count = int(known.sum())
+    if count < CLASSES_MINIMUM:
+        return None
+    rest, noise = vector[known], errors[known]
+    if centre is not None:
+        rest = rest - slope(rest, centre[known]) * centre[known]
+    deviations = np.array([np.std(np.delete(rest, i), ddof=1) for i in range(count)])
+    means = (rest.sum() - rest) / (count - 1)
+    spread = float(np.std(vector[known]))
+    if spread <= max(float(np.median(noise)), rules.FLOOR):
+        return None
+    units = np.maximum(deviations, np.maximum(noise, rules.FLOOR))
+    units *= math.sqrt(1 + 1 / (count - 1))
+    z = np.full(len(vector), np.nan)
+    z[known] = (rest - means) / units
+    return Reading(z, float(units[int(np.argmax(z[known]))]))
+
+
+def slope(vector: np.ndarray, centre: np.ndarray) -> float:
+    """The scale of a candidate's curve: Theil-Sen over all pairs of classes, at least 0."""
+    first, second = np.triu_indices(len(vector), 1)
+    run = centre[first] - centre[second]
+    apart = np.abs(run) > rules.FLOOR
+    if not apart.any():
+        return 0.0
+    rise = (vector[first] - vector[second])[apart]
+    return max(float(np.median(rise / run[apart])), 0.0)

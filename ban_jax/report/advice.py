@@ -1,6 +1,9 @@
-"""What to do about a candidate that could not be judged."""
+"""What to do about a candidate that is flagged or could not be judged."""
 
-from ban_jax.report import fields
+import shlex
+from collections.abc import Sequence
+
+from ban_jax.report import fields, outcome
 
 _BY_SIGN = (
     (
@@ -43,3 +46,62 @@ def advice(record: fields.Record) -> str:
         if any(sign in found for sign in signs):
             return told
     return _UNREADABLE if record.get("error") else _UNJUDGED
+
+
+def steps(
+    records: Sequence[fields.Record],
+    results: str = "",
+    asked: fields.Record | None = None,
+) -> list[str]:
+    """What to do next about flagged and unjudged candidates, a line for each grade.
+
+    Args:
+      records: all candidates of a scan.
+      results: the file that holds them.
+      asked: flags of the scan; what was tried already is not advised.
+    """
+    asked, told = asked or {}, []
+    for grade, count in outcome.tally(records).items():
+        members = [record for record in records if fields.verdict(record) == grade]
+        if not count or grade == "clean":
+            continue
+        if grade == "backdoored":
+            step = (
+                "do not use; get the model from another source, or repair it and look "
+                f"again: {_repair(members, results or 'results.jsonl', asked)}"
+            )
+        elif grade == "suspicious":
+            step = f"too little to call it backdoored; {_look_closer(asked)}"
+        else:
+            step = f"not judged, so not clean. {_of_unjudged(members)}"
+        told.append(f"{count:,} {grade}: {step}")
+    return told
+
+
+def _repair(
+    records: Sequence[fields.Record], results: str, asked: fields.Record
+) -> str:
+    """The command that repairs what a results file calls backdoored."""
+    names = [fields.mapping(record.get("data")).get("name") for record in records]
+    flags = {
+        "from-scan": results,
+        "data": asked.get("data") or next(filter(None, names), "NAME"),
+        "data-dir": asked.get("data_dir"),
+        "image-size": asked.get("image_size"),
+    }
+    given = [f"--{name} {shlex.quote(str(v))}" for name, v in flags.items() if v]
+    return " ".join(["ban-jax repair", *given])
+
+
+def _look_closer(asked: fields.Record) -> str:
+    ways = ["scan with more clean images (--num-clean)"]
+    if not asked.get("exhaustive"):
+        ways.append("measure everything (--exhaustive)")
+    if not asked.get("calibrate") and not asked.get("trusted"):
+        ways.append("compare with models of its kind you vouch for (--calibrate)")
+    return ", ".join(ways[:-1]) + " or " * (len(ways) > 1) + ways[-1]
+
+
+def _of_unjudged(records: Sequence[fields.Record]) -> str:
+    distinct = list(dict.fromkeys(advice(record) for record in records))
+    return distinct[0] if len(distinct) == 1 else "The report says for each what to do."

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ban_jax.report import advice, curves, facts, fields, figures, images, numerals
+from ban_jax.report import (
+    advice,
+    curves,
+    facts,
+    fields,
+    figures,
+    heat,
+    images,
+    numerals,
+)
 from ban_jax.report.subject import Subject
 
 
@@ -19,6 +28,8 @@ class Section(NamedTuple):
       error: in full.
       advice: what to do where there is no verdict.
       score: the picture of score and threshold.
+      heat: what each witness says of each class.
+      left_out: witnesses that say nothing, and why.
       large: pictures of what decided.
       small: pictures of the other evidence.
       galleries: recovered images.
@@ -34,6 +45,8 @@ class Section(NamedTuple):
     error: str
     advice: str
     score: figures.Figure | None
+    heat: heat.Heat | None
+    left_out: Sequence[str]
     large: Sequence[figures.Figure]
     small: Sequence[figures.Figure]
     galleries: Sequence[images.Gallery]
@@ -60,6 +73,8 @@ def section(subject: Subject) -> Section:
         error=str(error) if error else "",
         advice=advice.advice(record) if verdict == "inconclusive" else "",
         score=figures.score(subject),
+        heat=heat.heat(subject),
+        left_out=heat.left_out(subject),
         large=[figure for figure in large if figure],
         small=list(figures.others(subject)),
         galleries=list(images.galleries(subject)),

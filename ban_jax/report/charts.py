@@ -21,61 +21,83 @@ MOST_ROWS = 20
 """With more classes than this, a chart shows the largest `TOP_ROWS`."""
 TOP_ROWS = 12
 _MOST_LINES = 12
+_LETTER = 7.0
+"""Width of a letter, about."""
 
 
 def score_bar(
-    score: float, threshold: float | None, standard_error: float | None
+    score: float,
+    threshold: float | None,
+    interval: tuple[float, float] | None = None,
+    suspicious_above: float | None = None,
 ) -> markupsafe.Markup:
-    """The score on a line, with the part that counts as suspicious shaded."""
-    width, left, right, y = 480.0, 8.0, 472.0, 34.0
-    error = 1.96 * (standard_error or 0.0)
-    marks = [score + error, *([] if threshold is None else [1.6 * threshold])]
-    low = min(0.0, score - error, threshold or 0.0)
-    high = max([*marks, low + 1e-9]) * 1.06
+    """The score on a line, with the parts that raise suspicion or alarm shaded.
+
+    Args:
+      score: of a candidate.
+      threshold: the score above which it is backdoored.
+      interval: ends of the whisker.
+      suspicious_above: the score above which it is suspicious.
+    """
+    width, left, right, y = 480.0, 8.0, 472.0, 48.0
+    ends = interval or (score, score)
+    known = [limit for limit in (threshold, suspicious_above) if limit is not None]
+    low = min(0.0, score, *ends, *known)
+    high = max(low + 1e-9, score, *ends, *(1.6 * limit for limit in known))
+    high += 0.06 * (high - low)
 
     def at(value: float) -> float:
         return left + (value - low) / (high - low) * (right - left)
 
     parts = [f'<path class="g" d="M{_n(left)} {_n(y)}H{_n(right)}"/>']
     label = f"score {numerals.score(score)}"
-    if threshold is not None:
-        edge = at(threshold)
+    # From the mildest zone on: each reaches to the next, and its words to a line above.
+    end, line, is_beyond = right, 12, False
+    for limit, zone, called in (
+        (threshold, "zone", "threshold"),
+        (suspicious_above, "doubt", "suspicious above"),
+    ):
+        if limit is None:
+            continue
+        edge = at(limit)
+        told = f"{called} {numerals.score(limit)}"
+        label += f", {told}"
+        is_beyond |= score > limit
         parts.append(
-            f'<rect class="zone" x="{_n(edge)}" y="{_n(y - 11)}" '
-            f'width="{_n(right - edge)}" height="22" rx="3"/>'
+            f'<rect class="{zone}" x="{_n(edge)}" y="{_n(y - 11)}" '
+            f'width="{_n(max(end - edge, 0.0))}" height="22" rx="3"/>'
             f'<path class="cut" d="M{_n(edge)} {_n(y - 15)}V{_n(y + 15)}"/>'
-            + _text(
-                edge,
-                12,
-                f"threshold {numerals.score(threshold)}",
-                "m",
-                _anchor(edge, width),
-            )
+            + _text(edge, line, told, "m", _anchor(edge, width, told))
         )
-        label += f", threshold {numerals.score(threshold)}"
-    mark = "h" if threshold is not None and score > threshold else "b"
+        end, line = edge, line + 14
+    mark = "h" if is_beyond else "b"
     x = at(score)
     parts.append(
         f'<path class="{mark} s" d="M{_n(at(max(low, 0.0)))} {_n(y)}H{_n(x)}"/>'
     )
-    if error:
-        ends = _n(at(score - error)), _n(at(score + error))
+    if ends[0] != ends[1]:
+        first, last = _n(at(ends[0])), _n(at(ends[1]))
         parts.append(
-            f'<path class="{mark} w" d="M{ends[0]} {_n(y)}H{ends[1]}'
-            f'M{ends[0]} {_n(y - 5)}v10M{ends[1]} {_n(y - 5)}v10"/>'
+            f'<path class="{mark} w" d="M{first} {_n(y)}H{last}'
+            f'M{first} {_n(y - 5)}v10M{last} {_n(y - 5)}v10"/>'
         )
+        label += f", 95 % from {numerals.score(ends[0])} to {numerals.score(ends[1])}"
     parts.append(f'<circle class="{mark} dot" cx="{_n(x)}" cy="{_n(y)}" r="6"/>')
-    parts.append(_text(x, 62, f"score {numerals.score(score)}", "v", _anchor(x, width)))
-    return _svg(width, 68, label, parts)
+    told = f"score {numerals.score(score)}"
+    parts.append(_text(x, 76, told, "v", _anchor(x, width, told)))
+    return _svg(width, 82, label, parts)
 
 
-def mini_score(score: float, threshold: float, top: float) -> markupsafe.Markup:
+def mini_score(
+    score: float, threshold: float, top: float, suspicious_above: float | None = None
+) -> markupsafe.Markup:
     """A bar for the verdict table; `top` is the largest score that fits."""
     width = 96.0
     top = max(top, threshold * 1.25, 1e-9)
     length = max(min(score / top, 1.0), 0.0) * width
     edge = min(max(threshold / top, 0.0), 1.0) * width
-    mark = "h" if score > threshold else "b"
+    limits = [limit for limit in (threshold, suspicious_above) if limit is not None]
+    mark = "h" if score > min(limits) else "b"
     return markupsafe.Markup(
         f'<svg class="mini" viewBox="0 0 96 12" aria-hidden="true">'
         f'<path class="track" d="M0 6H96"/>'
@@ -109,7 +131,10 @@ def rows(
     pair = len(comparison) == len(values)
     step = 24.0 if pair else 19.0
     widest = max((len(labels[k]) for k in shown), default=1)
-    left, room = min(max(22 + 7 * widest, 40), 138), 46.0
+    left = min(max(22 + _LETTER * widest, 40), 138)
+    room = max(
+        46.0, 15 + _LETTER * max((len(show(values[k])) for k in shown), default=0)
+    )
     width, height = 400.0, step * len(shown) + 2
     drawn = [values[k] for k in shown] + [comparison[k] for k in shown if pair]
     known = [v for v in [*drawn, line] if v is not None]
@@ -296,10 +321,12 @@ def _text(x: float, y: float, told: str, style: str = "", anchor: str = "start")
     return f'<text x="{_n(x)}" y="{_n(y)}"{styled}{placed}>{safe}</text>'
 
 
-def _anchor(x: float, width: float) -> str:
-    if x < 0.12 * width:
+def _anchor(x: float, width: float, told: str) -> str:
+    """Where text at `x` begins or ends so that all of it is in the picture."""
+    half = _LETTER * len(told) / 2
+    if x < half:
         return "start"
-    return "end" if x > 0.88 * width else "middle"
+    return "end" if x > width - half else "middle"
 
 
 def _box(x: float, y: float, width: float, height: float) -> str:

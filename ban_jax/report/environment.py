@@ -17,6 +17,8 @@ import markupsafe
 
 from ban_jax.report import fields, text
 
+_COMMAND = re.compile(r"(ban-jax [a-z]+(?: --[a-z-]+ (?:'[^']*'|\S+))*|--[a-z][a-z-]*)")
+
 
 @functools.cache
 def templates() -> jinja2.Environment:
@@ -29,7 +31,12 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"quantity": text.count, "flags": _flags, "lines": _lines}
+    found.filters |= {
+        "quantity": text.count,
+        "flags": _flags,
+        "lines": _lines,
+        "seams": _seams,
+    }
     found.globals["glyphs"] = fields.GLYPHS
     return found
 
@@ -61,7 +68,17 @@ def _lines(value: str) -> markupsafe.Markup:
     return markupsafe.Markup("\n").join(found)
 
 
+def _seams(value: str) -> markupsafe.Markup:
+    """A path that breaks after `/`, `_`, `-` and `.` before it breaks anywhere else."""
+    parts = text.parts(text.printable(value))
+    return markupsafe.Markup("<wbr>").join(parts)
+
+
 def _flags(value: str) -> markupsafe.Markup:
-    """Text in which the flags of the command line stand out."""
-    safe = str(markupsafe.escape(text.printable(value)))
-    return markupsafe.Markup(re.sub(r"--[a-z][a-z-]*", r"<code>\g<0></code>", safe))
+    """Text in which commands, and flags by themselves, stand out."""
+    pieces = _COMMAND.split(text.printable(value))  # every second one is a match
+    for place in range(1, len(pieces), 2):
+        is_flag = pieces[place].startswith("--")
+        found = "<code>{}</code>" if is_flag else '<code class="command">{}</code>'
+        pieces[place] = markupsafe.Markup(found).format(pieces[place])
+    return markupsafe.Markup("").join(pieces)

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from ban_jax.report import fields
+from ban_jax.report import fields, judgement, text
 from ban_jax.report.subject import Subject
 
 _DRAWN = ("curves", "histogram", "histogram_without_noise")
@@ -37,16 +37,19 @@ def facts(subject: Subject) -> list[Fact]:
 
     source = field("threshold_source")
     unusual = "Suspected target" if subject.is_flagged else "Most unusual class"
-    error = measured("standard_error", " ± {:.3f} (standard error of this class)")
     config = fields.mapping(record.get("config"))
     told = [
         Fact(unusual, subject.target),
-        Fact("Score", measured("score", "{:.3f}") + error),
+        Fact("Score", measured("score", "{:.3f}") + _interval(record)),
         Fact(
             "Threshold",
             measured("threshold", "{:.3f}") + (f" ({source})" if source else ""),
         ),
+        Fact("Suspicious above", measured("suspicious_above", "{:.3f}")),
+        Fact("p-value", _p_value(record)),
+        Fact("q-value", measured("q_value", "{:.2g}")),
         Fact("Baseline", field("baseline")),
+        Fact("Compared with", field("compared_with")),
         Fact("Mode", field("mode")),
         Fact("Noise radius ε", _measured(config.get("epsilon"), "{:g}")),
         Fact("Clean accuracy", measured("clean_accuracy", "{:.1%}").replace("%", " %")),
@@ -65,6 +68,20 @@ def facts(subject: Subject) -> list[Fact]:
         Fact("Hash of the settings", field("config_hash"), is_long=True),
     ]
     return [fact for fact in told if fact.value]
+
+
+def _interval(record: fields.Record) -> str:
+    ends = judgement.interval(record)
+    return f", 95 % from {ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
+
+
+def _p_value(record: fields.Record) -> str:
+    found = fields.number(record.get("p_value"))
+    if found is None:
+        return ""
+    models = fields.number(record.get("p_models"))
+    told = f"at most {found:.2g}" if judgement.is_smallest(record) else f"{found:.2g}"
+    return told + (f", from {text.count(int(models), 'clean model')}" if models else "")
 
 
 def _of_the_detector(record: fields.Record) -> list[Fact]:

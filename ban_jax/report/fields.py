@@ -13,16 +13,28 @@ from ban_jax.report import text
 
 Record = Mapping[str, Any]
 
-VERDICTS = ("backdoored", "inconclusive", "clean")
+VERDICTS = ("backdoored", "suspicious", "inconclusive", "clean")
 """In the order in which a reader needs them."""
+FLAGGED = VERDICTS[:2]
+"""Those that name a target."""
 
-GLYPHS = {"backdoored": "▲", "inconclusive": "?", "clean": "✓"}
+GLYPHS = {"backdoored": "▲", "suspicious": "◆", "inconclusive": "?", "clean": "✓"}
 
 
 def verdict(record: Record) -> str:
     """One of `VERDICTS`; anything unknown is not a judgement."""
     found = record.get("verdict")
     return found if isinstance(found, str) and found in VERDICTS else "inconclusive"
+
+
+def gravity(record: Record) -> tuple[int, float, str]:
+    """What records are sorted by: grade, then score, the most alarming one first."""
+    score = number(record.get("score"))
+    return (
+        VERDICTS.index(verdict(record)),
+        math.inf if score is None else -score,
+        str(record.get("path", "")),
+    )
 
 
 def number(value: Any) -> float | None:
@@ -71,11 +83,14 @@ def remark(record: Record) -> str:
 def class_label(
     index: Any, names: Sequence[str] | None, num_classes: Any = None
 ) -> str:
-    """A class by its index and, where the names fit this candidate, its name."""
+    """A class by its index and, where the names fit this candidate, its name.
+
+    A name that is but the number is not said twice.
+    """
     if not isinstance(index, int) or isinstance(index, bool):
         return ""
     fits = not isinstance(num_classes, int) or len(names or ()) == num_classes
-    if names and fits and 0 <= index < len(names):
+    if names and fits and 0 <= index < len(names) and names[index] != str(index):
         return f"{index} ({text.printable(names[index])})"
     return str(index)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import markupsafe
 
-from ban_jax.report import charts, fields, glossary, numerals, text
+from ban_jax.report import charts, fields, glossary, judgement, numerals, text
 from ban_jax.report.subject import Subject
 
 
@@ -34,20 +34,26 @@ class Figure(NamedTuple):
 
 
 def score(subject: Subject) -> Figure | None:
-    """The score against its threshold, with its sampling error."""
+    """The score with its interval, against what makes it suspicious or backdoored."""
     record = subject.record
     found = fields.number(record.get("score"))
     if found is None:
         return None
-    error = fields.number(record.get("standard_error"))
-    note = "The shaded part counts as suspicious."
-    if error:
-        # Not an interval of the score: that is the largest of K classes, by choice.
-        note += " The whisker is the 95 % sampling error of this class."
+    threshold, lower = judgement.limits(record)
+    interval = judgement.interval(record)
+    note = "Above the threshold a checkpoint is called backdoored"
+    note += "." if lower is None else ", in the part before it suspicious."
+    if interval:
+        # Not of the candidate: the score is the largest of K classes, by choice.
+        note += (
+            " The whisker holds 95 % of what other clean images would give this class."
+        )
     baseline = str(record.get("baseline"))
     if baseline in glossary.BASELINES:
         note += f" Baseline {baseline}: {glossary.BASELINES[baseline]}."
-    bar = charts.score_bar(found, fields.number(record.get("threshold")), error)
+    if record.get("compared_with"):
+        note += f" Here: {record['compared_with']}."
+    bar = charts.score_bar(found, threshold, interval, lower)
     return Figure("Score against threshold", note, bar)
 
 

@@ -1,7 +1,7 @@
 """The report as one HTML page that needs nothing beside itself."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ban_jax import records
 from ban_jax.report import (
@@ -28,6 +28,8 @@ def write_html(
     settings: Mapping[str, Any] | None = None,
     title: str = "Backdoor scan",
     repaired: Sequence[fields.Record] = (),
+    trust: str | None = None,
+    steps: Sequence[str] = (),
 ) -> None:
     """Writes the report in one atomic step.
 
@@ -38,11 +40,14 @@ def write_html(
       settings: what was asked for (data set, split, flags), shown at the end.
       title: the title of the page.
       repaired: lines of a `repairs.jsonl`, told before all else.
+      trust: how often such verdicts were right where the truth is known.
+      steps: what to do next.
 
     Raises:
       OutputError: the file cannot be written.
     """
-    pieces = _pieces(lines, class_names, settings or {}, title, repaired)
+    told = _Told(class_names, settings or {}, title, repaired, trust or "", steps)
+    pieces = _pieces(lines, told)
     atomic.write(path, (piece.encode() for piece in pieces))
 
 
@@ -53,21 +58,30 @@ def render(
     settings: Mapping[str, Any] | None = None,
     title: str = "Backdoor scan",
     repaired: Sequence[fields.Record] = (),
+    trust: str | None = None,
+    steps: Sequence[str] = (),
 ) -> str:
     """The whole page as text; see `write_html`."""
-    return "".join(_pieces(records, class_names, settings or {}, title, repaired))
+    told = _Told(class_names, settings or {}, title, repaired, trust or "", steps)
+    return "".join(_pieces(records, told))
 
 
-def _pieces(
-    lines: Sequence[fields.Record],
-    class_names: Sequence[str] | None,
-    asked: Mapping[str, Any],
-    title: str,
-    repaired: Sequence[fields.Record],
-) -> Iterator[str]:
+class _Told(NamedTuple):
+    """What the page is told beside the results; see `write_html`."""
+
+    class_names: Sequence[str] | None
+    settings: Mapping[str, Any]
+    title: str
+    repaired: Sequence[fields.Record]
+    trust: str
+    steps: Sequence[str]
+
+
+def _pieces(lines: Sequence[fields.Record], told: _Told) -> Iterator[str]:
     """The page from top to bottom; a thousand candidates are never there at once."""
-    lines = sorted((records.finite(line) for line in lines), key=_alarming_first)
-    repaired = [records.finite(line) for line in repaired]
+    lines = sorted((records.finite(line) for line in lines), key=fields.gravity)
+    repaired = [records.finite(line) for line in told.repaired]
+    class_names = told.class_names
     folder = fields.common_folder(lines)
     subjects = [
         Subject(line, f"candidate-{place}", fields.label(line, folder), class_names)
@@ -78,7 +92,7 @@ def _pieces(
         environment.templates()
         .get_template("page.html.j2")
         .stream(
-            title=title,
+            title=told.title,
             style=environment.static("page.css"),
             script=script,
             policy=environment.policy(script),
@@ -92,12 +106,16 @@ def _pieces(
             explained=overview.explained(lines),
             rows=overview.rows(subjects) if subjects else None,
             candidates=map(candidate.section, subjects) if subjects else None,
-            panels=settings.panels(lines, records.finite(asked)),
+            panels=settings.panels(lines, records.finite(told.settings)),
+            limits=outcome.limits(lines),
+            baselines=outcome.baselines(lines),
+            false_alarms=outcome.false_alarms(lines),
+            trust=told.trust,
+            steps=told.steps,
+            witnesses=list(overview.witnesses(lines).values()),
+            score_width=overview.score_width(lines),
+            has_p=any(row.get("p_value") is not None for row in lines),
         )
     )
     stream.enable_buffering(_PIECE)
     return stream
-
-
-def _alarming_first(line: fields.Record) -> tuple[int, str]:
-    return fields.VERDICTS.index(fields.verdict(line)), str(line.get("path", ""))

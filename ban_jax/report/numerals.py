@@ -29,6 +29,17 @@ def score(value: float) -> str:
     return f"{value:z.2f}" if abs(value) < 1e5 else f"{value:.3g}"
 
 
+def share(value: float) -> str:
+    """A probability to two figures, without the zero in front: `.04`, `1`."""
+    return f"{value:.2g}".removeprefix("0") or "0"
+
+
+def half_width(value: float) -> str:
+    """`±0.42`, `±3.2` or `±12`: no finer than a reader needs."""
+    digits = 2 if value < 1 else 1 if value < 10 else 0
+    return f"±{value:.{digits}f}" if value < 1e5 else f"±{value:.2g}"
+
+
 def seconds(value: float | None) -> str:
     """Seconds, to two figures below one; nothing where they are not known."""
     if value is None:

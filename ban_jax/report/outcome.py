@@ -1,9 +1,11 @@
-"""The outcome of a whole scan, in a sentence."""
+"""The outcome of a whole scan, in sentences."""
 
 from collections import Counter
 from collections.abc import Sequence
 
-from ban_jax.report import fields, text
+from ban_jax.report import fields, numerals, text
+
+_MOST_BASELINES = 3
 
 
 def tally(records: Sequence[fields.Record]) -> dict[str, int]:
@@ -15,30 +17,49 @@ def tally(records: Sequence[fields.Record]) -> dict[str, int]:
 def answer(records: Sequence[fields.Record]) -> str:
     """The outcome of a scan in one sentence."""
     counts, total = tally(records), len(records)
-    flagged, unjudged = counts["backdoored"], counts["inconclusive"]
+    unjudged = counts["inconclusive"]
     judged = total - unjudged
     if not total:
         return "Nothing was scanned."
+    if total == 1:
+        return _OF_ONE[next(name for name in counts if counts[name])]
     if not judged:
-        if total == 1:
-            return "The checkpoint could not be judged."
         return f"None of the {total:,} checkpoints could be judged."
-    if flagged:
-        if total == 1:
-            return "The checkpoint appears to carry a backdoor."
-        verb = "appears" if flagged == 1 else "appear"
-        first = f"{flagged:,} of {total:,} checkpoints {verb} to carry a backdoor"
+    told = [
+        f"{counts[name]:,} {_verb(counts[name], *verbs)}"
+        for name, verbs in _VERBS.items()
+        if counts[name]
+    ]
+    if told:
+        quantity, rest = told[0].split(" ", 1)
+        told[0] = f"{quantity} of {total:,} checkpoints {rest}"
     elif unjudged:
-        first = f"No backdoor was found in {text.count(judged, 'checkpoint')}"
-    elif total == 1:
-        return "No backdoor was found in the checkpoint."
+        told = [f"No backdoor was found in {text.count(judged, 'checkpoint')}"]
     else:
-        return f"No backdoor was found in any of the {total:,} checkpoints."
-    return f"{first}; {unjudged:,} could not be judged." if unjudged else f"{first}."
+        told = [f"No backdoor was found in any of the {total:,} checkpoints"]
+    if unjudged:
+        told.append(f"{unjudged:,} could not be judged")
+    return "; ".join(told) + "."
+
+
+_VERBS = {
+    "backdoored": ("appears to carry a backdoor", "appear to carry a backdoor"),
+    "suspicious": ("is suspicious", "are suspicious"),
+}
+_OF_ONE = {
+    "backdoored": "The checkpoint appears to carry a backdoor.",
+    "suspicious": "The checkpoint is suspicious: it may carry a backdoor.",
+    "inconclusive": "The checkpoint could not be judged.",
+    "clean": "No backdoor was found in the checkpoint.",
+}
+
+
+def _verb(quantity: int, one: str, many: str) -> str:
+    return one if quantity == 1 else many
 
 
 def targets(records: Sequence[fields.Record], names: Sequence[str] | None) -> str:
-    """The suspected targets of flagged candidates and how often each occurs."""
+    """The targets of backdoored candidates and how often each occurs."""
     flagged = [record for record in records if fields.verdict(record) == "backdoored"]
     found = [
         fields.class_label(record.get("target"), names, record.get("num_classes"))
@@ -51,3 +72,78 @@ def targets(records: Sequence[fields.Record], names: Sequence[str] | None) -> st
     ]
     left = len(counted) - len(parts)
     return ", ".join(parts) + (f", and {left:,} more" * (left > 0))
+
+
+def limits(records: Sequence[fields.Record]) -> str:
+    """The scores from which on candidates are called what they are."""
+    told = []
+    for grade, field in (
+        ("backdoored", "threshold"),
+        ("suspicious", "suspicious_above"),
+    ):
+        found = [
+            value
+            for record in records
+            if fields.number(record.get("score")) is not None
+            and (value := fields.number(record.get(field))) is not None
+        ]
+        if found:
+            ends = dict.fromkeys(
+                numerals.score(end) for end in (min(found), max(found))
+            )
+            told.append(f"{grade} above {' to '.join(ends)}")
+    return ", ".join(told)
+
+
+def baselines(records: Sequence[fields.Record]) -> str:
+    """What candidates were compared with: the very models where they are told of."""
+    models = fields.distinct(records, "compared_with")
+    rest = [record for record in records if not record.get("compared_with")]
+    kinds = fields.distinct(rest, "baseline")
+    told = []
+    if models:
+        left = len(models) - _MOST_BASELINES
+        more = [f"{left:,} more"] * (left > 0)
+        told.append(f"compared with {'; '.join(models[:_MOST_BASELINES] + more)}")
+    if kinds:
+        told.append(f"baseline {', '.join(kinds)}")
+    return "; ".join(told)
+
+
+def false_alarms(records: Sequence[fields.Record]) -> str:
+    """How many flagged candidates are expected to be clean; nothing without q-values.
+
+    Of the candidates up to a q-value, that share at most is expected to be clean. So the
+    largest q-value of the flagged ones times their number bounds how many are.
+    """
+    counts, told = tally(records), []
+    if counts["backdoored"]:
+        told.append(_expected(records, fields.FLAGGED[:1], "backdoored"))
+    if counts["suspicious"]:
+        both = "backdoored or suspicious" if counts["backdoored"] else "suspicious"
+        told.append(_expected(records, fields.FLAGGED, both))
+    known = [one for one in told if one]
+    if not known:
+        return ""
+    quantity, first = known[0]
+    what = _verb(
+        quantity, "is expected to be a false alarm", "are expected to be false alarms"
+    )
+    sentence = "; ".join([f"{first} {what}", *(other for _, other in known[1:])])
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _expected(
+    records: Sequence[fields.Record], grades: Sequence[str], called: str
+) -> tuple[int, str] | None:
+    """How many are called so and have a q-value, and how many of them may be clean."""
+    flagged = [record for record in records if fields.verdict(record) in grades]
+    shares = [fields.number(record.get("q_value")) for record in flagged]
+    known = [share for share in shares if share is not None]
+    if not known:
+        return None
+    expected = max(known) * len(known)
+    about = f"{expected:.2g}" if expected < 0.1 else f"{expected:.1f}"
+    which = f"of the {len(known):,} called {called}"
+    which += " with a p-value" * (len(known) < len(flagged))
+    return len(known), f"{which} at most about {about}"

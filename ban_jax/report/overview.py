@@ -1,11 +1,19 @@
 """What the page says of all candidates together: files not judged, modes, verdicts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import markupsafe
 
-from ban_jax.report import advice, charts, fields, glossary, numerals, text
+from ban_jax.report import (
+    advice,
+    charts,
+    fields,
+    glossary,
+    judgement,
+    numerals,
+    text,
+)
 from ban_jax.report.subject import Subject
 
 MOST_CALLED_OUT = 12
@@ -45,11 +53,12 @@ class Row(NamedTuple):
       verdict: one of `fields.VERDICTS`.
       sort_verdict: the most alarming one is the largest.
       target: the suspected class of a flagged candidate.
-      score: as text.
+      score: as text, with its interval.
       bar: score and threshold as a picture.
+      p: the p-value as text.
+      witnesses: those that speak, by letter and by name.
       accuracy: on clean images.
       architecture: with its width.
-      seconds: of computing.
     """
 
     anchor: str
@@ -60,11 +69,12 @@ class Row(NamedTuple):
     score: str
     sort_score: str
     bar: markupsafe.Markup
+    p: str
+    sort_p: str
+    witnesses: Sequence[glossary.Witness]
     accuracy: str
     sort_accuracy: str
     architecture: str
-    seconds: str
-    sort_seconds: str
 
 
 def unjudged(subjects: Sequence[Subject]) -> list[Unjudged]:
@@ -100,9 +110,27 @@ def explained(records: Sequence[fields.Record]) -> list[Explained]:
 
 def rows(subjects: Sequence[Subject]) -> Iterator[Row]:
     """The table of verdicts, row by row."""
-    top = _right_end([subject.record for subject in subjects])
+    records = [subject.record for subject in subjects]
+    top, known = _right_end(records), witnesses(records)
     for subject in subjects:
-        yield _row(subject, top)
+        yield _row(subject, top, known)
+
+
+def witnesses(records: Sequence[fields.Record]) -> dict[str, glossary.Witness]:
+    """The witnesses that occur."""
+    return glossary.witnesses(judgement.names(records))
+
+
+def score_width(records: Sequence[fields.Record]) -> int:
+    """Characters of the longest score with its interval: all bars begin behind it."""
+    return max((len(_score(record)) for record in records), default=0)
+
+
+def _score(record: fields.Record) -> str:
+    score = fields.number(record.get("score"))
+    if score is None:
+        return ""
+    return f"{numerals.score(score)} {judgement.spread(record)}".rstrip()
 
 
 def _right_end(records: Sequence[fields.Record]) -> float:
@@ -113,29 +141,29 @@ def _right_end(records: Sequence[fields.Record]) -> float:
     return min(largest, 5.0 * max(thresholds, default=0.0) or largest)
 
 
-def _row(subject: Subject, top: float) -> Row:
+def _row(subject: Subject, top: float, known: Mapping[str, glossary.Witness]) -> Row:
     record = subject.record
     score = fields.number(record.get("score"))
-    threshold = fields.number(record.get("threshold"))
+    threshold, lower = judgement.limits(record)
     accuracy = fields.number(record.get("clean_accuracy"))
-    seconds = fields.number(record.get("seconds"))
-    bar = markupsafe.Markup()
+    bar, speaking = markupsafe.Markup(), judgement.speaking(record)
     if score is not None and threshold is not None:
-        bar = charts.mini_score(score, threshold, top)
+        bar = charts.mini_score(score, threshold, top, lower)
     return Row(
         anchor=subject.anchor,
         label=subject.label,
         verdict=subject.verdict,
         sort_verdict=len(fields.VERDICTS) - fields.VERDICTS.index(subject.verdict),
         target=subject.target if subject.is_flagged else "",
-        score="" if score is None else numerals.score(score),
+        score=_score(record),
         sort_score=_sort_key(score),
         bar=bar,
+        p=judgement.p_value(record),
+        sort_p=_sort_key(fields.number(record.get("p_value"))),
+        witnesses=[known[name] for name, speaks in speaking.items() if speaks],
         accuracy="" if accuracy is None else f"{100 * accuracy:.1f} %",
         sort_accuracy=_sort_key(accuracy),
         architecture=fields.architecture(record),
-        seconds=numerals.seconds(seconds),
-        sort_seconds=_sort_key(seconds),
     )
 
 

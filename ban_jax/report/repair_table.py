@@ -1,17 +1,16 @@
 """The table of repairs on the terminal."""
 
-import os
 from collections.abc import Sequence
 from typing import IO
 
 import rich.box
-import rich.console
 import rich.table
 import rich.text
 
-from ban_jax.report import fields, repairs, text
+from ban_jax.report import fields, repairs, terminal, text
 
 _PLAIN_WIDTH = 160
+_LEAST_PATH = 12
 
 
 def print_repairs(
@@ -23,24 +22,39 @@ def print_repairs(
       repaired: lines of a `repairs.jsonl`.
       file: where to print, standard output by default.
     """
-    console = rich.console.Console(
-        file=file, highlight=False, markup=False, emoji=False
-    )
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PLAIN_WIDTH
+    console = terminal.console(file, _PLAIN_WIDTH)
+
+    def printable(line: str) -> str:
+        return terminal.encodable(text.printable(line), console)
+
     done = [record for record in repaired if not record.get("error")]
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("checkpoint", overflow="fold")
-    for column in repairs.COLUMNS:
-        table.add_column(column.title.lower(), justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    heads = [*(column.title.lower() for column in repairs.COLUMNS), "verdict"]
     folder = fields.common_folder(repaired)
-    for record in done:
-        table.add_row(
-            text.printable(fields.label(record, folder)),
-            *(repairs.before_and_after(record, column) for column in repairs.COLUMNS),
-            text.printable(" → ".join(repairs.verdicts(record))),
+    rows = [
+        [
+            printable(cell)
+            for cell in (
+                *(repairs.before_and_after(record, one) for one in repairs.COLUMNS),
+                " → ".join(repairs.verdicts(record)),
+            )
+        ]
+        for record in done
+    ]
+    table.add_column("checkpoint", no_wrap=True)
+    room = console.width
+    for place, head in enumerate(heads):
+        width = max([len(head), *(len(row[place]) for row in rows)])
+        room -= width + terminal.GAP
+        table.add_column(
+            head,
+            justify="left" if head == "verdict" else "right",
+            no_wrap=True,
+            width=width,
         )
+    for record, row in zip(done, rows, strict=True):
+        path = printable(fields.label(record, folder))
+        table.add_row("\n".join(text.fold(path, max(room, _LEAST_PATH))), *row)
     if done:
         console.print(table)
     for record in repaired:
@@ -49,5 +63,5 @@ def print_repairs(
         if record.get("error"):
             told.append(f"? {label}: not repaired: {record['error']}")
         for line in told:
-            console.print(rich.text.Text(text.printable(line)), soft_wrap=True)
-    console.print(repairs.summary(repaired), soft_wrap=True)
+            console.print(rich.text.Text(printable(line)), soft_wrap=True)
+    console.print(printable(repairs.summary(repaired)), soft_wrap=True)

@@ -71,7 +71,7 @@ def summary(repaired: Sequence[fields.Record]) -> str:
     """How many were repaired, and what the scan says of them now."""
     done = [record for record in repaired if not record.get("error")]
     before, after = (
-        sum(verdicts(record)[when] == "backdoored" for record in done)
+        sum(verdicts(record)[when] in fields.FLAGGED for record in done)
         for when in (0, 1)
     )
     told = (

@@ -28,8 +28,8 @@ class Subject(NamedTuple):
 
     @property
     def is_flagged(self) -> bool:
-        """Whether it is called backdoored."""
-        return self.verdict == "backdoored"
+        """Whether it is called backdoored or suspicious."""
+        return self.verdict in fields.FLAGGED
 
     @property
     def target(self) -> str:
@@ -46,11 +46,14 @@ class Subject(NamedTuple):
         return target if 0 <= target < num_classes else None
 
     def labels(self, num_classes: int) -> list[str]:
-        """Names of the classes where they fit, else their numbers."""
-        names = self.class_names
-        if names and len(names) == num_classes:
-            return [text.printable(name) for name in names]
-        return [f"class {k}" for k in range(num_classes)]
+        """Names of the classes where they fit and are more than their numbers."""
+        names = [str(name) for name in self.class_names or ()]
+        if len(names) != num_classes:
+            names = [str(k) for k in range(num_classes)]
+        return [
+            f"class {k}" if name == str(k) else text.printable(name)
+            for k, name in enumerate(names)
+        ]
 
     def describe(
         self,

@@ -1,5 +1,6 @@
 """Text for people, made of paths and messages that may be hostile."""
 
+import re
 from typing import Any
 
 
@@ -29,6 +30,39 @@ def shorten(text: str, limit: int) -> str:
         return text[:limit]
     head = (limit - 1) // 3
     return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
+
+
+_SEAMS = re.compile(r"(?<=[/_.\-])(?=[^/_.\-])")
+
+
+def parts(path: str) -> list[str]:
+    """A path in the pieces between which it may be broken: after `/`, `_`, `-` and `.`."""
+    return _SEAMS.split(path)
+
+
+def fold(path: str, width: int, most: int = 3) -> list[str]:
+    """A path in at most `most` lines of at most `width` characters.
+
+    Lines end where a name has a seam; a piece that no line holds is cut anywhere. What
+    is too long even so is shortened in the middle.
+    """
+    limit = most * width
+    lines = _lines(path, width)
+    while len(lines) > most:
+        lines = _lines(shorten(path, limit), width)
+        limit -= 1
+    return lines
+
+
+def _lines(path: str, width: int) -> list[str]:
+    lines = [""]
+    for part in parts(path):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+        while len(lines[-1]) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return lines
 
 
 def count(quantity: int, noun: str) -> str:

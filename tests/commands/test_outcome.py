@@ -3,6 +3,7 @@
 import pytest
 
 from ban_jax.commands import outcome
+from tests.records import lines
 
 LETTERS = {
     "b": "backdoored",
@@ -39,3 +40,23 @@ def test_every_choice_of_fail_on_is_known_and_another_is_refused():
     assert outcome.FAIL_ON == ("backdoored", "suspicious", "never")
     with pytest.raises(ValueError, match="--fail-on must be .*, got clean"):
         outcome.exit_code([], "clean")
+
+
+def test_reports_hold_the_line_of_trust_and_what_to_do_next(tmp_path, capsys):
+    lines_judged = [
+        lines.judged("a.pt", verdict="backdoored"),
+        lines.judged("b.pt", verdict="clean"),
+    ]
+    out = str(tmp_path)
+    outcome.write_reports(
+        lines_judged, out, None, {"data": "digits"}, trust="Wrong in 1 %."
+    )
+    printed = capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    step = f"ban-jax repair --from-scan {tmp_path / 'results.jsonl'} --data digits"
+    for told in ("Wrong in 1 %.", step):
+        assert told in printed
+        assert told in page
+    assert (tmp_path / "results.csv").exists()
+    outcome.write_reports(lines_judged, out, None, {})
+    assert "Wrong in" not in capsys.readouterr().out

@@ -25,6 +25,53 @@ def test_the_csv_holds_the_flat_columns_sorted_by_path(tmp_path):
     assert rows[0]["score"] == rows[0]["error"] == ""
 
 
+def test_a_verdict_is_spread_over_flat_columns(tmp_path):
+    path = tmp_path / "results.csv"
+    verdict = {
+        "path": "a",
+        "target": 1,
+        "interval": [3.5, 6.25],
+        "p_value": 0.04,
+        "p_models": 24,
+        "q_value": None,
+        "suspicious_above": 2.7,
+        "compared_with": "profile digits, 24 clean models",
+        "witnesses": {
+            "untargeted": [0.0, 4.25],
+            "targeted": [0.0, None],
+            "short": [9.0],
+            "last_layer": [0.0, -1.5],
+        },
+    }
+    records.write_csv(path, [verdict])
+    (row,) = read_rows(path)
+    assert {name: row[name] for name in row if row[name]} == {
+        "path": "a",
+        "target": "1",
+        "interval_low": "3.5",
+        "interval_high": "6.25",
+        "p_value": "0.04",
+        "p_models": "24",
+        "suspicious_above": "2.7",
+        "compared_with": "profile digits, 24 clean models",
+        "witnesses": "untargeted=4.25;last_layer=-1.5",
+    }
+
+
+@pytest.mark.parametrize("missing", ["interval", "witnesses", "target"])
+def test_what_an_older_verdict_lacks_stays_empty(tmp_path, missing):
+    path = tmp_path / "results.csv"
+    known = {"interval": [1.0, 2.0], "witnesses": {"untargeted": [3.0]}, "target": 0}
+    for verdict in (
+        known | {missing: None},
+        {k: known[k] for k in {*known} - {missing}},
+    ):
+        records.write_csv(path, [{"path": "a", **verdict}])
+        (row,) = read_rows(path)
+        empty = {"interval": "interval_low"}.get(missing, "witnesses")
+        assert row[empty] == ""
+
+
 @pytest.mark.parametrize(
     "text",
     ["=cmd|' /C calc'!A0", "+1", "-2", "@SUM(A1)", "\t=1", "  =1", "\r=1", "＝1"],

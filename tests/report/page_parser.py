@@ -4,7 +4,7 @@ import html.parser
 
 from ban_jax import report
 
-_VOID = {"meta", "input", "br", "img"}
+_VOID = {"meta", "input", "br", "wbr", "img"}
 
 
 class Page(html.parser.HTMLParser):

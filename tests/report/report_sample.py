@@ -119,6 +119,57 @@ def triggers(num_classes: int = 10) -> list[str]:
     return encoded
 
 
+VECTORS = ("untargeted", "batch_minus_stored", "last_layer", "targeted", "universal")
+
+
+def witnessed(
+    path: str = "zoo/badnets_0.pt",
+    *,
+    verdict: str = "backdoored",
+    target: int = 1,
+    score: float = 5.2,
+    num_classes: int = 10,
+    speaking: tuple[str, ...] = ("untargeted", "targeted"),
+    **changes: Any,
+) -> dict[str, Any]:
+    """A candidate judged by witnesses against a profile; the last one was void."""
+    draw = random.Random(path.encode(errors="surrogateescape"))
+    odd: dict[str, list[float | None]] = {}
+    for name in VECTORS[:-1]:
+        odd[name] = [draw.gauss(0, 0.8) for _ in range(num_classes)]
+        odd[name][target] = score if name in speaking else 0.9
+    record = judged(path, target=target, score=score, num_classes=num_classes)
+    record |= {
+        "schema_version": 3,
+        "mode": "ban",
+        "verdict": verdict,
+        "baseline": "profile",
+        "compared_with": "profile cifar10, 24 clean models",
+        "threshold": 3.5,
+        "suspicious_above": 2.7,
+        "interval": [score - 0.82, score + 0.82],
+        "p_value": 0.04 if score > 2.7 else 0.52,
+        "p_models": 24,
+        "q_value": 0.06 if score > 2.7 else 0.6,
+        "witnesses": odd,
+        "void": {"universal": "no class differs from the others by more than chance"},
+        "data": {"name": "cifar10", "classes": CLASS_NAMES, "image_shape": [32, 32, 3]},
+        "vectors": {name: record["vectors"]["targeted"] for name in VECTORS},
+    }
+    return record | changes
+
+
+def graded() -> list[dict[str, Any]]:
+    """All four grades, judged by witnesses."""
+    return [
+        witnessed(),
+        witnessed("zoo/blend_2.pt", target=2, score=22.7, speaking=VECTORS[:4]),
+        witnessed("zoo/odd_9.pt", verdict="suspicious", target=9, score=3.1),
+        witnessed("zoo/clean_0.pt", verdict="clean", target=4, score=1.6),
+        unreadable(),
+    ]
+
+
 def with_images(path: str = "zoo/badnets_1.pt", **changes: Any) -> dict[str, Any]:
     """A candidate whose detector recovered a trigger of each class."""
     record = judged(path, **changes)

@@ -47,27 +47,72 @@ def test_values_that_are_all_zero_can_be_drawn():
     assert "nan" not in svg
 
 
+@pytest.mark.parametrize("lower", [None, 2.7, 3.5])
 @pytest.mark.parametrize(
-    ("score", "threshold", "error"),
+    ("score", "threshold", "interval"),
     [
-        (8.7, 3.5, 0.4),
-        (0.0, 3.5, 0.0),
-        (-2.0, 3.5, 1.0),
+        (8.7, 3.5, (7.9, 9.5)),
+        (0.0, 3.5, (0.0, 0.0)),
+        (-2.0, 3.5, (-3.0, -1.0)),
         (0.9, None, None),
-        (1e9, 3, 1),
+        (1e9, 3.5, (9e8, 2e9)),
+        (40.0, 3.5, (-40.0, 1.0)),
     ],
 )
-def test_the_score_bar_stays_inside_its_frame(score, threshold, error):
-    svg = charts.score_bar(score, threshold, error)
+def test_the_score_bar_and_its_words_stay_inside_the_frame(
+    score, threshold, interval, lower
+):
+    svg = charts.score_bar(score, threshold, interval, lower)
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])
     places = [float(x) for x in re.findall(r' (?:x|cx)="([-\d.]+)"', svg)]
+    places += [float(x) for x in re.findall(r"M([-\d.]+) ", svg)]
     assert all(0 <= place <= width for place in places)
+    for x, rest, told in re.findall(r'<text x="([\d.]+)"([^>]*)>([^<]*)<', svg):
+        share = {"middle": 0.5, "end": 1.0}
+        before = next((part for name, part in share.items() if name in rest), 0.0)
+        start = float(x) - before * 6.5 * len(told)
+        assert start >= 0
+        assert start + 6.5 * len(told) <= width
 
 
-def test_only_a_score_above_its_threshold_has_the_alarming_colour():
-    assert 'class="h dot"' in charts.score_bar(3.6, 3.5, None)
-    assert 'class="h' not in charts.score_bar(3.5, 3.5, None)
+def test_only_a_score_above_a_limit_has_the_alarming_colour():
+    assert 'class="h dot"' in charts.score_bar(3.6, 3.5)
+    assert 'class="h' not in charts.score_bar(3.5, 3.5)
+    assert 'class="h dot"' in charts.score_bar(3.5, 3.5, None, 2.7)
+    assert 'class="h' not in charts.score_bar(2.7, 3.5, None, 2.7)
+    assert 'class="h' in charts.mini_score(3.6, 3.5, 10.0)
     assert 'class="h' not in charts.mini_score(3.5, 3.5, 10.0)
+    assert 'class="h' in charts.mini_score(3.5, 3.5, 10.0, 2.7)
+    assert 'class="h' not in charts.mini_score(2.7, 3.5, 10.0, 2.7)
+
+
+def test_the_suspicious_zone_ends_where_the_threshold_begins():
+    svg = charts.score_bar(3.0, 3.5, (2.5, 3.6), 2.7)
+    zones = {
+        name: (float(x), float(wide))
+        for name, x, wide in re.findall(
+            r'<rect class="(\w+)" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', svg
+        )
+    }
+    assert sum(zones["doubt"]) == pytest.approx(zones["zone"][0], abs=0.1)
+    assert zones["doubt"][0] < zones["zone"][0]
+    assert "doubt" not in charts.score_bar(3.0, 3.5, (2.5, 3.6))
+
+
+def test_the_whisker_reaches_from_end_to_end_of_the_interval():
+    svg = charts.score_bar(3.0, 3.5, (2.0, 6.0))
+    first, last = re.search(r'class="b w" d="M([\d.]+) [\d.]+H([\d.]+)', svg).groups()
+    dot = float(re.search(r'cx="([\d.]+)"', svg)[1])
+    assert float(last) - dot == pytest.approx(3 * (dot - float(first)), abs=0.3)
+    assert "95 % from 2.00 to 6.00" in svg
+    assert ' w"' not in charts.score_bar(3.0, 3.5)
+
+
+def test_no_value_beside_a_bar_is_cut_off():
+    svg = charts.rows("ab", [1.0, -1.0], show="{:+.6f} %".format, description="d")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])
+    x = max(float(x) for x in re.findall(r'<text x="([\d.]+)"', svg))
+    assert x + 7.0 * len("+1.000000 %") <= width
 
 
 def test_few_classes_keep_their_order_and_many_are_ranked():

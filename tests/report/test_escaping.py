@@ -53,7 +53,8 @@ def _harmless(page):
     )
 
 
-_SCAN = report_sample.with_images()
+_SCAN = {**report_sample.with_images(), **report_sample.witnessed()}
+_SCAN["images"] = report_sample.with_images()["images"]
 _REPAIR = test_repairs.repaired()
 
 
@@ -91,6 +92,10 @@ def test_markup_in_any_one_place_of_a_repair_stays_text(place):
         {"info": {"curves": {ATTACK: [[0.1] * 10] * 3}}},
         {"vectors": {ATTACK: [0.1] * 10}},
         {"images": {ATTACK: report_sample.triggers()}},
+        {"compared_with": ATTACK},
+        {"witnesses": {ATTACK: [9.0] * 10}},
+        {"void": {ATTACK: "odd"}},
+        {"void": {"universal": ATTACK}},
     ],
     ids=lambda changes: "-".join(changes),
 )
@@ -104,6 +109,8 @@ def test_what_a_record_says_is_shown_as_it_was_written(changes):
     "options",
     [
         {"title": ATTACK},
+        {"trust": ATTACK},
+        {"steps": [ATTACK]},
         {"settings": {ATTACK: 1}},
         {"settings": {"data": ATTACK}},
         {"class_names": [ATTACK] * 10},
@@ -136,6 +143,12 @@ def test_no_template_switches_escaping_off_or_leaves_an_attribute_unquoted(name)
 
 def test_flags_stand_out_and_the_text_around_them_is_escaped():
     template = environment.templates().from_string("{{ told | flags }}")
+    assert template.render(
+        told="do <it>: ban-jax repair --data 'a b' --out <x> end"
+    ) == (
+        'do &lt;it&gt;: <code class="command">ban-jax repair --data &#39;a b&#39; '
+        "--out &lt;x&gt;</code> end"
+    )
     assert template.render(told="<b>--num-clean\0") == (
         "&lt;b&gt;<code>--num-clean</code>\\x00"
     )

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from ban_jax import report
-from ban_jax.report import candidate
+from ban_jax.report import candidate, environment, fields
 from ban_jax.storage import atomic
 from tests.report import page_parser, report_sample
 
@@ -34,10 +35,23 @@ def _heading(page):
         ("c", "No backdoor was found in the checkpoint."),
         ("i", "The checkpoint could not be judged."),
         ("", "Nothing was scanned."),
+        ("s", "The checkpoint is suspicious: it may carry a backdoor."),
+        ("sc", "1 of 2 checkpoints is suspicious."),
+        (
+            "bbssic",
+            "2 of 6 checkpoints appear to carry a backdoor; 2 are suspicious; "
+            "1 could not be judged.",
+        ),
+        ("ssic", "2 of 4 checkpoints are suspicious; 1 could not be judged."),
     ],
 )
 def test_the_page_opens_with_the_answer(verdicts, answer):
-    kinds = {"b": "backdoored", "c": "clean", "i": "inconclusive"}
+    kinds = {
+        "b": "backdoored",
+        "s": "suspicious",
+        "c": "clean",
+        "i": "inconclusive",
+    }
     records = [
         {"path": f"{place}.pt", "verdict": kinds[letter]}
         for place, letter in enumerate(verdicts)
@@ -102,7 +116,7 @@ def test_each_kind_of_evidence_has_a_picture_with_a_description():
     )
     labels = [a["aria-label"] for a in page.having("svg", "aria-label")]
     wanted = [
-        "score 8.71, threshold 3.50",
+        "score 8.71, threshold 3.50, 95 % from 7.89 to 9.53",
         "How unusual each class is: largest is automobile with 8.71",
         "Success of noise towards each class: largest is automobile with 66 %",
         "Predictions with and without noise: largest is automobile with 47 %",
@@ -115,9 +129,10 @@ def test_each_kind_of_evidence_has_a_picture_with_a_description():
     assert len(labels) == 5 + 4
 
 
-def test_the_whisker_is_called_the_sampling_error_of_its_class():
+def test_the_whisker_is_told_to_be_of_the_images():
     text = report.render([report_sample.judged()])
-    assert "The whisker is the 95 % sampling error of this class." in text
+    told = "The whisker holds 95 % of what other clean images would give this class."
+    assert told in text
     assert "The whisker" not in report.render(
         [report_sample.judged(standard_error=None)]
     )
@@ -136,21 +151,30 @@ def test_a_record_of_mode_weights_shows_its_one_vector():
     assert labels[2].startswith("Last layer, mean weight per class: largest is")
 
 
-@pytest.mark.parametrize("missing", sorted(report_sample.judged()))
+def _shown(records):
+    """On the page, on a wide terminal, and in what is advised."""
+    page_parser.render(records)
+    steps = report.steps(records)
+    report.print_table(records, steps=steps, file=io.StringIO(), width=200)
+
+
+@pytest.mark.parametrize("missing", sorted(report_sample.witnessed()))
 def test_any_one_field_may_be_missing_or_null(missing):
-    record = report_sample.judged()
+    record = report_sample.witnessed()
     record[missing] = None
-    page_parser.render([record])
+    _shown([record])
     del record[missing]
-    page_parser.render([record])
+    _shown([record])
 
 
 @pytest.mark.parametrize("value", ["text", 3, [], {}, [None, None], [[1]], {"a": None}])
-@pytest.mark.parametrize("field", sorted(report_sample.judged()))
+@pytest.mark.parametrize("field", sorted(report_sample.witnessed()))
 def test_a_field_of_an_unexpected_kind_does_not_stop_the_report(field, value):
     if field == "path":
         return
-    page_parser.render([report_sample.judged() | {field: value}])
+    for grade in ("backdoored", "suspicious"):
+        record = report_sample.witnessed(verdict=grade)
+        _shown([record | {field: value}])
 
 
 def test_a_curve_stands_at_the_shares_of_the_noise_radius():
@@ -270,3 +294,131 @@ def test_the_page_is_replaced_whole_and_a_bad_folder_is_a_clear_error(tmp_path):
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     with pytest.raises(atomic.OutputError, match="cannot be written"):
         report.write_html(path / "report.html", [])
+
+
+def test_every_grade_has_a_glyph_and_colours_of_its_own_that_can_be_read():
+    css = str(environment.static("page.css"))
+    assert len(set(fields.GLYPHS.values())) == len(fields.VERDICTS)
+    grades = {"hot": "backdoored", "warn": "suspicious", "open": "inconclusive"}
+    grades["ok"] = "clean"
+    schemes = re.findall(r":root\{([^}]*)\}", css)
+    assert len(schemes) == 3  # light, dark, print
+    for scheme in schemes:
+        colours = dict(re.findall(r"--(\w+):(#[0-9a-f]+)", scheme))
+        assert len({colours[name] for name in grades}) == 4
+        for name in grades:
+            for ground in (colours[f"{name}bg"], colours["card"], colours["paper"]):
+                assert _contrast(colours[name], ground) >= 4.5
+    for name, grade in grades.items():
+        assert f".{grade}{{color:var(--{name})}}" in css
+        assert f".badge.{grade}{{background:var(--{name}bg)" in css
+
+
+def _contrast(one, other):
+    """The ratio of WCAG 2.1."""
+
+    def light(colour):
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * d for d in colour[1:])
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [
+            p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+        ]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    high, low = sorted((light(one), light(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_rows_and_sections_stand_in_the_order_of_the_table_on_the_terminal():
+    page = page_parser.render(report_sample.graded()[::-1])
+    grades = [a["data-verdict"] for a in page.having("tr", "data-verdict")]
+    wanted = ["backdoored", "backdoored", "suspicious", "inconclusive", "clean"]
+    assert grades == wanted
+    assert [a["data-verdict"] for a in page.having("details")] == wanted
+
+
+def test_a_suspicious_candidate_names_and_marks_its_class():
+    record = report_sample.witnessed(verdict="suspicious", score=3.1)
+    text = report.render([record], class_names=report_sample.CLASS_NAMES)
+    assert '<td data-label="target">1 (automobile)</td>' in text
+    assert "▸ automobile" in text
+    assert "suspected target 1 (automobile) · score 3.10" in text
+
+
+def test_a_class_that_is_called_by_its_number_is_a_class_in_words():
+    text = report.render([report_sample.judged()], class_names=[*map(str, range(10))])
+    assert "▸ class 1<" in text
+    assert "suspected target 1 ·" in text
+
+
+def test_all_score_bars_begin_at_the_same_place():
+    records = report_sample.graded()
+    records += [report_sample.judged("a.pt", score=123.4, standard_error=40.0)]
+    text = report.render(records)
+    width = int(re.search(r'style="--score:(\d+)ch"', text)[1])
+    scores = re.findall(
+        r'data-sort="[^"]*"><span>([^<]*)</span><svg class="mini"', text
+    )
+    assert len(scores) == 5
+    assert max(map(len, scores)) == width
+    css = str(environment.static("page.css"))
+    assert (
+        ".score span{display:inline-block;width:var(--score);text-align:right}" in css
+    )
+
+
+def test_the_page_opens_with_comparison_trust_and_what_to_do():
+    records = report_sample.graded()
+    steps = report.steps(records, "out/results.jsonl", {"data": "cifar10"})
+    text = report.render(records, trust="Right in 98 % of cases.", steps=steps)
+    head = text[text.index("<h1>") : text.index("</header>")]
+    for told in (
+        "compared with profile cifar10, 24 clean models; "
+        "backdoored above 3.50, suspicious above 2.70",
+        "Right in 98 % of cases.",
+        "Of the 2 called backdoored at most about 0.1 are expected to be false alarms",
+        '<code class="command">ban-jax repair --from-scan out/results.jsonl '
+        "--data cifar10</code>",
+        "<code>--exhaustive</code>",
+    ):
+        assert told in head
+    bare = report.render([report_sample.unreadable()])
+    assert "How far to trust it" not in bare
+    assert "What to do next" not in bare
+
+
+def test_p_and_q_are_told_with_what_they_come_from():
+    text = report.render([report_sample.witnessed()])
+    assert "<dt>p-value</dt><dd>at most 0.04, from 24 clean models</dd>" in text
+    assert "<dt>q-value</dt><dd>0.06</dd>" in text
+    assert '<td data-label="p" data-sort="0.04">≤.04</td>' in text
+    assert "<strong>p and q.</strong>" in text
+    without = report.render([report_sample.judged()])
+    assert "p-value" not in without
+    assert 'data-label="p"' not in without
+    assert "p and q" not in without
+
+
+def test_rows_show_the_letters_of_the_witnesses_that_speak():
+    text = report.render(report_sample.graded())
+    row = text[text.index('data-verdict="suspicious"') :]
+    cell = re.search(r'<td data-label="witnesses">(.*?)</td>', row)[1]
+    assert re.findall(r'<abbr title="([^"]*)">(\w)</abbr>', cell) == [
+        ("undirected noise", "U"),
+        ("noise towards it", "T"),
+    ]
+    assert 'data-label="witnesses"' not in report.render(report_sample.mixed())
+
+
+def test_long_names_may_be_broken_after_their_seams():
+    text = report.render([report_sample.judged("a/b_c-d.pt")])
+    assert '<a class="path" href="#candidate-1">b_<wbr>c-<wbr>d.<wbr>pt</a>' in text
+    assert "<code>a/</code>" in text
+
+
+def test_nothing_on_the_page_needs_the_script():
+    text = report.render(report_sample.graded())
+    body = text[text.index("<body>") : text.index("<script>")]
+    hidden = re.findall(r"<(\w+)[^>]*\shidden\b", body)
+    assert hidden == ["div"]  # the tools, which the script shows
+    assert '<div class="tools" hidden>' in body

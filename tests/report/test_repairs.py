@@ -116,3 +116,30 @@ def test_the_table_tells_what_was_and_what_was_not_repaired():
     assert any("found.pt" in line and "ended by the budget" in line for line in lines)
     assert any("odd.pt" in line and "near chance" in line for line in lines)
     assert lines[-1].startswith("2 checkpoints repaired")
+
+
+def test_long_names_in_the_table_are_broken_at_their_seams(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    file = io.StringIO()
+    name = "preact_resnet18_w8_badnets_target3_rate0.05_seed2.safetensors"
+    report.print_repairs([repaired(f"zoo/{name}"), unknown()], file=file)
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines[:-1])) <= 150
+    start = next(i for i, line in enumerate(lines) if line.startswith("preact"))
+    pieces = [lines[start].split("   ")[0], lines[start + 1].strip()]
+    assert "".join(pieces) == name
+    assert pieces[0][-1] in "_."
+
+
+def test_a_suspicious_repaired_model_counts_as_flagged():
+    after = repaired()["after"] | {"verdict": "suspicious"}
+    told = repairs.summary([repaired(after=after), repaired()])
+    assert told.startswith("2 checkpoints repaired: 2 flagged before, 1 after")
+
+
+def test_the_table_of_repairs_can_be_printed_in_ascii():
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding="ascii", errors="strict")
+    report.print_repairs([repaired("zoo/é.pt"), FAILED], file=file)
+    file.flush()
+    assert b"backdoored -> clean" in raw.getvalue()

@@ -84,18 +84,18 @@ def progress() -> rich.progress.Progress:
     )
 
 
-def describe(flags: Any, chosen: str) -> dict[str, Any]:
+def describe(flags: Any, *chosen: str) -> dict[str, Any]:
     """Flags as the report shows them: those that were left out stay out.
 
     Args:
       flags: of a command.
-      chosen: the detector or repair at work; settings of others stay out, too.
+      chosen: the detectors or the repair at work; settings of others stay out, too.
     """
+    at_work = {one.replace("-", "_") for one in chosen}
     told = {
         name: value
         for name, value in dataclasses.asdict(flags).items()
-        if name == chosen.replace("-", "_")
-        or not dataclasses.is_dataclass(getattr(flags, name))
+        if name in at_work or not dataclasses.is_dataclass(getattr(flags, name))
     }
     return {name: value for name, value in told.items() if value not in (None, ())}
 

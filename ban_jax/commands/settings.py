@@ -54,19 +54,21 @@ def names(what: str, known: Mapping[str, Any]) -> Any:
     return tyro.conf.arg(metavar="NAME", help=f"{what}. {told}.")
 
 
-def warn_of_idle(flags: Any, chosen: str, flag: str) -> None:
+def warn_of_idle(flags: Any, chosen: str, flag: str, *besides: str) -> None:
     """Tells of settings that were given for what was not chosen.
 
     Args:
       flags: made by `with_settings`.
       chosen: the name of what was.
       flag: that chose it, such as `--mode`.
+      besides: what is at work with it.
     """
+    at_work = {one.replace("-", "_") for one in (chosen, *besides)}
     for field in dataclasses.fields(flags):
         value, name = getattr(flags, field.name), field.name.replace("_", "-")
         if not dataclasses.is_dataclass(value) or value == field.default:
             continue
-        if field.name != chosen.replace("-", "_"):
+        if field.name not in at_work:
             print(
                 f"note: --{name}.* has no effect with {flag} {chosen}; did you mean "
                 f"{flag} {name}?",

@@ -112,9 +112,11 @@ def test_a_detector_of_another_package_has_flags_and_scans_and_a_broken_one_warn
         (("--mode", "ban", "--ban.epsilon", "-1"), "--ban.epsilon must be at least 0"),
         (("--mode", "targeted", "--targeted.steps", "-1"), "--targeted.steps must be"),
         (
-            ("--targeted.radii", "0.5", "-1"),
+            ("--mode", "targeted", "--targeted.radii", "0.5", "-1"),
             "--targeted.radii must be at least 0, got -1",
         ),
+        (("--directed.steps", "0"), "--directed.steps must be at least 1, got 0"),
+        (("--fail-on", "clean"), "--fail-on"),
         (("--mode", "harmful"), "unknown detector 'harmful'; known: ban,"),
         (("--num-clean", "1"), "--num-clean must be at least 2, got 1"),
         (("--chunk", "0"), "--chunk must be at least 1, got 0"),

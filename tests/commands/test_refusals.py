@@ -1,20 +1,26 @@
 """What commands refuse before they compute: a number, a name, a mode that cannot be."""
 
 import pytest
+import tyro
 
 from ban_jax import cli
+from ban_jax.commands import outcome, scan, settings
 from ban_jax.zoo import BUNDLED
 
 FILE = f"{BUNDLED}/resnet18_w4_badnets_t1_s0.safetensors"
+TARGETED = ("scan", FILE, "--mode", "targeted")
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
-        (("scan", FILE, "--targeted.restarts", "0"), "--targeted.restarts must be at"),
-        (("scan", FILE, "--targeted.epsilon", "-1"), "--targeted.epsilon must be at"),
-        (("scan", FILE, "--targeted.radii"), "--targeted.radii must be at least one"),
-        (("scan", FILE, "--targeted.epsilon", "nan"), "--targeted.epsilon must be at"),
+        ((*TARGETED, "--targeted.restarts", "0"), "--targeted.restarts must be at"),
+        ((*TARGETED, "--targeted.epsilon", "-1"), "--targeted.epsilon must be at"),
+        ((*TARGETED, "--targeted.radii"), "--targeted.radii must be at least one"),
+        ((*TARGETED, "--targeted.epsilon", "nan"), "--targeted.epsilon must be at"),
+        (("scan", FILE, "--directed.epsilon", "-1"), "--directed.epsilon must be at"),
+        (("profile", FILE, "--ban.steps", "0"), "--ban.steps must be at least 1"),
+        (("profile", FILE, "--directed.steps", "0"), "--directed.steps must be at"),
         (("repair", FILE, "--ban.batch-size", "0"), "--ban.batch-size must be at"),
         (("bench", "--mode", "weights"), "--mode must be a detector whose settings"),
     ],
@@ -51,4 +57,16 @@ def test_a_baseline_that_lacks_models_is_told_of_beside_the_table(tmp_path, caps
     words = ["scan", FILE, "--mode", "weights", "--baseline", "population"]
     assert cli.main([*words, "--out", str(tmp_path / "out")]) in (0, 1)
     told = capsys.readouterr().err
-    assert "note: 1 judged within: the population baseline needs at least 8" in told
+    reason = "the population baseline needs at least 8 models"
+    assert f"note: 1 judged against its own classes: {reason}" in told
+
+
+def test_settings_of_the_closer_look_have_an_effect_and_are_shown(tmp_path, capsys):
+    job = ["--data", "digits", "--directed.epsilon", "0.25", "--seed", "7"]
+    flags = tyro.cli(scan.Flags, args=[FILE, *job])
+    settings.warn_of_idle(flags, flags.mode, "--mode", *flags.at_work)
+    assert capsys.readouterr().err == ""
+    told = outcome.describe(flags, *flags.at_work)
+    assert told["directed"]["epsilon"] == 0.25 and told["ban"]["steps"] == 4
+    assert "targeted" not in told
+    assert scan.prepare(flags).settings.told_config()["directed"]["epsilon"] == 0.25

@@ -113,30 +113,28 @@ def test_an_interrupted_scan_keeps_its_lines_and_goes_on(folder, tmp_path, monke
     assert len(lines(out)) == 4
 
 
-@pytest.mark.parametrize("baseline", ["within", "trusted"])
-def test_lines_carry_their_final_verdict_while_the_scan_goes_on(
-    folder, tmp_path, baseline
-):
+def test_trusted_models_judge_and_are_measured_once(folder, tmp_path):
     trusted = tmp_path / "trusted"
     trusted.mkdir()
     for seed in (10, 11, 12, 13):
         files.save(trusted, f"t{seed}.safetensors", files.variables(seed))
-    more = ("--calibrate", trusted) if baseline == "trusted" else ()
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    scan(folder, whole, *more)
-    if more:
-        part.mkdir()
-        (part / "trusted.jsonl").write_bytes((whole / "trusted.jsonl").read_bytes())
-    assert interrupted(3, folder, part, "--chunk", 1, *more) == 130
-    told = comparable(part)
-    assert len(told) == 3
-    assert {line["baseline"] for line in told} == {baseline}
-    assert sorted(told, key=lambda line: line["path"]) == comparable(whole)[:3]
+    out = tmp_path / "out"
+    scan(folder, out, "--calibrate", trusted)
+    assert {line["baseline"] for line in lines(out)} == {"trusted"}
+    assert {line["compared_with"] for line in lines(out)} == {"4 trusted models"}
+    assert {line["p_models"] for line in lines(out)} == {4}
+    before = (out / "trusted.jsonl").read_bytes()
+    scan(folder, out, "--calibrate", trusted)
+    assert (out / "trusted.jsonl").read_bytes() == before
+    again = tmp_path / "again"
+    run(
+        "report", out / "results.jsonl", "--trusted", out / "trusted.jsonl",
+        "--out", again,
+    )  # fmt: skip
+    assert comparable(again) == comparable(out)
 
 
-def test_lines_of_an_unfinished_population_carry_no_verdict_and_report_draws_it(
-    tmp_path,
-):
+def test_lines_of_an_unfinished_scan_carry_no_verdict_and_report_draws_it(tmp_path):
     models = tmp_path / "models"
     models.mkdir()
     for seed in range(9):

@@ -60,12 +60,12 @@ def run(flags: Flags) -> int:
     )
     atomic.prepare_folder(out)
     names = tuple(plan.get("class_names") or ()) or None
-    told = {**plan.get("flags", {}), **outcome.describe(flags, "")}
+    told = {**plan.get("flags", {}), **outcome.describe(flags)}
     told["missing"] = len(gathered.missing)
     lines = os.path.join(out, "results.jsonl")
     with lock.held(lines):
         records.rewrite(lines, judged)
-        outcome.write_reports(judged, out, names, told)
+        outcome.write_reports(judged, out, names, told, comparison.trust(judged))
     for note in missing(gathered):
         print(note, file=sys.stderr)
     complete = plan and not gathered.absent and not gathered.missing

@@ -60,5 +60,6 @@ def run(flags: Flags) -> int:
     lines = os.path.join(flags.out, "results.jsonl")
     with lock.held(lines):
         records.rewrite(lines, judged)
-        outcome.write_reports(judged, flags.out, names, outcome.describe(flags, ""))
+        told = outcome.describe(flags)
+        outcome.write_reports(judged, flags.out, names, told, comparison.trust(judged))
     return outcome.exit_code(judged, flags.fail_on)

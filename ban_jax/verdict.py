@@ -87,13 +87,18 @@ class Judge:
         if record["mode"] not in detectors.DETECTORS or not record["vectors"]:
             return ()
         one = detectors.DETECTORS[record["mode"]]
-        if one.further is None or usable.why_inconclusive(record, crowd_like=True):
+        if one.further is None:
             return ()
         rule = cast(witnesses.Agreement, one.rule)
         against, _ = self.baseline(record)
+        if usable.why_inconclusive(record, crowd_like=against.kind != "within"):
+            return ()
         vectors = crowd.numbers(record["vectors"])
         errors = crowd.numbers(record["errors"])
-        return rule.asks(vectors, errors, against, most, record["seed"])
+        limit, _ = _threshold(rule, against, self._threshold)
+        return rule.asks(
+            vectors, errors, against, limit=limit, most=most, seed=record["seed"]
+        )
 
     def baseline(self, record: Evidence) -> tuple[Baseline, str]:
         """What a record is compared with, and why not with something better."""
@@ -235,10 +240,16 @@ def judge_all(
         profiles=profiles,
     )
     judged = [draw(record) for record in records]
-    shares = false_shares([one["p_value"] for one in judged])
+    # What is not judged cannot be flagged, and a copy of a file is not another candidate.
+    drawn = {
+        one["key"] or one["path"]: one["p_value"]
+        for one in judged
+        if one["verdict"] != "inconclusive"
+    }
+    shares = dict(zip(drawn, false_shares(list(drawn.values())), strict=True))
     return [
-        cast(Record, {**one, "q_value": share})
-        for one, share in zip(judged, shares, strict=True)
+        cast(Record, {**one, "q_value": shares.get(one["key"] or one["path"])})
+        for one in judged
     ]
 
 

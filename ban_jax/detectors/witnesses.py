@@ -29,11 +29,25 @@ class Reading(NamedTuple):
 
     Attributes:
       z: `[K]`; NaN for classes that were not measured.
-      unit: of z, in the vector's own units.
+      units: `[K]` of each z, in the vector's own units.
     """
 
     z: np.ndarray
-    unit: float
+    units: np.ndarray
+
+
+class Agreed(NamedTuple):
+    """What several witnesses say together.
+
+    Attributes:
+      scores: `[K]`.
+      deciding: `[K]` which witness each score is from.
+      weights: `[K]` its share of that witness's z.
+    """
+
+    scores: np.ndarray
+    deciding: np.ndarray
+    weights: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +86,16 @@ class Agreement:
             if name not in vectors:
                 continue
             centre = against.centre.get(name)
-            if against.kind == "within" and name in self.explained:
-                centre = np.log(np.maximum(vectors[self.explained[name]], 1e-6))
+            confusions = vectors.get(self.explained.get(name, ""))
+            if against.kind == "within" and confusions is not None:
+                centre = np.log(np.maximum(confusions, 1e-6))
             elif against.kind != "within" and centre is None:
                 void[name] = f"the {against.kind} baseline does not have it"
                 continue
             if against.kind != "within" and len(vectors[name]) < CLASSES_MINIMUM:
                 # Too few classes to compare with one another: the models' own spread.
-                found[name] = Reading(*rules.z_values(vectors[name], name, against))
+                z, unit = rules.z_values(vectors[name], name, against)
+                found[name] = Reading(z, np.full(len(z), unit))
                 continue
             reading = read(vectors[name], errors[name], centre)
             if reading is None:
@@ -89,7 +105,14 @@ class Agreement:
         return found, void
 
     def asks(
-        self, vectors: Vectors, errors: Vectors, against: Baseline, most: int, seed: int
+        self,
+        vectors: Vectors,
+        errors: Vectors,
+        against: Baseline,
+        *,
+        limit: float,
+        most: int,
+        seed: int,
     ) -> tuple[int, ...]:
         """Classes at which witnesses that were not measured could change the verdict.
 
@@ -99,6 +122,7 @@ class Agreement:
 
         Args:
           vectors, errors, against: as for `scores`.
+          limit: score above which a candidate is flagged.
           most: of the classes. Of more, those that stand out most, and a third drawn by
             the seed: else they had only one another to be compared with.
           seed: of that draw.
@@ -111,7 +135,7 @@ class Agreement:
             return ()
         found = self.scores(vectors, errors, against)
         count = len(found.values)
-        flagged = np.max(found.values) > self.thresholds[against.kind]
+        flagged = np.max(found.values) > limit
         largest = np.max(
             [np.full(count, -np.inf), *map(_known, found.witnesses.values())], axis=0
         )
@@ -133,16 +157,20 @@ class Agreement:
             # Nothing was said: that is not a low score.
             return Scores(np.full(count, np.nan), 0.0, witnesses={}, void=void)
         z = np.stack([reading.z for reading in found.values()])
-        values, deciding = agree(z, self.alone if len(self.vectors) > 1 else 1.0)
-        target = int(np.argmax(values))
-        name = list(found)[deciding[target]]
-        error = float(errors[name][target]) / found[name].unit
-        witnesses = {name: reading.z for name, reading in found.items()}
-        return Scores(values, error, witnesses=witnesses, void=void)
+        agreed = agree(z, self.alone if len(self.vectors) > 1 else 1.0)
+        target = int(np.argmax(agreed.scores))
+        name = list(found)[agreed.deciding[target]]
+        error = float(errors[name][target] / found[name].units[target])
+        return Scores(
+            agreed.scores,
+            error * float(agreed.weights[target]),
+            witnesses={name: reading.z for name, reading in found.items()},
+            void=void,
+        )
 
 
-def agree(z: np.ndarray, alone: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Scores `[K]` of witnesses `[W, K]`, and which witness decides each `[K]`.
+def agree(z: np.ndarray, alone: float = 0.0) -> Agreed:
+    """What witnesses `[W, K]` say of the classes together.
 
     The second largest z of a class; or `alone` times the largest where that is more.
     """
@@ -150,11 +178,17 @@ def agree(z: np.ndarray, alone: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(-known, axis=0, kind="stable")
     classes = np.arange(z.shape[1])
     largest = known[order[0], classes]
-    first = np.where(largest > 0, alone * largest, largest)
+    share = np.where(largest > 0, alone, 1.0)
+    first = share * largest
     if len(z) < 2:
-        return first, order[0]
+        return Agreed(first, order[0], share)
     second = known[order[1], classes]
-    return np.maximum(first, second), np.where(first > second, order[0], order[1])
+    is_alone = first > second
+    return Agreed(
+        np.where(is_alone, first, second),
+        np.where(is_alone, order[0], order[1]),
+        np.where(is_alone, share, 1.0),
+    )
 
 
 def _known(z: np.ndarray) -> np.ndarray:
@@ -193,7 +227,9 @@ def read(
     units *= math.sqrt(1 + 1 / (count - 1))
     z = np.full(len(vector), np.nan)
     z[known] = (rest - means) / units
-    return Reading(z, float(units[int(np.argmax(z[known]))]))
+    of_all = np.full(len(vector), np.nan)
+    of_all[known] = units
+    return Reading(z, of_all)
 
 
 def slope(vector: np.ndarray, centre: np.ndarray) -> float:

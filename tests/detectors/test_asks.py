@@ -1,0 +1,99 @@
+"""At which classes witnesses that cost a search are worth their price."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ban_jax.detectors import rules
+from tests.detectors.made import RULE, errors_of, profile_of
+
+CLASSES = 12
+QUIET = np.array([0.0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1])
+"""No class reads above 2."""
+UNHEARD = dataclasses.replace(RULE, alone=0.0)
+
+
+def spoken(*bumped):
+    """`QUIET` with classes that stand out, the earlier the more."""
+    vector = QUIET.copy()
+    for rank, index in enumerate(bumped):
+        vector[index] = 2 + 40 * 2.0**-rank
+    return vector
+
+
+def asked(
+    a,
+    b,
+    *,
+    rule=UNHEARD,
+    limit=3.0,
+    most=12,
+    seed=0,
+    names=("a", "b", "c"),
+    kind="profile",
+):
+    vectors = {"a": a, "b": b}
+    against = rules.WITHIN if kind == "within" else profile_of(*names, count=CLASSES)
+    return rule.asks(
+        vectors, errors_of(vectors), against, limit=limit, most=most, seed=seed
+    )
+
+
+def test_nothing_is_asked_where_all_was_measured():
+    vectors = {"a": spoken(3), "b": QUIET, "c": QUIET}
+    against = profile_of("a", "b", "c", count=CLASSES)
+    assert (
+        RULE.asks(vectors, errors_of(vectors), against, limit=3, most=12, seed=0) == ()
+    )
+
+
+def test_nothing_is_asked_where_two_agree_or_none_speaks():
+    assert asked(spoken(3), spoken(3)) == ()
+    assert asked(QUIET, QUIET[::-1]) == ()
+
+
+def test_where_one_witness_speaks_all_of_few_classes_are_asked():
+    assert asked(spoken(3), QUIET) == tuple(range(CLASSES))
+    assert asked(QUIET, spoken(3), most=CLASSES) == tuple(range(CLASSES))
+
+
+def test_one_who_needs_no_second_leaves_no_question():
+    assert asked(spoken(3), QUIET, rule=RULE) == ()
+
+
+def test_two_who_speak_of_different_classes_do_not_agree():
+    assert asked(spoken(3), spoken(8), limit=9.0) == tuple(range(CLASSES))
+
+
+def test_a_limit_that_two_do_not_reach_leaves_a_question():
+    assert asked(spoken(3), spoken(3), limit=1e6) == tuple(range(CLASSES))
+
+
+@pytest.mark.parametrize("most, drawn", [(6, 2), (9, 3), (3, 1)])
+def test_of_many_classes_those_that_stand_out_are_asked_and_drawn_ones(most, drawn):
+    bumped = [5, 2, 10, 7, 0, 4, 9]
+    one = spoken(*bumped)
+    found = asked(one, one, limit=1e6, most=most)
+    assert len(found) == len(set(found)) == most and list(found) == sorted(found)
+    assert set(bumped[: most - drawn]) <= set(found)
+
+
+def test_the_seed_draws_and_nothing_else():
+    def ask(seed):
+        one = spoken(5, 2, 10, 7)
+        return asked(one, one, limit=1e6, most=6, seed=seed)
+
+    found = {ask(seed) for seed in range(20)}
+    assert len(found) > 5 and ask(3) == ask(3)
+    assert all({5, 2, 10, 7} <= set(one) for one in found)
+    assert all(0 <= index < CLASSES for one in found for index in one)
+
+
+@pytest.mark.parametrize(
+    "unknown", [{"kind": "within"}, {"names": ("a", "b")}], ids=["within", "no curve"]
+)
+def test_all_is_asked_where_nothing_is_known_of_clean_answers(unknown):
+    assert asked(QUIET, QUIET[::-1], **unknown) == tuple(range(CLASSES))
+    assert asked(spoken(3), spoken(3), **unknown) == tuple(range(CLASSES))
+    assert len(asked(QUIET, QUIET[::-1], most=4, **unknown)) == 4

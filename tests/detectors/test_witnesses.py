@@ -1,0 +1,196 @@
+"""What several witnesses agree on, against numbers derived by hand."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from ban_jax import detectors
+from ban_jax.detectors import rules, witnesses
+from ban_jax.detectors.rules import Baseline
+from tests.detectors.made import RULE, errors_of, left_out, profile_of
+
+EACH = settings(deadline=None, derandomize=True, max_examples=100)
+NUMBERS = st.integers(-1000, 1000).map(lambda x: x / 100)
+
+
+def test_a_class_scores_what_the_second_of_its_witnesses_says():
+    z = np.array(
+        [
+            [5.0, 2.0, 2.0],
+            [3.0, 0.5, np.nan],
+            [-1.0, np.nan, 1.0],
+        ]
+    )
+    found = witnesses.agree(z, 0.5)
+    # Class 0: the second largest, 3, is more than half of 5. Class 1: half of 2 is more
+    # than 0.5. Class 2: half of 2 is no more than 1.
+    np.testing.assert_array_equal(found.scores, [3.0, 1.0, 1.0])
+    np.testing.assert_array_equal(found.deciding, [1, 0, 2])
+    np.testing.assert_array_equal(found.weights, [1.0, 0.5, 1.0])
+
+
+def test_without_a_share_of_its_own_one_witness_alone_is_not_heard():
+    z = np.array([[50.0, 1.0], [-1.0, 0.5]])
+    np.testing.assert_array_equal(witnesses.agree(z, 0.0).scores, [0.0, 0.5])
+
+
+def test_where_no_witness_speaks_for_a_class_its_score_is_below_zero():
+    assert witnesses.agree(np.array([[-1.0], [-2.0]]), 0.5).scores[0] < 0
+
+
+def test_a_single_witness_has_its_own_share():
+    found = witnesses.agree(np.array([[4.0, -2.0]]), 0.5)
+    np.testing.assert_array_equal(found.scores, [2.0, -2.0])
+    np.testing.assert_array_equal(found.weights, [0.5, 1.0])
+
+
+MATRICES = arrays.arrays(np.float64, (4, 6), elements=NUMBERS | st.just(np.nan))
+
+
+@EACH
+@given(MATRICES, st.integers(1, 3), st.integers(0, 10))
+def test_one_more_witness_lowers_no_score(z, count, share):
+    fewer, more = (witnesses.agree(z[:n], share / 10) for n in (count, count + 1))
+    assert np.all(more.scores >= fewer.scores)
+
+
+@EACH
+@given(MATRICES)
+def test_a_score_is_its_witnesss_z_times_its_weight(z):
+    known = np.where(np.isnan(z), -np.inf, z)
+    found = witnesses.agree(z, 0.5)
+    said = known[found.deciding, np.arange(6)]
+    np.testing.assert_array_equal(found.scores, found.weights * said)
+
+
+A = np.array([1.0, 2, 3, 4, 10])
+"""Class 4 reads 3 sqrt(3) = 5.2."""
+B = np.array([1.0, 4, 2, 3, 6])
+"""The others' mean is 2.5, their variance 5/3 again: class 4 reads 7/5 sqrt(3) = 2.4."""
+ODD = np.array([30.0, 1, 2, 3, 4])
+"""Class 0 reads far more than anything else."""
+
+
+def test_scores_are_of_the_second_witness_with_its_own_error():
+    vectors = {"a": A, "b": B, "c": ODD}
+    found = RULE.scores(vectors, errors_of(vectors, 0.01), profile_of("a", "b", "c"))
+    # Class 0 reads 18 or so in c: half of it is the largest of all.
+    assert np.argmax(found.values) == 0
+    z, unit = left_out(ODD, 0)
+    assert found.values[0] == pytest.approx(z / 2)
+    assert found.error == pytest.approx(0.01 / unit / 2)
+    # Class 4: 5.2 and 2.4; half of the first is more than the second.
+    assert found.values[4] == pytest.approx(3 * math.sqrt(3) / 2)
+    quiet = {"a": A, "b": B, "c": np.array([1.0, 3, 2, 4, 1])}
+    found = dataclasses.replace(RULE, alone=0.4).scores(
+        quiet, errors_of(quiet, 0.01), profile_of("a", "b", "c")
+    )
+    assert np.argmax(found.values) == 4
+    assert found.values[4] == pytest.approx(7 * math.sqrt(3) / 5)
+    assert found.error == pytest.approx(0.01 / math.sqrt(25 / 12))
+
+
+def test_the_error_is_in_the_units_of_the_class_that_scores():
+    # b stands out most at class 0, and decides at class 4 all the same.
+    b = np.array([9.0, 1, 2, 3, 8])
+    a = np.array([1.0, 3, 2, 3, 30])
+    rule = witnesses.Agreement(("a", "b"), ("a", "b"), RULE.thresholds)
+    vectors = {"a": a, "b": b}
+    errors = {"a": np.full(5, 0.01), "b": np.array([0, 0, 0, 0, 0.03])}
+    found = rule.scores(vectors, errors, profile_of("a", "b"))
+    z, unit = left_out(b, 4)
+    assert left_out(b, 0)[0] > z
+    assert np.argmax(found.values) == 4
+    assert found.values[4] == pytest.approx(z)
+    assert found.error == pytest.approx(0.03 / unit)
+
+
+def test_every_witness_is_told_with_its_own_z():
+    vectors = {"a": A, "b": B, "another": ODD}
+    found = RULE.scores(vectors, errors_of(vectors), profile_of("a", "b", "c"))
+    assert set(found.witnesses) == {"a", "b"} and not found.void
+    for name in "ab":
+        expected = [left_out(vectors[name], i)[0] for i in range(5)]
+        np.testing.assert_allclose(found.witnesses[name], expected)
+
+
+def test_a_void_witness_is_left_out_with_a_reason_and_not_averaged_in():
+    vectors = {"a": A, "b": np.full(5, 0.2), "c": A}
+    found = RULE.scores(vectors, errors_of(vectors), profile_of("a", "b", "c"))
+    assert found.void == {"b": witnesses.VOID}
+    assert set(found.witnesses) == {"a", "c"}
+    assert found.values[4] == pytest.approx(3 * math.sqrt(3))
+
+
+def test_a_witness_that_the_baseline_lacks_is_void_and_named():
+    vectors = {"a": A, "b": A}
+    found = RULE.scores(vectors, errors_of(vectors), profile_of("a"))
+    assert found.void == {"b": "the profile baseline does not have it"}
+    assert set(found.witnesses) == {"a"}
+
+
+def test_where_every_witness_is_void_nothing_is_said():
+    vectors = {"a": np.full(5, 0.2), "b": np.full(5, 0.2)}
+    found = RULE.scores(vectors, errors_of(vectors), profile_of("a", "b"))
+    assert np.all(np.isnan(found.values)) and set(found.void) == {"a", "b"}
+
+
+def test_a_rule_of_one_vector_takes_it_whole():
+    rule = witnesses.Agreement(("a",), ("a",), RULE.thresholds, alone=0.5)
+    found = rule.scores({"a": A}, {"a": np.zeros(5)}, profile_of("a"))
+    assert found.values[4] == pytest.approx(3 * math.sqrt(3))
+
+
+def test_one_of_several_witnesses_that_is_there_alone_has_its_share():
+    found = RULE.scores({"a": A}, {"a": np.zeros(5)}, profile_of("a"))
+    assert found.values[4] == pytest.approx(3 * math.sqrt(3) / 2)
+
+
+def test_few_classes_are_compared_with_the_models_not_with_each_other():
+    against = Baseline("trusted", {"a": np.array([0.1, 0.2])}, {"a": 0.05}, 4)
+    found = RULE.scores({"a": np.array([0.1, 0.6])}, {"a": np.zeros(2)}, against)
+    # (0.6 - 0.2) / 0.05, and half of it for one witness alone.
+    np.testing.assert_allclose(found.witnesses["a"], [0.0, 8.0])
+    np.testing.assert_allclose(found.values, [0.0, 4.0])
+    within = RULE.scores({"a": np.array([0.1, 0.6])}, {"a": np.zeros(2)}, rules.WITHIN)
+    assert np.all(np.isnan(within.values))
+
+
+def test_within_a_model_its_own_confusions_explain_a_vector():
+    confusions = np.array([0.001, 0.01, 0.1, 0.2, 0.3])
+    expected = 2 * np.log(confusions) + 20
+    vectors = {"a": expected + [0, 0, 1, 0, 0], "b": A, "own": confusions}
+    found = RULE.scores(vectors, errors_of(vectors, 0.001), rules.WITHIN)
+    assert np.argmax(found.witnesses["a"]) == 2 and found.witnesses["a"][2] > 100
+    # The others are read as they are: so is this one where nothing is known of them.
+    del vectors["own"]
+    found = RULE.scores(vectors, errors_of(vectors, 0.001), rules.WITHIN)
+    assert np.argmax(found.witnesses["a"]) == 4
+    assert found.witnesses["b"][4] == pytest.approx(3 * math.sqrt(3))
+
+
+def test_a_share_of_zero_among_the_confusions_is_a_small_one():
+    vectors = {"a": A, "b": B, "own": np.array([0.0, 0.1, 0.2, 0.3, 0.4])}
+    found = RULE.scores(vectors, errors_of(vectors), rules.WITHIN)
+    assert np.all(np.isfinite(found.values))
+
+
+def test_against_other_models_confusions_explain_nothing():
+    vectors = {"a": A, "b": B, "own": np.array([0.1, 0.2, 0.3, 0.4, 0.9])}
+    found = RULE.scores(vectors, errors_of(vectors), profile_of("a", "b"))
+    np.testing.assert_allclose(found.witnesses["a"][4], 3 * math.sqrt(3))
+
+
+@pytest.mark.parametrize("name", ["ban", "directed"])
+def test_the_detectors_own_vectors_are_enough_to_judge_it_within_itself(name):
+    rule = detectors.DETECTORS[name].rule
+    told = detectors.DETECTORS[name].vectors
+    vectors = {vector: A + i for i, vector in enumerate(rule.needed)}
+    vectors |= {vector: A for vector in rule.explained.values() if vector in told}
+    found = rule.scores(vectors, errors_of(vectors), rules.WITHIN)
+    assert np.all(np.isfinite(found.values)) and np.argmax(found.values) == 4

@@ -35,7 +35,7 @@ class UniversalInfo(NamedTuple):
 
 def shift(images: Array, perturbation: Array) -> Array:
     """`[B, H, W, C]` with `[H, W, C]` added to each, clipped to [0, 1]."""
-    return jnp.clip(images + perturbation, 0.0, 1.0)
+    return jnp.clip(images + perturbation[None], 0.0, 1.0)
 
 
 def perturb_images(

@@ -109,7 +109,7 @@ def evidence(
         model, variables, images, labels, detector, normalisation, seed, dataset, config
     )
     found = in_memory.measure(subject, chosen)
-    if chosen.closer is None:
+    if chosen.closer is None or found["error"]:
         return found
     classes = tuple(range(subject.network.num_classes))
     return records.merged(found, in_memory.measure(subject, chosen.closer, classes))

@@ -18,6 +18,8 @@ from ban_jax.types import Probe
 from ban_jax.zoo import pictures
 
 Lines = Sequence[Evidence]
+FAILED = "looking closer failed: "
+"""How the note begins that a line lacks what it was asked for."""
 
 
 class Asked(NamedTuple):
@@ -39,7 +41,7 @@ class Job:
     Attributes:
       settings: what to measure, and how.
       probe: clean images `[T, B, H, W, C]`; None for a mode that needs none.
-      asked: by SHA-256 of the weights; of others everything is asked.
+      asked: by path; of others everything is asked.
     """
 
     settings: Settings
@@ -65,7 +67,7 @@ class Job:
         if settings is None:
             raise ValueError(f"there is no closer look than {self.settings.mode}")
         asked = {
-            str(line["sha256"]): Asked(lines[line["path"]], line["normalisation"])
+            line["path"]: Asked(lines[line["path"]], line["normalisation"])
             for line in found
             if line["path"] in lines
         }
@@ -76,10 +78,21 @@ class Job:
         return key_of(candidate, self.digest)
 
     def failure(
-        self, path: str, reason: str, candidate: checkpoints.Candidate | None = None
+        self,
+        path: str,
+        reason: str,
+        candidate: checkpoints.Candidate | None = None,
+        **identity: Any,
     ) -> Evidence:
-        """The line of a file that could not be measured, and why; never used again."""
-        known = self._identity(candidate) if candidate else {}
+        """The line of what could not be measured, and why; never used again.
+
+        Args:
+          path: what it is called.
+          reason: in one sentence.
+          candidate: the file, where it was read.
+          identity: of a model that is no file, fields that tell what it is.
+        """
+        known = self._identity(candidate) if candidate else identity
         return self._line(path, **{**known, "key": None, "error": reason})
 
     def measured(
@@ -112,7 +125,7 @@ class Job:
         """
         settings = self.settings
         count = 0 if self.probe is None else self.probe.labels.size
-        asked = self.asked.get(identity["sha256"])
+        asked = self.asked.get(path)
         classes = len(asked.classes) if asked else identity["num_classes"]
         work = settings.detector.work(settings.config, classes, count)
         return self._line(
@@ -175,13 +188,18 @@ def key_of(candidate: checkpoints.Candidate, digest: str) -> str:
 def merged(line: Evidence, more: Evidence) -> Evidence:
     """A line with what a closer look found besides.
 
-    Where that failed the line stays what it was, and says so.
+    Where that failed, or found other weights, the line stays what it was, and says so.
     """
-    if more["error"]:
-        note = f"looking closer failed: {more['error']}"
-        return {**line, "notes": [*line["notes"], note]}
+    # What an earlier look said of itself, before the scan was started again.
+    notes = [note for note in line["notes"] if not note.startswith(FAILED)]
+    reason = more["error"]
+    if not reason and more["sha256"] != line["sha256"]:
+        reason = "the file holds other weights than before"
+    if reason:
+        return {**line, "notes": [*notes, f"{FAILED}{reason}"]}
     return {
         **line,
+        "notes": notes,
         "vectors": {**line["vectors"], **more["vectors"]},
         "errors": {**line["errors"], **more["errors"]},
         "is_finite": line["is_finite"] and more["is_finite"],

@@ -12,7 +12,7 @@ from ban_jax import checkpoints, population
 from ban_jax.data import normalisation
 from ban_jax.records import Evidence, Job
 from ban_jax.records.record import Normalisation
-from ban_jax.scanning import examination, runner, timeline
+from ban_jax.scanning import examination, fitness, runner, timeline
 
 
 class Kind(NamedTuple):
@@ -76,7 +76,7 @@ class Scan:
     def kind_of(self, candidate: checkpoints.Candidate) -> Kind:
         """See `loop.Task`."""
         known = self._given(candidate) is not None or self._job.probe is None
-        asked = self._job.asked.get(candidate.sha256)
+        asked = self._job.asked.get(candidate.path)
         return Kind(candidate.spec, known, len(asked.classes) if asked else None)
 
     def failure(
@@ -147,7 +147,7 @@ class Scan:
             for i in range(2)
         )
         words = population.identity_words(candidate.sha256)
-        asked = self._job.asked.get(candidate.sha256)
+        asked = self._job.asked.get(candidate.path)
         classes = np.array(asked.classes, np.int32) if asked else None
         return examination.Member(candidate.variables, means, stds, words, classes)
 
@@ -165,7 +165,7 @@ class Scan:
     def _given(self, candidate: checkpoints.Candidate) -> Normalisation | None:
         """Constants that need no trying: those it was measured with before, the flag's,
         the checkpoint's own."""
-        asked = self._job.asked.get(candidate.sha256)
+        asked = self._job.asked.get(candidate.path)
         if asked and asked.normalisation:
             return asked.normalisation
         if self._job.settings.normalisation is not None:
@@ -189,6 +189,10 @@ def unfit(candidate: checkpoints.Candidate, job: Job) -> str:
     ]
     if broken:
         return f"{candidate.path}: weights are not finite in {', '.join(broken[:5])}"
+    network = job.settings.network(candidate.spec)
+    classifier = network.classifier(candidate.variables)
+    if reason := fitness.degenerate(candidate.variables, classifier):
+        return f"{candidate.path}: {reason}"
     if job.probe is None:
         return ""
     spec = candidate.spec

@@ -14,7 +14,7 @@ from ban_jax.data import probe as probes
 from ban_jax.models import adapters
 from ban_jax.records import Evidence, Job
 from ban_jax.records.job import Asked
-from ban_jax.scanning import examination
+from ban_jax.scanning import examination, fitness
 from ban_jax.types import Network, Probe, Variables
 
 Constants = tuple[Sequence[float], Sequence[float]]
@@ -72,9 +72,17 @@ def measure(
 ) -> Evidence:
     """The evidence of one model; `classes` for a detector that is told them."""
     assert settings is not None
-    job = Job(settings, subject.probe)
+    job, path = Job(settings, subject.probe), f"<{subject.name}>"
+    identity = {
+        "sha256": subject.sha256,
+        "architecture": subject.name,
+        "num_classes": subject.network.num_classes,
+    }
+    classifier = subject.network.classifier(subject.weights)
+    if reason := fitness.degenerate(subject.weights, classifier):
+        return job.failure(f"<{subject.name}>", reason, **identity)
     if classes is not None:
-        job = dataclasses.replace(job, asked={subject.sha256: Asked(classes, None)})
+        job = dataclasses.replace(job, asked={path: Asked(classes, None)})
     means, stds = (
         np.array([one[i] for one in subject.constants.values()], np.float32)
         for i in range(2)
@@ -103,7 +111,7 @@ def measure(
     source = list(subject.constants)[int(found.choice)]
     mean, std = subject.constants[source]
     return job.line(
-        f"<{subject.name}>",
+        path,
         found.evidence,
         {
             "mean": list(map(float, mean)),
@@ -111,9 +119,7 @@ def measure(
             "source": source,
         },
         examination.tried_work(subject.probe, len(subject.constants)),
-        sha256=subject.sha256,
-        architecture=subject.name,
-        num_classes=subject.network.num_classes,
+        **identity,
     )
 
 

@@ -1,0 +1,37 @@
+"""Whether a model can be judged at all, seen from its weights alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+SMALLEST = 1e-6
+"""Difference between the weights of two classes in the last layer up to which nothing can
+be told of them: the probabilities of features of order one are then equal to within
+float32, and every vector is rounding."""
+
+
+def degenerate(variables: Mapping[str, Any], classifier: Any) -> str:
+    """Why weights cannot be judged in any mode, or an empty string.
+
+    Args:
+      variables: collections of one model; variances of normalisation layers are the
+        leaves that are called `var`.
+      classifier: `[F, K]` weights of its last linear layer.
+    """
+    negative = [
+        name
+        for name, leaf in traverse_util.flatten_dict(dict(variables), sep="/").items()
+        if name.rpartition("/")[2] == "var" and np.any(np.asarray(leaf) < 0)
+    ]
+    if negative:
+        return f"variances are negative in {', '.join(negative[:5])}"
+    weights = np.asarray(classifier, np.float64)
+    apart = float(np.max(np.ptp(weights, axis=-1), initial=0.0))
+    if apart <= SMALLEST:
+        return (
+            "the last layer does not tell classes apart: their weights differ by at "
+            f"most {apart:.1e}"
+        )
+    return ""

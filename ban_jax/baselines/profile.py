@@ -81,7 +81,7 @@ class Profile(TypedDict):
 
 
 def make(name: str, records: Sequence[Evidence], made: Mapping[str, Any]) -> Profile:
-    """A profile of clean models.
+    """A profile of clean models; their order does not matter.
 
     Args:
       name: of the profile.
@@ -89,9 +89,11 @@ def make(name: str, records: Sequence[Evidence], made: Mapping[str, Any]) -> Pro
       made: provenance.
 
     Raises:
-      ProfileError: for too few models, and for models measured in several ways.
+      ProfileError: for too few models, for models measured in several ways, and for one
+        whose evidence says nothing.
     """
-    members = list({record["sha256"]: record for record in records}.values())
+    distinct = {str(record["sha256"]): record for record in records}
+    members = [distinct[sha256] for sha256 in sorted(distinct)]
     ways = {(r["mode"], r["config_hash"], r["num_classes"]) for r in members}
     if len(members) < MINIMUM or len(ways) > 1:
         raise ProfileError(
@@ -104,16 +106,22 @@ def make(name: str, records: Sequence[Evidence], made: Mapping[str, Any]) -> Pro
     baseline = rules.crowd("profile", models)
     rule = detectors.DETECTORS[first["mode"]].rule
     scores = crowd.left_out_scores("profile", rule, models, errors)
+    for one, score in zip(members, scores, strict=True):
+        if not np.isfinite(score):
+            raise ProfileError(
+                f"{one['path']}: its evidence says nothing: a class vector is not "
+                "finite, or no class differs from the others by more than chance"
+            )
     return {
         "format": FORMAT,
         "name": name,
         "mode": first["mode"],
-        "settings": dict(first["config"]),
+        "settings": _plain(first["config"]),
         "data": cast(dict[str, Any] | None, first["data"]),
         "num_classes": int(first["num_classes"] or 0),
         "vectors": {
             vector: {
-                "centre": [float(f"{x:.6g}") for x in baseline.centre[vector]],
+                "centre": [_rounded(x) for x in baseline.centre[vector]],
                 "spread": float(f"{baseline.scale[vector]:.6g}"),
             }
             for vector in baseline.centre
@@ -213,12 +221,12 @@ def load(name_or_path: str) -> Profile:
             f"the package ({', '.join(shipped())})"
         )
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=_reject_constant)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ValueError(f"expected an object with format {FORMAT}")
         fields.check(found, Profile, "profile")
-        _check_lengths(cast(Profile, found))
-    except ValueError as error:
+        _check_together(cast(Profile, found))
+    except (ValueError, RecursionError) as error:
         raise ProfileError(f"{name_or_path}: not a profile: {error}") from None
     return cast(Profile, found)
 
@@ -234,10 +242,19 @@ def shipped() -> tuple[str, ...]:
 
 def write(path: str, profile: Profile) -> None:
     """Writes a profile file whole or not at all."""
-    atomic.write(path, (json.dumps(profile, indent=1) + "\n").encode())
+    text = json.dumps(profile, indent=1, allow_nan=False)
+    atomic.write(path, f"{text}\n".encode())
 
 
-def _check_lengths(profile: Profile) -> None:
+def _reject_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not valid in JSON")
+
+
+def _check_together(profile: Profile) -> None:
+    if profile["mode"] in detectors.DETECTORS:
+        needed = detectors.DETECTORS[profile["mode"]].rule.needed
+        if missing := sorted(set(needed) - set(profile["vectors"])):
+            raise ValueError(f"it lacks the vectors {', '.join(missing)}")
     for name, curve in profile["vectors"].items():
         if len(curve["centre"]) != profile["num_classes"]:
             raise ValueError(
@@ -251,6 +268,11 @@ def _check_lengths(profile: Profile) -> None:
 def _plain(config: Mapping[str, Any]) -> Any:
     """Settings as JSON has them: lists, no tuples."""
     return json.loads(json.dumps(config))
+
+
+def _rounded(number: float) -> float | None:
+    """Six digits; None, as JSON has it, for a class that too few were asked about."""
+    return float(f"{number:.6g}") if np.isfinite(number) else None
 
 
 def _brief(value: Any) -> str:

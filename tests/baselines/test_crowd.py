@@ -1,0 +1,117 @@
+"""Models that are compared with one another, against numbers derived by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ban_jax.baselines import crowd
+from ban_jax.detectors import rules
+from tests.baselines import made
+from tests.detectors.made import RULE
+
+AVERAGE = rules.AverageZ(("v",), {"within": 4.0, "trusted": 4.0, "population": 4.0})
+BASE = np.array([0.3, 0.1, 0.5, 0.2, 0.4])
+
+
+def offset(*numbers):
+    """Models whose vectors are `BASE` and a number."""
+    return [{"v": BASE + number} for number in numbers]
+
+
+def vectors_of(lines):
+    return [crowd.numbers(line["vectors"]) for line in lines]
+
+
+def test_null_is_a_number_that_was_not_measured():
+    found = crowd.numbers({"v": [1.0, None, 2]})
+    np.testing.assert_array_equal(found["v"], [1.0, np.nan, 2.0])
+
+
+def test_a_crowds_centre_is_a_median_and_its_spread_is_pooled():
+    found = rules.crowd("trusted", offset(0, 1, 2, 5))
+    # The median of 0 1 2 5 is 1.5; it is missed by 1.5 0.5 0.5 3.5, in the middle by 1.
+    np.testing.assert_allclose(found.centre["v"], BASE + 1.5)
+    assert found.scale["v"] == pytest.approx(1.4826)
+    assert (found.kind, found.count) == ("trusted", 4)
+
+
+@pytest.mark.parametrize("having, kept", [(2, False), (3, True), (4, True)])
+def test_a_vector_counts_that_more_than_half_of_the_models_have(having, kept):
+    models = offset(0, 1, 2, 3)
+    for model in models[:having]:
+        model["dear"] = BASE
+    found = rules.crowd("population", models)
+    assert ("dear" in found.centre) == ("dear" in found.scale) == kept
+
+
+def test_a_class_counts_that_more_than_half_of_the_models_were_asked_about():
+    dear = np.array(
+        [
+            [1.0, 1.0, np.nan, np.nan, 1.0],
+            [3.0, np.nan, np.nan, 3.0, 3.0],
+            [5.0, 2.0, 2.0, np.nan, 5.0],
+        ]
+    )
+    found = rules.crowd("population", [{"dear": row} for row in dear])
+    np.testing.assert_allclose(found.centre["dear"], [3, 1.5, np.nan, np.nan, 3])
+    # Misses 2 0 2, 0.5 0.5 and 2 0 2: the middle of 0 0 .5 .5 2 2 2 2 is 1.25.
+    assert found.scale["dear"] == pytest.approx(1.4826 * 1.25)
+
+
+def test_a_vector_of_which_no_class_is_known_by_enough_models_is_left_out():
+    rows = [[1.0, np.nan, np.nan], [np.nan, 1.0, np.nan], [np.nan, np.nan, 1.0]]
+    found = rules.crowd("population", [{"dear": np.array(row)} for row in rows])
+    assert found.centre == {}
+
+
+def test_each_model_is_scored_against_the_others_alone():
+    models = offset(0, 1, 2, 5)
+    errors = [{"v": np.zeros(5)}] * 4
+    found = crowd.left_out_scores("trusted", AVERAGE, models, errors)
+    # The last one against 0 1 2: the centre is 1, missed by 1 0 1. The first against
+    # 1 2 5: centre 2, missed by 1 0 3. The second against 0 2 5: 2 0 3 about 2. The
+    # third against 0 1 5: 1 0 4 about 1.
+    expected = np.array([-2, -1 / 2, 1, 4]) / 1.4826
+    np.testing.assert_allclose(found, expected)
+
+
+def test_of_many_models_each_is_scored_against_all():
+    models = offset(*np.linspace(0, 1, crowd.EXACT + 1))
+    errors = [{"v": np.zeros(5)}] * len(models)
+    found = crowd.left_out_scores("population", AVERAGE, models, errors)
+    whole = rules.crowd("population", models)
+    expected = [max(AVERAGE.scores(m, errors[0], whole).values) for m in models]
+    assert found == expected
+    # One fewer, and each is left out of its yardstick.
+    fewer = models[1:]
+    found = crowd.left_out_scores("population", AVERAGE, fewer, errors[1:])
+    expected = [
+        max(
+            AVERAGE.scores(fewer[-1], errors[0], rules.crowd("population", rest)).values
+        )
+        for rest in (fewer[:-1], fewer)
+    ]
+    assert found[-1] == expected[0] != expected[1]
+
+
+def test_clean_models_have_no_odd_class():
+    assert crowd.odd_class(RULE, vectors_of(made.several(9)), 9.0) is None
+
+
+def test_a_target_that_most_models_share_is_the_odd_class_of_their_centre():
+    bumped = [made.clean(seed, {"a": 3, "b": 3}) for seed in range(6)]
+    sound = made.several(3, first=6)
+    assert crowd.odd_class(RULE, vectors_of([*bumped, *sound]), 2.0) == 3
+    # Fewer than half do not move the centre.
+    few = vectors_of([*bumped[:3], *made.several(6, first=6)])
+    assert crowd.odd_class(RULE, few, 2.0) is None
+
+
+def test_a_class_is_odd_from_the_limit_on_and_not_at_it():
+    models = offset(0, 0, 0)
+    # BASE holds .1 to .5: its median is .3, the deviation of the lower four is the root
+    # of .0125.
+    score = 0.2 / math.sqrt(0.0125)
+    assert crowd.odd_class(AVERAGE, models, score + 1e-9) is None
+    assert crowd.odd_class(AVERAGE, models, score - 1e-9) == 2

@@ -11,10 +11,16 @@ from flax import linen as nn
 from flax import nnx
 
 import ban_jax
+from ban_jax import detectors, verdict
+from ban_jax.records import record
 from ban_jax.training import trainer
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 FILE = f"{ban_jax.zoo.BUNDLED}/resnet18_w4_badnets_t1_s0.safetensors"
 CLASSES = 5
+QUICK = {"steps": 1, "mask_steps": 1}
+CLOSER = set(detectors.DETECTORS["directed"].vectors)
 
 
 class Plain(nn.Module):
@@ -85,28 +91,92 @@ def test_a_users_own_module_is_judged(kind, images):
         "std": [0.25],
         "source": "argument",
     }
-    assert len(found["vectors"]["targeted"]) == CLASSES and found["is_finite"]
+    assert len(found["vectors"]["untargeted"]) == CLASSES and found["is_finite"]
     assert found["config"]["steps"] == 1
+    # No closer look changes what is inconclusive.
+    assert not CLOSER & set(found["vectors"])
+
+
+def test_evidence_has_all_vectors_and_no_verdict(images):
+    variables = Plain().init(jax.random.key(0), images[0][:1])
+    found = ban_jax.evidence(Plain(), variables, *images, seed=3, **QUICK)
+    mode = detectors.DETECTORS["ban"]
+    assert set(found["vectors"]) == set(mode.vectors) == set(found["errors"])
+    for name in CLOSER:
+        assert len(found["vectors"][name]) == CLASSES
+        assert None not in found["vectors"][name]
+    assert set(found) == set(record.Evidence.__annotations__)
+    assert record.parse(found) == found
+    further = detectors.DETECTORS["directed"]
+    work = sum(
+        one.work(settings, CLASSES, 256)
+        for one, settings in (
+            (mode, mode.settings(**QUICK)),
+            (further, further.settings()),
+        )
+    )
+    assert found["forward_equivalents"] == work
+    assert found["config"]["directed"]["steps"] == further.settings().steps
+    weights = ban_jax.evidence(Plain(), variables, *images, detector="weights")
+    assert set(weights["vectors"]) == {"last_layer"}
+
+
+def test_a_model_in_memory_is_looked_at_closer_where_the_judge_asks(
+    images, monkeypatch
+):
+    variables = Plain().init(jax.random.key(0), images[0][:1])
+    told = {"profiles": None, **QUICK}
+    monkeypatch.setattr(verdict.Judge, "asks", lambda self, line: (1, 3))
+    some = ban_jax.judge(Plain(), variables, *images, **told)
+    assert set(some["vectors"]) == set(detectors.DETECTORS["ban"].vectors)
+    for name in CLOSER:
+        said = some["vectors"][name]
+        assert [i for i, one in enumerate(said) if one is not None] == [1, 3]
+    monkeypatch.setattr(verdict.Judge, "asks", lambda self, line: ())
+    none = ban_jax.judge(Plain(), variables, *images, **told)
+    assert not CLOSER & set(none["vectors"])
+    further = detectors.DETECTORS["directed"]
+    more = some["forward_equivalents"] - none["forward_equivalents"]
+    assert more == further.work(further.settings(), 2, 256)
+    for name in none["vectors"]:
+        assert some["vectors"][name] == none["vectors"][name]
 
 
 def test_the_same_weights_get_the_same_verdict_as_module_state_dict_and_file(
-    candidate, clean
+    candidate, clean, monkeypatch
 ):
+    # A closer look costs a minute to compile; `tests.scanning.test_closer` compares it.
+    monkeypatch.setattr(verdict.Judge, "asks", lambda self, line: ())
+    known = {"profiles": None, "mask_steps": 1}
     module = ban_jax.judge(
         candidate.spec.create(),
         candidate.full_variables(),
         clean.images,
         clean.labels,
+        **known,
     )
-    assert (module["verdict"], module["target"]) == ("backdoored", 1)
+    assert module["target"] == 1 and module["baseline"] == "within"
     state = ban_jax.checkpoints.to_torch_names(candidate.variables)
     loaded = ban_jax.judge(
-        state, None, clean.images, clean.labels, normalisation=candidate.normalisation
+        state,
+        None,
+        clean.images,
+        clean.labels,
+        normalisation=candidate.normalisation,
+        **known,
     )
-    (scanned,) = ban_jax.scan(FILE, clean.images, clean.labels, dataset="digits")
+    (scanned,) = ban_jax.scan(
+        FILE, clean.images, clean.labels, dataset="digits", **known
+    )
     for other in (loaded, scanned):
         assert other["sha256"] == module["sha256"]
+        assert other["verdict"] == module["verdict"]
+        assert other["target"] == module["target"]
         assert other["score"] == pytest.approx(module["score"], abs=1e-3)
+        for name in ("untargeted", "batch_minus_stored", "last_layer"):
+            assert other["vectors"][name] == pytest.approx(
+                module["vectors"][name], abs=1e-4
+            )
     assert scanned["num_probe"] == module["num_probe"] == 512
 
 

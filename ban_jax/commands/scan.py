@@ -101,13 +101,20 @@ class ScanFlags:
             "together with --calibrate DIR",
             "no --calibrate",
         )
-        self.config  # noqa: B018 - an unknown mode or a bad number is refused here
+        # An unknown mode or a bad number is refused here.
+        self.config, self.further  # noqa: B018
 
     @property
     def config(self) -> Any:
         """The settings of the mode's detector."""
         detector = detectors.DETECTORS[self.mode]
         return settings.chosen(self, self.mode, detector.settings)
+
+    @property
+    def at_work(self) -> tuple[str, ...]:
+        """The mode's detector, and the one that looks closer."""
+        further = detectors.DETECTORS[self.mode].further
+        return (self.mode, further) if further else (self.mode,)
 
     @property
     def further(self) -> Any:
@@ -125,7 +132,7 @@ Flags = settings.with_settings(
 
 def run(flags: ScanFlags) -> int:
     """Judges candidates and writes results, CSV and report to `--out`."""
-    settings.warn_of_idle(flags, flags.mode, "--mode")
+    settings.warn_of_idle(flags, flags.mode, "--mode", *flags.at_work)
     if not flags.paths:
         print(f"No path given: scanning the zoo that ships with the package, {BUNDLED}")
         flags = dataclasses.replace(
@@ -159,7 +166,7 @@ def _scan(
             "threshold": flags.threshold,
             "profile": flags.profile,
             "class_names": job.settings.class_names,
-            "flags": outcome.describe(flags, flags.mode),
+            "flags": outcome.describe(flags, *flags.at_work),
         }
         shards.write_plan(flags.out, shard, paths, told)
         paths = list(shard.of(paths))
@@ -179,7 +186,9 @@ def _scan(
         earlier = {record["path"]: record for record in writer.records}
         # Only the whole scan is a crowd: until then lines are evidence alone.
         found = _collect(paths, job, writer, "Scanning", clock)
-        judge = verdict.Judge(**told_to_judge, population=found)
+        # What is asked of a candidate must not hang on its neighbours, of which a shard
+        # has others: the crowd judges, it does not ask.
+        judge = verdict.Judge(**told_to_judge)
         found = _look_closer(found, job, writer, clock, judge, flags.exhaustive)
     judged = verdict.judge_all(found, **told_to_judge)
     # Evidence of files that are not among the given paths this time is kept.
@@ -191,11 +200,15 @@ def _scan(
         print(f"Trace: {flags.trace}")
     names = job.settings.class_names
     if shard:
-        report.print_table(judged, class_names=names)
+        report.print_table(judged, class_names=names, trust=comparison.trust(judged))
         print(f"Shard {shard} is done: {lines}. `ban-jax merge` joins the shards.")
     else:
         outcome.write_reports(
-            judged, flags.out, names, outcome.describe(flags, flags.mode)
+            judged,
+            flags.out,
+            names,
+            outcome.describe(flags, *flags.at_work),
+            comparison.trust(judged),
         )
     return outcome.exit_code(judged, flags.fail_on)
 

@@ -194,7 +194,8 @@ def scan(
     }
     if baseline == "population":
         lines = [line for line, _ in scanning.scan(found, job, known=known)]
-        asker = verdict.Judge(**told, population=lines)
+        # The crowd judges, it does not ask: see `ban_jax.commands.scan`.
+        asker = verdict.Judge(**told)
         more = {line["path"]: line for line in _closer(lines, job, asker)}
         yield from verdict.judge_all(
             [more.get(line["path"], line) for line in lines], **told

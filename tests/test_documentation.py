@@ -1,13 +1,19 @@
 """The documentation's examples run as they stand."""
 
+import dataclasses
 import pathlib
 import re
 import sys
 
+import numpy as np
 import pytest
 
 import ban_jax
+from ban_jax import verdict
+from ban_jax.baselines import profile
 from ban_jax.commands import scan
+from ban_jax.detectors import rules
+from tests.records import lines
 
 ROOT = pathlib.Path(__file__).parents[1]
 CHECKPOINT = f"{scan.BUNDLED}/resnet18_w4_badnets_t1_s0.safetensors"
@@ -64,8 +70,49 @@ def test_the_detector_of_the_page_is_short():
     assert detector.count("\n") < 60
 
 
+def test_the_page_names_all_that_a_rule_must_have():
+    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"The rule may be any object with (.*?)\(", text, re.S)
+    named = re.findall(r"`(\w+)`", sentence)
+    members = {name for name in vars(rules.Rule) if not name.startswith("_")}
+    assert set(named) == members
+
+
+def test_a_rule_with_no_more_than_the_page_names_judges():
+    """What the package asks of a rule besides would be found here."""
+    average = rules.AverageZ(("last_layer",), {"within": 3.0, "trusted": 4.0})
+
+    class Rule:
+        vectors = needed = ("last_layer",)
+        pools = False
+        thresholds = average.thresholds
+        suspicious = {"within": 2.0}
+
+        def scores(self, vectors, errors, against):
+            return average.scores(vectors, errors, against)
+
+    one = dataclasses.replace(ban_jax.detectors.DETECTORS["weights"], rule=Rule())
+    found = lines.evidence(mode="another")
+    with pytest.MonkeyPatch.context() as patch:
+        known = {**ban_jax.detectors.DETECTORS._things, "another": one}
+        patch.setattr(ban_jax.detectors.DETECTORS, "_things", known)
+        spread = np.random.default_rng(0).normal(size=(9, 5))
+        many = [
+            {**found, "path": str(n), "sha256": str(n), "vectors": {"last_layer": [*z]}}
+            for n, z in enumerate(spread)
+        ]
+        judged = verdict.judge_all(many)
+        alone = verdict.Judge()(found)
+        assert verdict.Judge().asks(found) == ()
+    assert {one["baseline"] for one in judged} == {"population"}
+    assert (alone["verdict"], alone["suspicious_above"]) == ("backdoored", 2.0)
+
+
 def test_the_readmes_python_prints_a_verdict(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # outside of the checkout
     for block in blocks("README.md"):
         exec(compile(block, "README.md", "exec"), {})
-    assert "backdoored" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "class 1 scores" in told  # its target is 1
+    # Its own classes alone would not do.
+    assert "backdoored" in told or "digits" not in profile.shipped()

@@ -80,12 +80,13 @@ def test_the_page_names_all_that_a_rule_must_have():
 
 def test_a_rule_with_no_more_than_the_page_names_judges():
     """What the package asks of a rule besides would be found here."""
-    average = rules.AverageZ(("last_layer",), {"within": 3.0, "trusted": 4.0})
+    limits = {"within": 3.0, "trusted": 4.0, "population": 4.0}
+    average = rules.AverageZ(("last_layer",), limits)
 
     class Rule:
         vectors = needed = ("last_layer",)
         pools = False
-        thresholds = average.thresholds
+        thresholds = limits
         suspicious = {"within": 2.0}
 
         def scores(self, vectors, errors, against):
@@ -96,7 +97,7 @@ def test_a_rule_with_no_more_than_the_page_names_judges():
     with pytest.MonkeyPatch.context() as patch:
         known = {**ban_jax.detectors.DETECTORS._things, "another": one}
         patch.setattr(ban_jax.detectors.DETECTORS, "_things", known)
-        spread = np.random.default_rng(0).normal(size=(9, 5))
+        spread = np.arange(5) + np.random.default_rng(0).normal(0, 0.1, (9, 5))
         many = [
             {**found, "path": str(n), "sha256": str(n), "vectors": {"last_layer": [*z]}}
             for n, z in enumerate(spread)

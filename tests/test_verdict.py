@@ -80,33 +80,6 @@ def test_what_cannot_be_judged_is_inconclusive_and_says_why(changes, reason):
     assert reason in judged["reason"]
 
 
-@pytest.mark.parametrize(
-    "classes, accuracy, count, judged",
-    [
-        # Ten classes: 0.217 on 60 images may be 0.131, which is below 2 / 10.
-        (10, 0.217, 60, False),
-        (10, 0.340, 60, True),  # at least 0.233
-        (10, 0.250, 400, True),  # at least 0.210
-        (10, 0.230, 400, False),  # at least 0.191
-        # Two classes: 2 / 2 would refuse all; half way from chance to 1 is 0.75.
-        (2, 0.85, 400, True),  # at least 0.812
-        (2, 0.77, 400, False),  # at least 0.726
-    ],
-)
-def test_a_model_that_may_be_near_chance_is_not_judged(
-    classes, accuracy, count, judged
-):
-    line = record([0.1] * classes, clean_accuracy=accuracy, num_probe=count)
-    lower = verdict.wilson_lower(accuracy, count)
-    assert (lower > min(2 / classes, (1 + 1 / classes) / 2)) == judged
-    against = rules.Baseline(
-        "trusted", {"last_layer": np.zeros(classes)}, {"last_layer": 1.0}
-    )
-    found = verdict.judge(line, against)
-    assert (found["verdict"] == "clean") == judged
-    assert ("near chance" in found["reason"]) != judged
-
-
 def test_too_few_classes_cannot_be_compared_with_one_another():
     judged = verdict.judge(record([0.1, 0.9]))
     assert judged["verdict"] == "inconclusive"
@@ -116,11 +89,6 @@ def test_too_few_classes_cannot_be_compared_with_one_another():
 def test_accuracy_a_little_below_the_recorded_one_is_judged():
     judged = verdict.judge(record(clean_accuracy=0.8, recorded_accuracy=0.85))
     assert judged["verdict"] == "clean"
-
-
-def test_the_lower_bound_is_wilsons():
-    # Textbook value: 10 of 20 gives (0.299, 0.701).
-    assert verdict.wilson_lower(0.5, 20) == pytest.approx(0.2993, abs=1e-4)
 
 
 def crowd_of(count, bump=None):
@@ -194,15 +162,10 @@ def test_both_vectors_count_the_same():
     assert z[1][0] == pytest.approx(0.2 / 0.0125**0.5)
 
 
-@pytest.mark.parametrize(
-    "mode, first", [("targeted", "targeted"), ("ban", "untargeted")]
-)
-def test_a_backdoor_that_only_the_statistics_betray_is_found(mode, first):
-    flat, rise = [0.1, 0.2, 0.15, 0.12, 0.18], [0.0, 0.01, 0.02, 0.9, 0.03]
-    line = two(flat, rise, mode=mode)
-    line["vectors"] = {first: flat, "batch_minus_stored": rise}
-    line["errors"] = {first: [0.0] * 5, "batch_minus_stored": [0.0] * 5}
-    judged = verdict.judge(line)
+def test_a_backdoor_that_only_the_statistics_betray_is_found():
+    judged = verdict.judge(
+        two([0.1, 0.2, 0.15, 0.12, 0.18], [0.0, 0.01, 0.02, 0.9, 0.03])
+    )
     assert judged["verdict"] == "backdoored" and judged["target"] == 3
 
 
@@ -250,6 +213,8 @@ def test_three_trusted_models_are_too_few_to_raise_the_threshold():
 def test_evidence_of_other_settings_is_of_another_kind():
     other = spread_of(8, config_hash="another")
     (judged,) = verdict.judge_all([record()], trusted=other)
+    assert judged["baseline"] == "within"
+    (judged,) = verdict.judge_all([record()], trusted=other, baseline="trusted")
     assert judged["baseline"] == "within" and "at least 2" in judged["notes"][-1]
     mixed = [*spread_of(4), *other[4:]]
     assert all(

@@ -1,6 +1,7 @@
 """Verdicts for any evidence: what must not matter, and what must move along."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -8,6 +9,7 @@ from hypothesis.extra import numpy as arrays
 from ban_jax import verdict
 from ban_jax.detectors import rules
 from ban_jax.records import record as records
+from tests.baselines import made
 
 settings.register_profile("verdicts", deadline=None, derandomize=True, max_examples=60)
 EACH = settings.get_profile("verdicts")
@@ -23,11 +25,23 @@ SPREAD = VECTORS.filter(lambda vector: np.std(np.sort(vector)[:-1]) > 1e-3)
 ORDERS = st.permutations(range(CLASSES))
 
 
-def line(targeted, rise, index=0, **changes):
-    vectors = {"targeted": list(targeted), "batch_minus_stored": list(rise)}
+NAMES = {"targeted": ("targeted", "batch_minus_stored"), made.MODE: ("a", "b")}
+"""Vectors of a mode that averages, and of one whose witnesses must agree."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def made_up_mode():
+    """Forgotten afterwards."""
+    with made.known():
+        yield
+
+
+def line(*pair, index=0, mode="targeted", **changes):
+    vectors = {n: list(map(float, v)) for n, v in zip(NAMES[mode], pair, strict=True)}
     known = {
         "sha256": str(index),
-        "mode": "targeted",
+        "key": f"{index}-c",
+        "mode": mode,
         "architecture": "resnet18",
         "num_classes": CLASSES,
         "config_hash": "c",
@@ -39,8 +53,13 @@ def line(targeted, rise, index=0, **changes):
     return records.empty(f"{index}.pt") | known | changes
 
 
-CROWDS = st.lists(st.tuples(VECTORS, VECTORS), min_size=9, max_size=12).map(
-    lambda pairs: [line(*pair, index) for index, pair in enumerate(pairs)]
+PAIRS = st.lists(st.tuples(VECTORS, VECTORS), min_size=9, max_size=12)
+CROWDS = st.builds(
+    lambda mode, pairs: [
+        line(*pair, index=index, mode=mode) for index, pair in enumerate(pairs)
+    ],
+    st.sampled_from(list(NAMES)),
+    PAIRS,
 )
 
 

@@ -262,12 +262,12 @@ def _from_first(line: Mapping[str, Any]) -> dict[str, Any]:
     moved = ("curves", "histogram", "histogram_without_noise")
     info = {name: line[name] for name in moved if line.get(name)}
     rest = {n: v for n, v in line.items() if n not in (*moved, "epsilon")}
-    return {**_EMPTY, **rest, "info": info}
+    return {**copy.deepcopy(dict(_EMPTY)), **rest, "info": info}
 
 
 def _from_second(line: Mapping[str, Any]) -> dict[str, Any]:
     """Version 2: images that are not told of, and a verdict without witnesses."""
-    drawn = _UNDRAWN if "verdict" in line else {}
+    drawn = copy.deepcopy(dict(_UNDRAWN)) if "verdict" in line else {}
     return {"data": None, **drawn, **line, "schema_version": SCHEMA_VERSION}
 
 

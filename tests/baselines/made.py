@@ -11,6 +11,7 @@ from ban_jax import detectors
 from ban_jax.detectors import weights
 from ban_jax.records import record
 from tests.detectors.made import RULE
+from tests.records import lines
 
 MODE = "made"
 CLASSES = 8
@@ -47,10 +48,10 @@ def evidence(vectors, name="model", **changes):
     """A line of these vectors; `name` is its file and its weights."""
     vectors = {key: [*map(_plain, values)] for key, values in vectors.items()}
     line = {
+        **lines.SETTINGS,
         "mode": MODE,
         "config": CONFIG,
         "config_hash": "c",
-        "seed": 0,
         "sha256": name,
         "key": f"{name}-c",
         "architecture": "resnet18",
@@ -65,13 +66,14 @@ def evidence(vectors, name="model", **changes):
     return record.empty(f"{name}.pt", **{**line, **changes})
 
 
-def clean(seed, bumps=None, names=("a", "b"), **changes):
+def clean(seed, bumps=None, names=("a", "b"), size=1.0, **changes):
     """A clean model: the curves, in a scale and at an offset of its own, and noise.
 
     Args:
       seed: of all that.
       bumps: vector -> class at which it stands out.
       names: of the vectors it has.
+      size: by how much it stands out; the curves' own deviation is 0.2.
       changes: to the line.
     """
     rng = np.random.default_rng(seed)
@@ -81,7 +83,7 @@ def clean(seed, bumps=None, names=("a", "b"), **changes):
         noise = 0.02 * scale * rng.standard_normal(CLASSES)
         vectors[name] = scale * curve + offset + noise
         if bumps and name in bumps:
-            vectors[name][bumps[name]] += scale
+            vectors[name][bumps[name]] += size * scale
     chosen = {name: vectors[name] for name in names}
     return evidence(chosen, **{"name": f"m{seed:02}", **changes})
 

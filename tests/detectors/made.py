@@ -12,6 +12,7 @@ RULE = witnesses.Agreement(
     ("a", "b", "c"),
     needed=("a", "b"),
     thresholds={"within": 9.0, "trusted": 3.0, "population": 3.0, "profile": 3.0},
+    suspicious={"within": 6.0, "trusted": 2.0, "population": 2.0, "profile": 2.0},
     doubt=2.0,
     alone=0.5,
     explained={"a": "own"},

@@ -43,6 +43,14 @@ def refusal(path, *found):
         ("verdict", "harmless"),
         ("target", 1.5),
         ("threshold", None),
+        ("interval", "wide"),
+        ("p_value", "small"),
+        ("p_models", 1.5),
+        ("witnesses", {"a": 1.0}),
+        ("witnesses", {"a": ["1"]}),
+        ("void", ["a"]),
+        ("data", "cifar10"),
+        ("compared_with", None),
     ],
 )
 def test_a_field_of_another_type_is_refused_with_file_line_and_name(
@@ -123,12 +131,78 @@ def test_lines_of_version_1_are_brought_to_todays_form(old):
         told = old[line["path"]]
         assert line["schema_version"] == record.SCHEMA_VERSION
         assert line["info"] == {name: told[name] for name in moved}
-        assert line["images"] == {}
+        assert line["images"] == line["witnesses"] == line["void"] == {}
+        assert line["data"] is None and line["p_models"] == 0
         assert not {*moved, "epsilon"} & set(line)
         kept = set(told) - {*moved, "epsilon"}
         assert {name: line[name] for name in kept} == {
             name: told[name] for name in kept
         }
+
+
+SINCE_3 = (
+    "interval suspicious_above compared_with p_value p_models q_value witnesses void"
+).split()
+"""Fields of verdicts that earlier ones did not have."""
+
+
+def of_version_2(line):
+    """A line as version 2 wrote it."""
+    dropped = {"data", *SINCE_3}
+    kept = {name: value for name, value in line.items() if name not in dropped}
+    return {**kept, "schema_version": 2}
+
+
+def test_lines_of_version_2_are_brought_to_todays_form(tmp_path):
+    measured, drawn = lines.evidence("a.pt"), lines.judged("b.pt")
+    path = tmp_path / "r.jsonl"
+    told = [of_version_2(line) for line in (measured, drawn)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in told))
+    found = records.load(path).records
+    assert found[0] == measured | {"data": None}
+    for name in ("verdict", "score", "target", "threshold", "reason", "baseline"):
+        assert found[1][name] == drawn[name]
+    unknown = {
+        "interval": None,
+        "suspicious_above": None,
+        "compared_with": "",
+        "p_value": None,
+        "p_models": 0,
+        "q_value": None,
+        "witnesses": {},
+        "void": {},
+    }
+    assert set(unknown) == set(SINCE_3)
+    assert {name: found[1][name] for name in SINCE_3} == unknown
+    assert set(found[1]) == {
+        *record.Evidence.__annotations__,
+        *record.Verdict.__annotations__,
+    }
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_old_lines_share_nothing_that_one_may_change(version):
+    told = of_version_2(lines.judged()) | {"schema_version": version}
+    one, other = record.parse(told), record.parse(told)
+    one["witnesses"]["a"] = [1.0]
+    one["void"]["b"] = "why"
+    assert other["witnesses"] == other["void"] == {}
+    assert record.parse(told)["void"] == {}
+
+
+def test_verdicts_of_old_lines_can_be_drawn_again():
+    line = lines.judged()
+    (again,) = verdict.judge_all([record.parse(of_version_2(line))], profiles=None)
+    changed = {name for name in line if again[name] != line[name]}
+    assert changed <= {"data"}
+
+
+def test_the_grade_suspicious_can_be_read_and_others_not(tmp_path):
+    line = lines.judged(verdict="suspicious")
+    records.rewrite(tmp_path / "r.jsonl", [line])
+    assert records.load(tmp_path / "r.jsonl").records == [line]
+    line = lines.judged(verdict="Suspicious")
+    assert "the field verdict " in refusal(tmp_path / "r.jsonl", line)
 
 
 def test_an_upgraded_file_is_read_as_it_was_written(tmp_path):

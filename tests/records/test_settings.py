@@ -1,8 +1,10 @@
 """What a record says of how it came about, and what its key depends on."""
 
+import dataclasses
+
 import pytest
 
-from ban_jax import convolution, records
+from ban_jax import convolution, detectors, records
 from ban_jax.convolution import Choice, Layer
 
 LAYER = Layer(8, 3, 1, 4, 4)
@@ -38,3 +40,25 @@ def test_a_record_names_the_table_its_hash_and_the_precision():
 def test_one_lowering_for_all_layers_is_told_like_a_table():
     told = records.Settings(lowering="shift").lowering_identity()
     assert told == convolution.Choice("shift", table="shift").identity()
+
+
+def test_settings_of_the_closer_look_decide_too():
+    directed = detectors.DETECTORS["directed"].settings
+    base = records.Settings()
+    assert base.closer.config == directed() and base.closer.mode == "directed"
+    same = records.Settings(further=directed())
+    other = records.Settings(further=directed(steps=directed().steps + 1))
+    assert base.digest(None) == same.digest(None) != other.digest(None)
+    assert other.closer.config.steps == directed().steps + 1
+    assert other.closer.closer is None
+
+
+def test_a_record_tells_the_settings_of_both_looks():
+    told = records.Settings().told_config()
+    assert told["epsilon"] == records.Settings().config.epsilon
+    assert told["directed"] == dataclasses.asdict(
+        detectors.DETECTORS["directed"].settings()
+    )
+    weights = detectors.DETECTORS["weights"].settings()
+    alone = records.Settings(mode="weights", config=weights)
+    assert alone.told_config() == {} and alone.closer is None

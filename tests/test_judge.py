@@ -1,0 +1,343 @@
+"""What a candidate is compared with, and at what a closer look is asked."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ban_jax import verdict
+from ban_jax.baselines import profile
+from ban_jax.detectors import witnesses
+from ban_jax.records import record as records
+from tests.baselines import made
+
+ALL = ("a", "b", "c")
+TARGET = {"a": 3, "b": 3}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def made_up_mode():
+    """Forgotten afterwards."""
+    with made.known():
+        yield
+
+
+def toy(first=100, **changes):
+    """A profile of six clean models that have all vectors."""
+    return profile.make("toy", made.several(6, first=first, names=ALL, **changes), {})
+
+
+CANDIDATE = made.clean(99)
+"""It was asked for the vectors that all are asked for."""
+
+
+def judged(baseline=None, line=CANDIDATE, profiles=None, **more):
+    return verdict.Judge(baseline, profiles=profiles, **more)(line)
+
+
+# --- in which order
+
+
+def test_the_first_that_is_there_is_compared_with():
+    trusted, scanned = made.several(5), made.several(8, first=20)
+    one = {"trusted": trusted, "population": scanned, "profiles": toy()}
+    found = judged(**one)
+    assert (found["baseline"], found["compared_with"]) == (
+        "trusted",
+        "5 trusted models",
+    )
+    del one["trusted"]
+    found = judged(**one)
+    assert found["baseline"] == "population"
+    assert found["compared_with"] == "8 models of this scan"
+    del one["population"]
+    found = judged(**one)
+    assert found["baseline"] == "profile"
+    assert found["compared_with"] == "profile toy, 6 clean models"
+    found = judged()
+    assert (found["baseline"], found["compared_with"]) == ("within", "its own classes")
+
+
+@pytest.mark.parametrize("kind", ["trusted", "population", "profile", "within"])
+def test_the_one_that_is_asked_for_goes_before_the_others(kind):
+    found = judged(
+        kind,
+        trusted=made.several(5),
+        population=made.several(8, first=20),
+        profiles=toy(),
+    )
+    assert found["baseline"] == kind and found["notes"] == []
+
+
+def test_a_crowd_needs_eight_different_models_of_its_kind():
+    def crowd(lines):
+        return judged(population=lines)["baseline"]
+
+    assert crowd(made.several(7)) == "within"
+    assert crowd(made.several(8)) == "population"
+    seven = made.several(7)
+    assert crowd([*seven, seven[0] | {"path": "copy.pt"}]) == "within"
+    assert crowd([*seven, made.clean(8, config_hash="d")]) == "within"
+    # A rule of witnesses compares models of several architectures.
+    assert crowd([*seven, made.clean(8, architecture="vgg16")]) == "population"
+
+
+def test_one_trusted_model_is_none():
+    assert judged(trusted=made.several(1))["baseline"] == "within"
+    assert judged(trusted=made.several(2))["baseline"] == "trusted"
+
+
+MISSING = [
+    ("trusted", {}, "the trusted baseline needs at least 2 models of resnet18 with 8"),
+    ("population", {}, "the population baseline needs at least 8 models of resnet18"),
+    ("profile", {}, "no profile was given"),
+    ("profile", {"profiles": "shipped"}, "none of the shipped profiles fits"),
+]
+
+
+@pytest.mark.parametrize("kind, more, reason", MISSING)
+def test_where_the_one_asked_for_is_not_there_the_notes_say_so(kind, more, reason):
+    found = judged(kind, **more)
+    assert found["baseline"] == "within"
+    (note,) = found["notes"]
+    assert note.startswith(f"{verdict.FALLBACK}its own classes: {reason}")
+    assert "\n" not in note
+
+
+def test_the_next_best_is_named_in_the_note():
+    (note,) = judged("trusted", profiles=toy())["notes"]
+    assert note.startswith("judged against profile toy, 6 clean models: the trusted")
+
+
+def test_nothing_is_noted_where_nothing_was_asked_for():
+    for more in ({}, {"population": made.several(3)}, {"profiles": "shipped"}):
+        assert judged(**more)["notes"] == []
+
+
+def test_a_profile_that_does_not_fit_is_refused_with_its_sentence():
+    other = toy(data=made.DATA | {"image_shape": [32, 32, 3]})
+    found = judged(profiles=other)
+    assert found["baseline"] == "within"
+    assert found["notes"] == [
+        "judged against its own classes: the profile toy does not fit: its image size is "
+        "32, 32, 3, the candidate was measured with 8, 8, 3"
+    ]
+
+
+def test_the_notes_of_the_file_are_kept():
+    line = CANDIDATE | {"notes": ["the file holds two classifiers"]}
+    found = judged("trusted", line)
+    assert found["notes"][0] == "the file holds two classifiers"
+    again = judged("trusted", found)
+    assert again == found and len(again["notes"]) == 2
+    assert judged("within", again)["notes"] == ["the file holds two classifiers"]
+
+
+def test_fallbacks_are_counted():
+    found = [judged("trusted"), judged("trusted"), judged("profile"), judged()]
+    counts = verdict.fallbacks(found)
+    assert sorted(counts.values()) == [1, 2]
+
+
+# --- profiles that ship
+
+
+def ships(folder, monkeypatch, found, name="toy"):
+    """Lets the package ship one profile, found by the name of its file."""
+    (folder / f"{name}.json").write_text(json.dumps(found))
+    monkeypatch.setattr(profile, "SHIPPED", str(folder))
+
+
+def test_the_shipped_profile_of_the_data_set_is_the_default(tmp_path, monkeypatch):
+    ships(tmp_path, monkeypatch, toy())
+    found = verdict.Judge()(CANDIDATE)
+    assert found["compared_with"] == "profile toy, 6 clean models"
+    assert verdict.Judge(profiles=None)(CANDIDATE)["baseline"] == "within"
+    for changes in ({"data": None}, {"data": made.DATA | {"name": "other"}}):
+        assert verdict.Judge()(CANDIDATE | changes)["baseline"] == "within"
+
+
+def test_a_shipped_profile_that_does_not_fit_is_not_used(tmp_path, monkeypatch):
+    ships(tmp_path, monkeypatch, toy(config={}))
+    assert verdict.Judge()(CANDIDATE)["baseline"] == "within"
+
+
+# --- crowds that are not trusted
+
+
+def infected(count=6):
+    """A scan most of whose models share one target."""
+    sound = made.several(9 - count, first=50)
+    bumped = [made.clean(seed, TARGET, size=3.0) for seed in range(count)]
+    return [*bumped, *sound]
+
+
+@pytest.fixture
+def low(monkeypatch):
+    """A threshold that the centre of an infected crowd is above."""
+    monkeypatch.setitem(made.DETECTOR.rule.thresholds, "within", 2.0)
+
+
+def test_a_crowd_whose_centre_shows_an_odd_class_is_refused(low):
+    found = judged(population=infected(), profiles=toy())
+    assert found["baseline"] == "profile"
+    assert found["notes"] == [
+        "judged against profile toy, 6 clean models: the 9 models of this scan are not "
+        "trusted: class 3 stands out in most of them"
+    ]
+    within = judged(population=infected())
+    assert within["baseline"] == "within" and "not trusted" in within["notes"][0]
+
+
+def test_such_a_crowd_is_used_where_it_is_asked_for(low):
+    found = judged("population", population=infected())
+    assert found["baseline"] == "population" and found["notes"] == []
+
+
+def test_a_crowd_of_which_a_few_share_a_target_is_used(low):
+    found = judged(population=infected(3))
+    assert found["baseline"] == "population"
+
+
+def test_refused_is_the_crowd_of_one_kind_alone(low):
+    other = made.several(8, first=20, config_hash="d")
+    draw = verdict.Judge(population=[*infected(), *other], profiles=None)
+    assert draw(CANDIDATE)["baseline"] == "within"
+    assert draw(CANDIDATE | {"config_hash": "d"})["baseline"] == "population"
+
+
+# --- crowds and profiles together
+
+
+def test_a_profile_completes_a_crowd_of_which_few_were_looked_at_closer():
+    line = made.clean(99, {"a": 2, "c": 2}, names=ALL)
+    crowd = [*made.several(8), line]
+    alone = judged(line=line, population=crowd)
+    assert "c" in alone["void"] and set(alone["witnesses"]) == {"a", "b"}
+    found = judged(line=line, population=crowd, profiles=toy())
+    assert found["baseline"] == "population" and not found["void"]
+    assert set(found["witnesses"]) == set(ALL)
+    # What the crowd itself tells is not replaced.
+    assert found["witnesses"]["a"] == alone["witnesses"]["a"]
+    assert found["verdict"] == "backdoored" and found["target"] == 2
+    # Clean scores of both.
+    assert found["p_models"] == alone["p_models"] + 6
+
+
+def test_a_profile_that_does_not_fit_completes_nothing():
+    line = made.clean(99, names=ALL)
+    other = toy(config={})
+    found = judged(line=line, population=made.several(8), profiles=other)
+    assert found["baseline"] == "population" and "c" in found["void"]
+
+
+def test_the_crowds_flagged_members_are_no_example_of_chance():
+    crowd = [*made.several(9), made.clean(60, {"a": 2, "b": 2})]
+    clean = judged(population=made.several(9))
+    found = judged(population=crowd)
+    assert clean["p_models"] == found["p_models"] == 9
+
+
+# --- what is asked
+
+
+ASK_ALL = tuple(range(made.CLASSES))
+
+
+def asks(line, profiles="toy", **more):
+    profiles = toy() if profiles == "toy" else profiles
+    return verdict.Judge(profiles=profiles, **more).asks(line)
+
+
+def test_where_one_witness_speaks_a_closer_look_is_asked_for():
+    one = made.clean(99, {"a": 3})
+    z = judged(line=one, profiles=toy())["witnesses"]["a"]
+    limit = made.DETECTOR.rule.alone * max(z)
+    assert max(z) > made.DETECTOR.rule.doubt
+    # Below its share of what it says it is flagged alone.
+    assert asks(one, threshold=limit + 0.1) == ASK_ALL
+    assert asks(one, threshold=limit - 0.1) == ()
+
+
+def test_where_two_agree_or_none_speaks_nothing_is_asked():
+    assert asks(made.clean(99, TARGET)) == ()
+    quiet = made.evidence({name: made.CURVES[name] + 0.1 for name in "ab"})
+    for name in "ab":  # so little noise that all of it is
+        quiet["errors"][name] = [0.1] * made.CLASSES
+    assert asks(quiet) == ()
+    assert asks(quiet, profiles=None) == ASK_ALL
+
+
+def test_a_threshold_of_ones_own_decides_what_is_in_doubt():
+    two = made.clean(99, TARGET)
+    score = judged(line=two, profiles=toy())["score"]
+    assert asks(two, threshold=score + 1) == ASK_ALL
+    assert asks(two, threshold=score - 1) == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"error": "torn", "vectors": {}},
+        {"is_finite": False},
+        {"clean_accuracy": 0.1},
+        {"mode": "unheard of"},
+        {"mode": "weights"},
+    ],
+)
+def test_nothing_is_asked_of_what_cannot_be_judged_or_seen_closer(changes):
+    assert asks(CANDIDATE, profiles=None) == ASK_ALL
+    assert asks(CANDIDATE | changes, profiles=None) == ()
+
+
+def test_few_classes_are_asked_about_only_where_there_are_models_to_compare_with():
+    line = made.evidence({"a": [0.1, 0.9], "b": [0.2, 0.8]}, clean_accuracy=0.99)
+    assert asks(line, profiles=None) == ()
+    trusted = [
+        made.evidence({"a": [x, 0.2], "b": [x, 0.3]}, str(x), clean_accuracy=0.99)
+        for x in (0.1, 0.2, 0.3)
+    ]
+    assert asks(line, profiles=None, trusted=trusted) == (0, 1)
+
+
+def test_of_many_classes_a_fixed_number_is_asked_about():
+    rng = np.random.default_rng(0)
+    line = made.evidence({name: rng.random(40) for name in "ab"})
+    found = asks(line, profiles=None)
+    assert len(found) == verdict.MOST_CLASSES and max(found) < 40
+    assert asks(line | {"seed": 1}, profiles=None) != found
+
+
+# --- what is written
+
+
+def test_a_verdict_tells_each_witness_and_what_was_left_out():
+    line = made.clean(99, TARGET, names=ALL)
+    line["vectors"]["c"][5] = None
+    found = judged(line=line, profiles=toy())
+    assert records.parse(json.loads(json.dumps(found))) == found
+    assert (found["verdict"], found["target"]) == ("backdoored", 3)
+    assert set(found["witnesses"]) == set(ALL)
+    assert found["witnesses"]["c"][5] is None and None not in found["witnesses"]["a"]
+    assert found["score"] == found["z"][3] == max(found["z"])
+    rule = made.DETECTOR.rule
+    assert found["threshold"] == rule.thresholds["profile"]
+    assert found["suspicious_above"] == rule.suspicious["profile"]
+    flat = line["vectors"] | {"b": [0.5] * made.CLASSES}
+    found = judged(line=line | {"vectors": flat}, profiles=toy())
+    assert found["void"] == {"b": witnesses.VOID}
+
+
+def test_where_nothing_is_said_the_verdict_is_inconclusive_never_clean():
+    flat = made.evidence({"a": [0.5] * 8, "b": [0.2] * 8})
+    for profiles in (None, toy()):
+        found = judged(line=flat, profiles=profiles)
+        assert found["verdict"] == "inconclusive" and "says anything" in found["reason"]
+        assert found["score"] is None and set(found["void"]) == {"a", "b"}
+
+
+def test_evidence_without_a_vector_that_is_needed_is_inconclusive():
+    line = made.evidence({"a": made.CURVES["a"], "c": made.CURVES["c"]})
+    found = judged(line=line, profiles=toy())
+    assert found["verdict"] == "inconclusive"
+    assert found["reason"] == "the evidence lacks b, which the verdict needs"

@@ -39,7 +39,8 @@ class Judge:
     """Draws verdicts; built once, from the models that it compares with.
 
     Without a `baseline` a candidate is compared with the first of these that is there for
-    its kind: trusted models, the crowd of the scan, the profile, its own classes.
+    its kind: trusted models, the profile, the crowd of the scan, its own classes. The crowd
+    may hold more backdoored models than clean ones, a profile does not.
 
     Args:
       baseline: insists on one of them.
@@ -103,7 +104,7 @@ class Judge:
     def baseline(self, record: Evidence) -> tuple[Baseline, str]:
         """What a record is compared with, and why not with something better."""
         reasons: list[str] = []
-        order: tuple[BaselineKind, ...] = ("trusted", "population", "profile", "within")
+        order: tuple[BaselineKind, ...] = ("trusted", "profile", "population", "within")
         if self._kind is not None:
             order = (self._kind, *(kind for kind in order if kind != self._kind))
         for kind in order:
@@ -174,28 +175,23 @@ class Judge:
             rule = detectors.DETECTORS[mode].rule
             models = [crowd.numbers(member["vectors"]) for member in members]
             errors = [crowd.numbers(member["errors"]) for member in members]
-            made = dataclasses.replace(
-                rules.crowd(kind, models), name=f"{len(members)} {_CALLED[kind]}"
-            )
-            if kind == "population":
-                odd = crowd.odd_class(rule, models, rule.thresholds["within"])
-                if odd is not None and self._kind != kind:
-                    self._refused[kind, key] = (
-                        f"the {made.name} are not trusted: class {odd} stands out in "
-                        "most of them"
-                    )
-                    continue
-            if len(members) >= LEFT_OUT_MINIMUM:
-                scores = crowd.left_out_scores(kind, rule, models, errors)
-                if kind == "trusted":
+            if kind == "trusted":
+                made = rules.crowd(kind, models)
+                if len(members) >= LEFT_OUT_MINIMUM:
+                    scores = crowd.left_out_scores(kind, rule, models, errors)
                     made = dataclasses.replace(
                         made, null=tuple(scores), largest=max(scores)
                     )
-                else:
-                    # The flagged ones among them are not what chance gives.
-                    limit = rule.thresholds[kind]
-                    clean = tuple(score for score in scores if score <= limit)
-                    made = dataclasses.replace(made, null=clean)
+            else:
+                odd = crowd.odd_class(rule, models, rule.thresholds["within"])
+                if odd is not None and self._kind != kind:
+                    self._refused[kind, key] = (
+                        f"the {len(members)} {_CALLED[kind]} are not trusted: class "
+                        f"{odd} stands out in most of them"
+                    )
+                    continue
+                made = crowd.settled(rule, models, errors, rule.thresholds[kind], least)
+            made = dataclasses.replace(made, name=f"{len(members)} {_CALLED[kind]}")
             self._crowds[kind, key] = made
 
 

@@ -30,7 +30,14 @@ TOLD = (
     "of", "clean_accuracy", "asr", "untriggered", "excess", "failed",
 )  # fmt: skip
 """What is kept of an entry of `zoo.json`."""
-KEPT = ("untargeted", "batch_minus_stored", "last_layer", "targeted", "universal", "stored")
+KEPT = (
+    "untargeted",
+    "batch_minus_stored",
+    "last_layer",
+    "targeted",
+    "universal",
+    "stored",
+)
 DIGITS = 5
 
 

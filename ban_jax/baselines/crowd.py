@@ -1,5 +1,6 @@
 """Models that are compared with one another: trusted ones, or those of one scan."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from ban_jax.detectors.rules import BaselineKind, Vectors
 EXACT = 64
 """Models up to which each is scored against a centre without it; of more, one moves the
 centre by next to nothing."""
+
+ROUNDS = 5
+"""A crowd that has not settled by then swings between two states: either will do."""
 
 
 def numbers(vectors: Mapping[str, Sequence[float | None]]) -> dict[str, np.ndarray]:
@@ -45,6 +49,44 @@ def left_out_scores(
         )
         for i, vectors in enumerate(models)
     ]
+
+
+def settled(
+    rule: rules.Rule,
+    models: Sequence[Vectors],
+    errors: Sequence[Vectors],
+    limit: float,
+    least: int,
+) -> rules.Baseline:
+    """The crowd of a scan without those of it that stand out.
+
+    Backdoored models pull the centre towards their targets and widen what passes for
+    usual. So those that score above `limit` are left out and the rest is looked at again,
+    until nothing changes; `null` are the scores of the rest. Fewer than `least` are no
+    crowd: then it stays whole.
+
+    Args:
+      rule: of their detector.
+      models: their vectors.
+      errors: of these.
+      limit: score above which a model is left out.
+      least: models that must be left.
+    """
+    kept = list(range(len(models)))
+    for _ in range(ROUNDS):
+        centre = rules.crowd("population", [models[i] for i in kept])
+        inside = left_out_scores(
+            "population", rule, [models[i] for i in kept], [errors[i] for i in kept]
+        )
+        scores = dict(zip(kept, inside, strict=True))
+        for i in set(range(len(models))) - scores.keys():
+            scores[i] = float(np.max(rule.scores(models[i], errors[i], centre).values))
+        clean = [i for i in range(len(models)) if scores[i] <= limit]
+        if clean == kept or len(clean) < least:
+            break
+        kept = clean
+    null = tuple(scores[i] for i in kept if scores[i] <= limit)
+    return dataclasses.replace(centre, null=null)
 
 
 def odd_class(rule: rules.Rule, models: Sequence[Vectors], limit: float) -> int | None:

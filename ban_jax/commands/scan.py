@@ -37,7 +37,7 @@ class ScanFlags:
       num_clean: how many clean images to use at most, in whole minibatches of 128.
       out: folder for results.jsonl, results.csv and report.html.
       baseline: insists on what a candidate is compared with. By default on the first that
-        there is: trusted models, eight or more candidates of this scan, a profile, the
+        there is: trusted models, a profile, eight or more candidates of this scan, the
         candidate's own classes.
       calibrate: folder of models you vouch for.
       profile: clean models of the data set to compare with: a file that `ban-jax profile`

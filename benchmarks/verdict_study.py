@@ -1,0 +1,397 @@
+"""How often verdicts are wrong: profiles of one half of a zoo, figures of the other.
+
+    python -m benchmarks.verdict_study EVIDENCE.jsonl.xz ... [--profiles DIR] [--rates FILE]
+
+Evidence is what `benchmarks.verdict_evidence` wrote, one file per data set. The profile is
+made from the clean models of the design half, and so were thresholds chosen; every figure
+is of the report half, in which recipes and seeds are others. A model counts as backdoored
+from an excess success of `WORKING` on. `alone` judges each model by the profile, `trusted`
+by the design half's clean models as such, `crowd` by the report half itself, `within` by
+its own classes. What the closer look is not asked for is left out, as a scan does.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from scipy import stats
+
+from ban_jax import detectors, records, verdict
+from ban_jax.baselines import crowd, profile
+from ban_jax.detectors import directed
+from ban_jax.records import record
+from ban_jax.storage import atomic
+from benchmarks import _timing, _zoo, verdict_evidence
+
+WORKING = 0.8
+ALL_TO_ONE = ("badnets", "blend", "wanet", "iad", "bpp", "adap_blend")
+DESIGN_RECIPES = ("onecycle", "step")
+"""Of CIFAR-10; the others are reported on. Digits have one recipe: seeds decide there."""
+REPORT_ARCHITECTURES = ("vgg16", "densenet121")
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """What is judged.
+
+    Attributes:
+      evidence: files of `benchmarks.verdict_evidence`.
+      name: of the result file.
+      results: its folder.
+      profiles: folder for the profiles of the design halves.
+      rates: file for the measured rates that ship with the package.
+    """
+
+    evidence: Annotated[tuple[str, ...], tyro.conf.Positional]
+    name: str = "verdict_study"
+    results: str | None = None
+    profiles: str | None = None
+    rates: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A labelled model with all its evidence.
+
+    Attributes:
+      truth: what `zoo.json` tells of it.
+      line: its evidence.
+    """
+
+    truth: dict[str, Any]
+    line: records.Evidence
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it never had a backdoor."""
+        return self.truth["kind"] == "clean"
+
+    @property
+    def works(self) -> bool:
+        """Whether its backdoor aims at one class and works."""
+        return (
+            self.truth["kind"] in ALL_TO_ONE
+            and self.truth.get("target") is not None
+            and self.truth.get("excess", self.truth.get("asr", 0.0)) >= WORKING
+        )
+
+    @property
+    def is_design(self) -> bool:
+        """Whether profiles and thresholds may look at it, and at its variants."""
+        if (recipe := self.truth.get("recipe")) is None:
+            return self.truth["seed"] % 2 == 0
+        known = recipe in DESIGN_RECIPES
+        return known and self.truth["architecture"] not in REPORT_ARCHITECTURES
+
+
+def load(path: str) -> tuple[dict[str, Any], list[Model]]:
+    """How a file was made, and its models."""
+    head, *lines = verdict_evidence.read(path)
+    models = []
+    for line in lines:
+        known = {
+            "mode": head["mode"],
+            "config": head["config"],
+            "config_hash": path,
+            "seed": 0,
+            "lowering": {},
+            "precision": "float32",
+            "versions": head["versions"],
+            "data": head["data"],
+            "num_classes": head["num_classes"],
+            "num_probe": head["num_probe"],
+            "architecture": line["architecture"],
+            "width": line["width"],
+            "sha256": line["sha256"],
+            "error": line["error"],
+            "clean_accuracy": line["accuracy"],
+            "vectors": line["vectors"],
+            "errors": line["errors"],
+            "forward_equivalents": line["work"],
+        }
+        name = "+".join(filter(None, [line["name"], line.get("variant")]))
+        models.append(Model(line, record.empty(name, **known)))  # type: ignore[arg-type]
+    return head, models
+
+
+def staged(model: Model, judge: verdict.Judge) -> records.Evidence:
+    """The evidence a scan would have: the closer look only where it is asked for."""
+    line = model.line
+    further = directed.DETECTOR.work(
+        directed.Settings(), int(line["num_classes"] or 0), line["num_probe"]
+    )
+    first = {
+        **line,
+        "vectors": _without(line["vectors"]),
+        "errors": _without(line["errors"]),
+        "forward_equivalents": line["forward_equivalents"] - further,
+    }
+    return line if judge.asks(first) else first  # type: ignore[arg-type, return-value]
+
+
+def _without(vectors: dict[str, Any]) -> dict[str, Any]:
+    return {n: v for n, v in vectors.items() if n not in directed.WORDS}
+
+
+def judged(
+    baseline: str, models: Sequence[Model], design: Sequence[Model], known: Any
+) -> list[records.Record]:
+    """Verdicts of the models against a baseline."""
+    told: dict[str, Any] = {
+        "alone": {"baseline": "profile", "profiles": known},
+        "trusted": {
+            "baseline": "trusted",
+            "trusted": [m.line for m in design if m.is_clean],
+            "profiles": known,
+        },
+        "crowd": {"baseline": "population", "profiles": known},
+        "within": {"baseline": "within", "profiles": None},
+    }[baseline]
+    # A crowd holds a model once, not beside its own variants.
+    crowds = collections.defaultdict(list)
+    for index, model in enumerate(models):
+        crowds[model.truth.get("variant")].append(index)
+    found: dict[int, records.Record] = {}
+    for indices in crowds.values():
+        some = [models[index] for index in indices]
+        asker = verdict.Judge(**told, population=[model.line for model in some])
+        lines = [staged(model, asker) for model in some]
+        found |= zip(indices, verdict.judge_all(lines, **told), strict=True)
+    return [found[index] for index in range(len(models))]
+
+
+def figures(models: Sequence[Model], found: Sequence[records.Record]) -> dict[str, Any]:
+    """Rates of one group of models."""
+    pairs = list(zip(models, found, strict=True))
+    clean = [one for model, one in pairs if model.is_clean]
+    bad = [(model, one) for model, one in pairs if model.works]
+    hit = [one for _, one in bad if one["verdict"] == "backdoored"]
+    right = sum(
+        one["target"] == model.truth["target"]
+        for model, one in bad
+        if one["verdict"] == "backdoored"
+    )
+    alarms = sum(one["verdict"] == "backdoored" for one in clean)
+    unsure = sum(one["verdict"] == "suspicious" for one in found)
+    scores = [
+        [one["score"] or 0.0 for one in group] for group in ([b for _, b in bad], clean)
+    ]
+    return {
+        "clean": len(clean),
+        "false_alarms": [alarms, *bounds(alarms, len(clean))],
+        "backdoored": len(bad),
+        "detected": [len(hit), *bounds(len(hit), len(bad))],
+        "right_target": [right, *bounds(right, len(hit))],
+        "suspicious": [unsure, *bounds(unsure, len(found))],
+        "auc": _zoo.auc(*scores) if all(scores) else None,
+        "work": float(np.mean([one["forward_equivalents"] for one in found])),
+    }
+
+
+def bounds(count: int, total: int) -> list[float]:
+    """95 % interval of a share (Clopper and Pearson)."""
+    if not total:
+        return [0.0, 1.0]
+    found = stats.binomtest(count, total).proportion_ci(CONFIDENCE, method="exact")
+    return [round(float(found.low), 4), round(float(found.high), 4)]
+
+
+GROUPS: dict[str, Callable[[Model], Any]] = {
+    "variant": lambda model: model.truth.get("variant", "as trained"),
+    "kind": lambda model: model.truth["kind"],
+    "recipe": lambda model: model.truth.get("recipe", "digits"),
+    "architecture": lambda model: (
+        f"{model.truth['architecture']}/{model.truth['width']}"
+    ),
+}
+
+
+def grouped(models: Sequence[Model], found: Sequence[Any]) -> dict[str, Any]:
+    """Figures of the whole and of each group."""
+    tables: dict[str, Any] = {"all": figures(models, found)}
+    for name, group_of in GROUPS.items():
+        groups = collections.defaultdict(list)
+        for model, one in zip(models, found, strict=True):
+            groups[group_of(model)].append((model, one))
+        tables[name] = {
+            str(key): figures(*map(list, zip(*pairs, strict=True)))
+            for key, pairs in sorted(groups.items())
+        }
+    return tables
+
+
+def wrong(models: Sequence[Model], found: Sequence[Any]) -> list[dict[str, Any]]:
+    """Every model that is judged wrongly or with doubt, with what each witness says."""
+    return [
+        {
+            "model": one["path"],
+            "excess": model.truth.get("excess"),
+            "target": model.truth.get("target"),
+            "verdict": one["verdict"],
+            "named": one["target"],
+            "score": round(one["score"] or 0.0, 2),
+            "witnesses": {
+                name: [
+                    round(z[index], 1)
+                    for index in (one["target"], model.truth.get("target"))
+                    if index is not None and z[index] is not None
+                ]
+                for name, z in one["witnesses"].items()
+            },
+            "void": sorted(one["void"]),
+        }
+        for model, one in zip(models, found, strict=True)
+        if (model.is_clean and one["verdict"] != "clean")
+        or (
+            model.works
+            and (one["verdict"], one["target"]) != ("backdoored", model.truth["target"])
+        )
+    ]
+
+
+RULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "largest": lambda z: z[0],
+    "second largest": lambda z: z[1],
+    "mean of all": lambda z: z.mean(axis=0),
+    "mean of second and third": lambda z: z[1:3].mean(axis=0),
+    "mean of three, each at most 5": lambda z: np.minimum(z[:3], 5).mean(axis=0),
+    "mean of three, each at most 8": lambda z: np.minimum(z[:3], 8).mean(axis=0),
+}
+"""From z `[W, K]`, the largest first per class, to scores `[K]`."""
+
+
+def compare(models: Sequence[Model], against: Any) -> dict[str, Any]:
+    """What other ways to join the witnesses would score, and each witness alone."""
+    rule: Any = detectors.DETECTORS[models[0].line["mode"]].rule
+    table = collections.defaultdict(list)
+    for model in models:
+        vectors, errors = (
+            crowd.numbers(model.line[part]) for part in ("vectors", "errors")
+        )
+        readings, _ = rule.read(vectors, errors, against)
+        z = np.array([np.nan_to_num(r.z, nan=-9.0) for r in readings.values()])
+        ordered = -np.sort(-z, axis=0)
+        for name, join in RULES.items():
+            table[name].append(float(np.max(join(ordered))))
+        for name in rule.vectors:
+            alone = readings[name].z if name in readings else np.zeros(1)
+            table[f"{name} alone"].append(float(np.nanmax(alone)))
+    clean = np.array([model.is_clean for model in models])
+    works = np.array([model.works for model in models])
+    found = {}
+    for name, values in table.items():
+        bad, good = np.array(values)[works], np.sort(np.array(values)[clean])
+        limits = {
+            rate: good[int(np.ceil((1 - rate) * len(good))) - 1]
+            for rate in (0.01, 0.05)
+        }
+        found[name] = {
+            "auc": round(_zoo.auc(list(bad), list(good)), 4),
+            "clean_largest": round(float(good[-1]), 2),
+            "backdoored_smallest": round(float(np.min(bad)), 2),
+            **{
+                f"detected_at_{rate}": round(float(np.mean(bad > limit)), 4)
+                for rate, limit in limits.items()
+            },
+        }
+    return found
+
+
+def study(path: str) -> tuple[dict[str, Any], Any]:
+    """Everything about one data set, and its profile."""
+    head, models = load(path)
+    design = [model for model in models if model.is_design]
+    report = [model for model in models if not model.is_design]
+    own = [model for model in design if model.is_clean and "variant" not in model.truth]
+    known = profile.make(
+        head["data"]["name"],
+        [model.line for model in own],
+        {"evidence": head["command"]},
+    )
+    others = [m.line for m in design if m.is_clean and "variant" in m.truth]
+    known["clean_scores"] = profile.clean_scores(known, others)
+    found: dict[str, Any] = {
+        "evidence": os.path.basename(path),
+        "made": head,
+        "models": {"design": len(design), "report": len(report), "profile": len(own)},
+        "baselines": {},
+    }
+    for baseline in ("alone", "trusted", "crowd", "within"):
+        verdicts = judged(baseline, report, design, known)
+        found["baselines"][baseline] = {
+            **grouped(report, verdicts),
+            "wrong": wrong(report, verdicts),
+        }
+    verdicts = judged("alone", design, [], known)
+    found["design"] = grouped(design, verdicts)
+    found["design"]["wrong"] = wrong(design, verdicts)
+    against = profile.baseline(known)
+    found["rules"] = {
+        "design": compare(design, against),
+        "report": compare(report, against),
+    }
+    return found, known
+
+
+CALLED = {
+    "alone": "profile",
+    "trusted": "trusted",
+    "crowd": "population",
+    "within": "within",
+}
+
+
+def rates(studies: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What ships with the package, see `ban_jax.baselines.rates`."""
+    found = []
+    for one in studies:
+        for baseline, tables in one["baselines"].items():
+            whole = tables["all"]
+            missed = whole["backdoored"] - whole["detected"][0]
+            found.append(
+                {
+                    "mode": one["made"]["mode"],
+                    "data": one["made"]["data"]["name"],
+                    "baseline": CALLED[baseline],
+                    "clean": whole["clean"],
+                    "flagged": whole["false_alarms"][0],
+                    "false_alarms": whole["false_alarms"][1:],
+                    "backdoored": whole["backdoored"],
+                    "missed": missed,
+                    "misses": bounds(missed, whole["backdoored"]),
+                }
+            )
+    return found
+
+
+def main(flags: Flags) -> None:
+    """Prints the figures and writes the files."""
+    studies = []
+    for path in flags.evidence:
+        found, known = study(path)
+        studies.append(found)
+        if flags.profiles:
+            profile.write(os.path.join(flags.profiles, f"{known['name']}.json"), known)
+        print(path, found["models"])
+        for baseline, tables in found["baselines"].items():
+            print(f"  {baseline}: {json.dumps(tables['all'])}")
+            for name, row in tables["variant"].items():
+                print(f"    {name}: {json.dumps(row)}")
+    _timing.write_result(
+        flags.name, {"studies": studies, "working": WORKING}, folder=flags.results
+    )
+    if flags.rates:
+        made = " ".join(["python -m benchmarks.verdict_study", *sys.argv[1:]])
+        text = json.dumps({"made": made, "rates": rates(studies)}, indent=1) + "\n"
+        atomic.write(flags.rates, text.encode())
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags, description=Flags.__doc__))

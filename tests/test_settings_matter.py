@@ -29,7 +29,7 @@ SEED = 2
 BEFORE = {
     "detectors": {
         "targeted": {"start": 0.3, "radii": (0.5, 1.0)},
-        "ban": {"start": 0.3, "radii": (0.5, 1.0)},
+        "ban": {"start": 0.3, "radii": (0.5, 1.0), "restarts": 2},
         "reference": {"crop": 1, "epsilon": 0.3, "mask_learning_rate": 0.2},
     },
     "repairs": {
@@ -48,6 +48,8 @@ AFTER = {
     "radii": ((0.25, 0.75),),
     "l1_weight": (30.0,),
     "steps": (5,),
+    # One image leads nowhere towards its own class.
+    "pixel_images": (1,),
 }
 """What a field is changed to, the first that it is not, where half its value or one more
 does not do."""

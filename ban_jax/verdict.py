@@ -179,8 +179,10 @@ class Judge:
                 made = rules.crowd(kind, models)
                 if len(members) >= LEFT_OUT_MINIMUM:
                     scores = crowd.left_out_scores(kind, rule, models, errors)
+                    # One of which nothing is said has none.
+                    known = tuple(score for score in scores if np.isfinite(score))
                     made = dataclasses.replace(
-                        made, null=tuple(scores), largest=max(scores)
+                        made, null=known, largest=max(known, default=None)
                     )
             else:
                 odd = crowd.odd_class(rule, models, rule.thresholds["within"])

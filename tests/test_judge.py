@@ -48,12 +48,12 @@ def test_the_first_that_is_there_is_compared_with():
     )
     del one["trusted"]
     found = judged(**one)
-    assert found["baseline"] == "population"
-    assert found["compared_with"] == "8 models of this scan"
-    del one["population"]
-    found = judged(**one)
     assert found["baseline"] == "profile"
     assert found["compared_with"] == "profile toy, 6 clean models"
+    del one["profiles"]
+    found = judged(**one)
+    assert found["baseline"] == "population"
+    assert found["compared_with"] == "8 models of this scan"
     found = judged()
     assert (found["baseline"], found["compared_with"]) == ("within", "its own classes")
 
@@ -179,14 +179,22 @@ def low(monkeypatch):
 
 
 def test_a_crowd_whose_centre_shows_an_odd_class_is_refused(low):
-    found = judged(population=infected(), profiles=toy())
-    assert found["baseline"] == "profile"
+    found = judged(population=infected())
+    assert found["baseline"] == "within"
     assert found["notes"] == [
-        "judged against profile toy, 6 clean models: the 9 models of this scan are not "
-        "trusted: class 3 stands out in most of them"
+        "judged against its own classes: the 9 models of this scan are not trusted: "
+        "class 3 stands out in most of them"
     ]
-    within = judged(population=infected())
-    assert within["baseline"] == "within" and "not trusted" in within["notes"][0]
+    # Nothing is lost where there is a profile.
+    found = judged(population=infected(), profiles=toy())
+    assert found["baseline"] == "profile" and found["notes"] == []
+
+
+def test_all_that_was_refused_is_told(low):
+    found = judged(population=infected(), profiles=toy(config={}))
+    (note,) = found["notes"]
+    assert "the profile toy does not fit" in note and "are not trusted" in note
+    assert note.count("; ") == 1
 
 
 def test_such_a_crowd_is_used_where_it_is_asked_for(low):
@@ -214,7 +222,7 @@ def test_a_profile_completes_a_crowd_of_which_few_were_looked_at_closer():
     crowd = [*made.several(8), line]
     alone = judged(line=line, population=crowd)
     assert "c" in alone["void"] and set(alone["witnesses"]) == {"a", "b"}
-    found = judged(line=line, population=crowd, profiles=toy())
+    found = judged("population", line, population=crowd, profiles=toy())
     assert found["baseline"] == "population" and not found["void"]
     assert set(found["witnesses"]) == set(ALL)
     # What the crowd itself tells is not replaced.
@@ -229,6 +237,21 @@ def test_a_profile_that_does_not_fit_completes_nothing():
     other = toy(config={})
     found = judged(line=line, population=made.several(8), profiles=other)
     assert found["baseline"] == "population" and "c" in found["void"]
+    assert "the profile toy does not fit" in found["notes"][0]
+
+
+def test_a_profile_completes_trusted_models_too():
+    line = made.clean(99, {"c": 2}, names=ALL)
+    found = judged(line=line, trusted=made.several(5), profiles=toy())
+    assert found["baseline"] == "trusted" and set(found["witnesses"]) == set(ALL)
+    assert found["p_models"] == 5 + 6
+
+
+def test_a_trusted_model_of_which_nothing_is_said_has_no_score():
+    flat = made.evidence({"a": [0.2] * 8, "b": [0.2] * 8}, "flat")
+    for trusted in ([*made.several(5), flat], [flat, *made.several(5)]):
+        found = judged(trusted=trusted)
+        assert found["p_models"] == 5 and found["threshold"] >= 3.0
 
 
 def test_the_crowds_flagged_members_are_no_example_of_chance():

@@ -95,6 +95,51 @@ def test_of_many_models_each_is_scored_against_all():
     assert found[-1] == expected[0] != expected[1]
 
 
+def settle(models, limit=2.0, least=2):
+    errors = [{"v": np.zeros(5)}] * len(models)
+    return crowd.settled(AVERAGE, models, errors, limit, least)
+
+
+def test_a_crowd_in_which_nothing_stands_out_stays_whole():
+    models = offset(0, 1, 2, 3)
+    found, whole = settle(models), rules.crowd("population", models)
+    np.testing.assert_array_equal(found.centre["v"], whole.centre["v"])
+    assert (found.kind, found.scale, found.count) == ("population", whole.scale, 4)
+    errors = [{"v": np.zeros(5)}] * 4
+    scores = crowd.left_out_scores("population", AVERAGE, models, errors)
+    assert found.null == tuple(scores)
+
+
+def test_models_that_stand_out_do_not_move_the_centre():
+    sound, odd = offset(0, 1, 2, 3), offset(30)
+    # Against 0 1 2 3 the odd one scores 28.5 / 1.4826; it goes, and the rest remains.
+    found, rest = settle([*sound, *odd]), rules.crowd("population", sound)
+    np.testing.assert_array_equal(found.centre["v"], rest.centre["v"])
+    assert found.scale == rest.scale and found.count == 4
+    assert len(found.null) == 4 and max(found.null) <= 2.0
+
+
+def test_those_that_are_left_are_looked_at_again():
+    # With 30 among the others the spread is 1.5 x 1.4826, and 5 scores 2.5 of them, 1.1.
+    # Against 0 1 2 3 4 alone it scores 3 / 1.4826 = 2.023.
+    models = offset(0, 1, 2, 3, 4, 5, 30)
+    assert settle(models, limit=2.03).count == 6
+    assert settle(models, limit=2.02).count == 5
+
+
+def test_a_crowd_of_which_too_few_would_be_left_stays_whole():
+    models = offset(0, 0, 0, 50, 60)
+    assert settle(models, least=4).count == 5
+    assert settle(models, least=3).count == 3
+
+
+def test_the_order_of_a_crowd_does_not_matter():
+    models = offset(0, 1, 2, 3, 30, 40)
+    one, other = settle(models), settle(models[::-1])
+    np.testing.assert_array_equal(one.centre["v"], other.centre["v"])
+    assert one.scale == other.scale and sorted(one.null) == sorted(other.null)
+
+
 def test_clean_models_have_no_odd_class():
     assert crowd.odd_class(RULE, vectors_of(made.several(9)), 9.0) is None
 

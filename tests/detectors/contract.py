@@ -15,10 +15,12 @@ from flax import traverse_util
 from jax import export
 from jax import numpy as jnp
 
+from ban_jax import detectors
 from tests import tiny
 
 UNITS = {"share", "difference", "number"}
 BASELINES = {"within", "trusted", "population"}
+"""A rule may have a threshold for `profile` besides; else that of `trusted` counts."""
 
 NOISELESS = {
     "targeted": lambda found: (found.vectors["targeted"], found.vectors["batch"]),
@@ -46,18 +48,28 @@ def smallest(settings: type):
 
 
 class Subject:
-    """A detector at its smallest settings on the four-line network."""
+    """A detector at its smallest settings on the four-line network.
 
-    def __init__(self, name, detector):
+    One that looks at classes it is told of is told `classes`, if any.
+    """
+
+    def __init__(self, name, detector, classes=None):
         self.name = name
         self.detector = detector
+        self.classes = classes
         self.settings = smallest(detector.settings)
         self.fields = {field.name for field in dataclasses.fields(self.settings)}
         self._jitted = jax.jit(self.detect)
 
+    @property
+    def looked_at(self):
+        """Classes that vectors have numbers for."""
+        return sorted(range(tiny.CLASSES) if self.classes is None else self.classes)
+
     def detect(self, variables, probe, key, config):
+        told = {} if self.classes is None else {"classes": jnp.array(self.classes)}
         return self.detector.detect(
-            tiny.NETWORK, variables, probe, key=key, config=config
+            tiny.NETWORK, variables, probe, key=key, config=config, **told
         )
 
     def probe(self, minibatches=2):
@@ -101,24 +113,58 @@ def vectors_and_errors_have_one_entry_per_class_and_the_same_names(subject):
 
 
 def every_vector_has_words_and_those_that_decide_are_there(subject):
-    words, found = subject.detector.vectors, subject.evidence.vectors
-    assert set(subject.detector.rule.vectors) <= set(found)
-    assert set(found) <= set(words)
+    words, found = subject.detector.vectors, set(subject.evidence.vectors)
+    rule, more = subject.detector.rule, set()
+    if subject.detector.further is not None:
+        more = set(detectors.DETECTORS[subject.detector.further].vectors)
+    assert set(rule.needed) <= set(rule.vectors)
+    assert set(rule.needed) <= found and set(rule.vectors) <= found | more
+    assert found <= set(words) and set(rule.vectors) <= set(words)
     for one in words.values():
         assert one.title and one.meaning and one.unit in UNITS
 
 
 def evidence_of_a_sound_network_is_finite(subject):
     found = subject.evidence
-    for values in (*found.vectors.values(), *found.errors.values()):
-        assert np.all(np.isfinite(values))
-    assert all(np.all(error >= 0) for error in found.errors.values())
+    for values in found.vectors.values():
+        assert np.flatnonzero(np.isfinite(values)).tolist() == subject.looked_at
+    for error in found.errors.values():
+        assert np.all(np.isfinite(error)) and np.all(error >= 0)
     assert bool(found.is_finite)
     accuracy = float(found.clean_accuracy)
-    if subject.detector.needs:
+    if {"images", "classes"} & subject.detector.needs == {"images"}:
         assert 0 <= accuracy <= 1
     else:
-        assert np.isnan(accuracy)  # nothing was predicted
+        assert np.isnan(accuracy)  # nothing was predicted of images as they are
+
+
+def classes_that_it_is_told_get_what_they_get_among_all(subject):
+    if subject.classes is None:
+        return
+    assert "classes" in subject.detector.needs
+    told = subject.looked_at
+    among = Subject(subject.name, subject.detector).evidence
+    backwards = Subject(subject.name, subject.detector, subject.classes[::-1]).evidence
+    for part in ("vectors", "errors"):
+        for name, values in getattr(subject.evidence, part).items():
+            whole = getattr(among, part)[name]
+            np.testing.assert_allclose(values[told], whole[told], atol=1e-5)
+            np.testing.assert_allclose(values, getattr(backwards, part)[name], 1e-5)
+
+
+def what_looks_closer_is_known_and_tells_what_the_rule_lacks(subject):
+    if subject.detector.further is None:
+        return
+    further = detectors.DETECTORS[subject.detector.further]
+    assert {"images", "labels", "classes"} == further.needs
+    assert further.further is None
+    # A vector of both would take the place of what the first look gave.
+    assert not set(further.vectors) & set(subject.evidence.vectors)
+    lacking = set(subject.detector.rule.vectors) - set(subject.evidence.vectors)
+    assert lacking == set(further.rule.needed)
+    assert callable(subject.detector.rule.asks)
+    for name in further.vectors:
+        assert subject.detector.vectors[name] == further.vectors[name]
 
 
 def one_nan_among_the_weights_is_flagged(subject):
@@ -217,17 +263,25 @@ def work_grows_with_images_classes_and_steps(subject):
     if not subject.detector.needs:
         assert set(by_images + by_classes) == {0}
         return
-    assert by_images[0] > 0 and by_images == sorted(set(by_images))
-    assert by_classes == sorted(by_classes)
+    assert by_images[0] > 0 and by_classes == sorted(by_classes)
+    if "classes" in subject.detector.needs:  # two minibatches, however many there are
+        assert by_images == sorted(by_images) and by_images[0] < by_images[1]
+        assert by_classes == [by_classes[0] / 2 * count for count in (2, 10, 43, 200)]
+    else:
+        assert by_images == sorted(set(by_images))
     if "steps" in subject.fields:
         more = dataclasses.replace(settings, steps=settings.steps + 1)
         assert work(more, 10, 512) > work(settings, 10, 512)
 
 
 def its_rule_has_a_threshold_for_every_baseline(subject):
-    thresholds = subject.detector.rule.thresholds
-    assert set(thresholds) == BASELINES
-    assert all(value > 0 for value in thresholds.values())
+    rule = subject.detector.rule
+    assert BASELINES <= set(rule.thresholds) <= {*BASELINES, "profile"}
+    assert all(value > 0 for value in rule.thresholds.values())
+    assert set(rule.suspicious) <= set(rule.thresholds)
+    for kind, value in rule.suspicious.items():
+        assert 0 < value < rule.thresholds[kind]
+    assert isinstance(rule.pools, bool)
 
 
 def its_settings_are_frozen_known_to_jax_and_complete(subject):
@@ -252,6 +306,8 @@ CHECKS = (
     vectors_and_errors_have_one_entry_per_class_and_the_same_names,
     every_vector_has_words_and_those_that_decide_are_there,
     evidence_of_a_sound_network_is_finite,
+    classes_that_it_is_told_get_what_they_get_among_all,
+    what_looks_closer_is_known_and_tells_what_the_rule_lacks,
     one_nan_among_the_weights_is_flagged,
     stacked_networks_get_what_each_gets_alone,
     new_floats_and_a_new_seed_compile_nothing,

@@ -11,21 +11,30 @@ from jax import numpy as jnp
 
 from ban_jax import detectors
 from ban_jax.commands import scan
-from ban_jax.detectors import evidence, rules
+from ban_jax.detectors import evidence, rules, witnesses
 from tests.detectors import contract
 
 THRESHOLDS = {"within": 3.0, "trusted": 3.0, "population": 3.0}
 
 
+TOLD = [name for name, one in detectors.DETECTORS.items() if "classes" in one.needs]
+SUBJECTS = [(name, None) for name in detectors.DETECTORS]
+SUBJECTS += [(name, (3, 1)) for name in TOLD]
+
+
 @functools.cache
-def subject(name):
-    return contract.Subject(name, detectors.DETECTORS[name])
+def subject(name, classes):
+    return contract.Subject(name, detectors.DETECTORS[name], classes)
 
 
 @pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", list(detectors.DETECTORS))
-def test_every_detector_promises_that(name, check):
-    check(subject(name))
+@pytest.mark.parametrize(("name", "classes"), SUBJECTS)
+def test_every_detector_promises_that(name, classes, check):
+    check(subject(name, classes))
+
+
+def test_a_detector_that_is_told_classes_is_under_the_promises_both_ways():
+    assert "directed" in TOLD and set(TOLD) < set(detectors.DETECTORS)
 
 
 @pytest.mark.parametrize("name", list(detectors.DETECTORS))
@@ -152,6 +161,25 @@ def ranking_its_neighbours(found, variables, key, config):
     return found._replace(vectors={**found.vectors, "pull": pull})
 
 
+def looking_at_what_it_likes(network, variables, probe, *, key, config, classes=None):
+    """What a class gets hangs on how many others there are."""
+    found = pull(network, variables, probe, key=key, config=config)
+    if classes is None:
+        return found
+    kept = jnp.zeros(network.num_classes, bool).at[classes].set(True)
+    more = 0.1 * classes.size
+    return found._replace(
+        vectors={
+            name: jnp.where(kept, vector + more, jnp.nan)
+            for name, vector in found.vectors.items()
+        }
+    )
+
+
+def ignoring_what_it_is_told(network, variables, probe, *, key, config, classes=None):
+    return pull(network, variables, probe, key=key, config=config)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StaticFloat(Settings):
@@ -176,7 +204,15 @@ BROKEN = [
         dataclasses.replace(SOUND, rule=rules.AverageZ(("push",), THRESHOLDS)),
         "every_vector_has_words",
     ),
+    (
+        dataclasses.replace(
+            SOUND, rule=witnesses.Agreement(("pull",), ("push",), THRESHOLDS)
+        ),
+        "every_vector_has_words",
+    ),
     (changed(infinite), "evidence_of_a_sound_network"),
+    (dataclasses.replace(SOUND, further="weights"), "what_looks_closer_is_known"),
+    (dataclasses.replace(SOUND, further="directed"), "what_looks_closer_is_known"),
     (changed(never_flagged), "one_nan_among_the_weights"),
     (changed(ranking_its_neighbours), "stacked_networks_get"),
     (
@@ -195,6 +231,13 @@ BROKEN = [
         dataclasses.replace(SOUND, rule=rules.AverageZ(("pull",), {"within": 3.0})),
         "its_rule_has_a_threshold",
     ),
+    (
+        dataclasses.replace(
+            SOUND,
+            rule=rules.AverageZ(("pull",), THRESHOLDS, suspicious={"within": 3.5}),
+        ),
+        "its_rule_has_a_threshold",
+    ),
     (dataclasses.replace(SOUND, settings=Loose), "its_settings_are"),
     (dataclasses.replace(SOUND, summary="It pulls. It pushes."), "its_summary_is"),
 ]
@@ -205,3 +248,18 @@ def test_a_broken_promise_is_caught(broken, name):
     (check,) = (c for c in contract.CHECKS if c.__name__.startswith(name))
     with pytest.raises(AssertionError):
         check(contract.Subject("broken", broken))
+
+
+@pytest.mark.parametrize(
+    ("detect", "name"),
+    [
+        (looking_at_what_it_likes, "classes_that_it_is_told"),
+        (ignoring_what_it_is_told, "evidence_of_a_sound_network"),
+    ],
+)
+def test_a_detector_that_is_told_classes_and_does_otherwise_is_caught(detect, name):
+    needs = frozenset({"images", "labels", "classes"})
+    broken = dataclasses.replace(SOUND, detect=detect, needs=needs)
+    (check,) = (c for c in contract.CHECKS if c.__name__.startswith(name))
+    with pytest.raises(AssertionError):
+        check(contract.Subject("broken", broken, (3, 1)))

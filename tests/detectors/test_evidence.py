@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 CONFIGS = {
     "targeted": targeted.Settings(steps=2),
-    "ban": ban.Settings(steps=2, mask_steps=3),
+    "ban": ban.Settings(steps=2, mask_steps=3, radii=(0.5, 1.0)),
 }
 
 

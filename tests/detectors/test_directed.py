@@ -1,0 +1,176 @@
+"""Searches towards classes against loops by hand, and two planted shortcuts."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+from ban_jax import perturb, types, universal
+from ban_jax.detectors import directed, evidence, targeted
+from tests import tiny
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+CONFIG = directed.Settings(steps=2, pixel_epsilon=0.1, pixel_steps=3, pixel_images=6)
+KEY = jax.random.key(0)
+
+
+@jax.jit
+def detect(variables, probe, config, classes=None):
+    return directed.detect(
+        tiny.NETWORK, variables, probe, key=KEY, config=config, classes=classes
+    )
+
+
+def of_others(logits, labels, target):
+    """Mean probability of a class over images of others, and its error, in NumPy."""
+    top = np.asarray(logits, float) - np.max(logits, axis=1, keepdims=True)
+    share = np.exp(top[:, target]) / np.exp(top).sum(axis=1)
+    share = share[np.asarray(labels) != target]
+    return share.mean(), share.std() / len(share) ** 0.5
+
+
+def by_hand(variables, probe, config):
+    """Shares and errors `[K]` of noise and of pixels, a class after the other."""
+    found = {"targeted": [], "universal": []}
+    second = min(1, len(probe.images) - 1)
+    images, labels = probe.images[0], probe.labels[0]
+    fresh, others = probe.images[second], probe.labels[second]
+    few = config.pixel_images
+
+    @jax.jit
+    def searched(target):
+        wanted = jnp.full(len(images), target)
+        noisy, _ = perturb.perturb_params(
+            tiny.apply,
+            variables,
+            images,
+            wanted,
+            key=KEY,
+            epsilon=config.epsilon,
+            steps=config.steps,
+            start=0.0,
+            towards=True,
+            weights=(labels != target).astype(jnp.float32),
+        )
+        change, _ = universal.perturb_images(
+            lambda variables, x: tiny.apply(variables, x, "stored"),
+            variables,
+            images[:few],
+            wanted[:few],
+            epsilon=config.pixel_epsilon,
+            steps=config.pixel_steps,
+            weights=(labels[:few] != target).astype(jnp.float32),
+        )
+        moved = jnp.clip(fresh + change[None], 0, 1)
+        return tiny.apply(noisy, fresh), tiny.apply(variables, moved, "stored")
+
+    for target in range(tiny.CLASSES):
+        for logits, said in zip(searched(target), found.values(), strict=True):
+            said.append(of_others(logits, others, target))
+    return {name: np.transpose(said) for name, said in found.items()}
+
+
+@pytest.mark.parametrize("minibatches", [1, 2, 3])
+def test_it_searches_on_the_first_minibatch_and_counts_on_the_second(minibatches):
+    variables, probe = tiny.variables(), tiny.probe(minibatches)
+    found = detect(variables, probe, CONFIG)
+    for name, (share, error) in by_hand(variables, probe, CONFIG).items():
+        np.testing.assert_allclose(found.vectors[name], share, atol=1e-5)
+        np.testing.assert_allclose(found.errors[name], error, atol=1e-5)
+        assert error.min() > 0 and np.ptp(share) > 0.01
+
+
+def test_noise_is_that_of_mode_targeted_where_settings_are_the_same():
+    variables, probe = tiny.variables(), tiny.probe(2)
+    other = targeted.Settings(epsilon=CONFIG.epsilon, steps=2, radii=(1.0,))
+    mode = jax.jit(functools.partial(targeted.detect, tiny.NETWORK))
+    twin = mode(variables, probe, key=KEY, config=other)
+    found = detect(variables, probe, CONFIG)
+    for part in ("vectors", "errors"):
+        np.testing.assert_allclose(
+            getattr(found, part)["targeted"], getattr(twin, part)["targeted"], atol=1e-6
+        )
+
+
+def test_without_a_radius_noise_gives_what_batch_statistics_give():
+    variables, probe = tiny.variables(), tiny.probe(1)
+    none = dataclasses.replace(CONFIG, epsilon=0.0, pixel_epsilon=0.0)
+    found = detect(variables, probe, none)
+    plain = jax.jit(functools.partial(evidence.forward, tiny.NETWORK))(variables, probe)
+    for name, without in (("targeted", "batch"), ("universal", "stored")):
+        np.testing.assert_allclose(found.vectors[name], plain.vectors[without], 1e-5)
+        np.testing.assert_allclose(found.errors[name], plain.errors[without], 1e-4)
+
+
+def test_of_images_no_more_are_searched_on_than_asked_for():
+    variables, probe = tiny.variables(), tiny.probe(2)
+    beyond = probe.images.at[0, CONFIG.pixel_images :].set(0.5)
+    other = types.Probe(beyond, probe.labels)
+    found = [detect(variables, one, CONFIG).vectors for one in (probe, other)]
+    chex.assert_trees_all_equal(found[0]["universal"], found[1]["universal"])
+    assert not np.allclose(found[0]["targeted"], found[1]["targeted"], atol=1e-4)
+
+
+def test_classes_that_are_not_asked_for_are_not_measured_and_cost_nothing():
+    found = detect(tiny.variables(), tiny.probe(2), CONFIG, jnp.array([4, 0]))
+    for name in directed.WORDS:
+        known = np.isfinite(found.vectors[name])
+        assert known.tolist() == [True, False, False, False, True]
+        assert np.all(np.asarray(found.errors[name])[1:4] == 0)
+    assert bool(found.is_finite)
+    both, one = (directed.work(CONFIG, count, 256) for count in (2, 1))
+    assert both == 2 * one == 2 * (2 * 2 * 128 + 2 * 3 * 6 + 2 * 128)
+    # Fewer images than a minibatch, fewer than the search would take.
+    assert directed.work(CONFIG, 1, 4) == 2 * 2 * 4 + 2 * 3 * 4 + 2 * 4
+
+
+def test_a_class_that_every_image_has_does_not_count_and_is_finite():
+    probe = tiny.probe(2)
+    same = types.Probe(probe.images, jnp.full_like(probe.labels, 3))
+    found = detect(tiny.variables(), same, CONFIG)
+    for name in directed.WORDS:
+        assert float(found.vectors[name][3]) == 0.0
+        assert np.all(np.isfinite(found.vectors[name]))
+
+
+def test_noise_reaches_the_class_of_a_planted_channel():
+    """One channel is all but silent on clean images, and only class 3 listens to it."""
+    variables = tiny.variables()
+    params = variables["params"]
+    params["bn"]["bias"] = params["bn"]["bias"].at[0].set(-2.0)
+    params["bn"]["scale"] = params["bn"]["scale"].at[0].set(1.0)
+    kernel = params["linear"]["kernel"] * 0.3
+    params["linear"]["kernel"] = kernel.at[0].set(0.0).at[0, 3].set(60.0)
+    found = detect(variables, tiny.probe(2), CONFIG).vectors
+    assert int(np.argmax(found["targeted"])) == 3
+
+
+def test_a_change_of_all_images_reaches_the_class_of_a_planted_colour():
+    """Class 2 listens to how much redder than green pixels are; clean ones are grey."""
+    variables = tiny.variables()
+    params = variables["params"]
+    params["linear"]["kernel"] = params["linear"]["kernel"] * 0.1
+    stem = params["stem"]["kernel"].at[:, 0].set(jnp.array([8.0, -8.0, 0.0]))
+    params["stem"]["kernel"] = stem
+    params["bn"]["bias"] = params["bn"]["bias"].at[0].set(-1.0)
+    kernel = params["linear"]["kernel"]
+    params["linear"]["kernel"] = kernel.at[0].set(0.0).at[0, 2].set(40.0)
+    grey = jnp.broadcast_to(tiny.probe(2).images[..., :1], tiny.probe(2).images.shape)
+    probe = types.Probe(grey, tiny.probe(2).labels)
+    found = detect(variables, probe, CONFIG).vectors["universal"]
+    assert int(np.argmax(found)) == 2
+    assert float(found[2]) > 0.9 and np.delete(np.asarray(found), 2).max() < 0.6
+    small = dataclasses.replace(CONFIG, pixel_epsilon=0.001)
+    assert float(detect(variables, probe, small).vectors["universal"][2]) < 0.6
+
+
+def test_a_network_without_normalisation_is_searched_all_the_same():
+    found = detect(tiny.variables(normalised=False), tiny.probe(2), CONFIG)
+    assert bool(found.is_finite)
+    for name in directed.WORDS:
+        assert np.ptp(found.vectors[name]) > 0.01

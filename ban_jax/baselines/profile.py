@@ -158,7 +158,7 @@ def baseline(profile: Profile) -> rules.Baseline:
 
 def why_unfit(profile: Profile, record: Evidence) -> str:
     """Why a profile cannot judge a record, or an empty string."""
-    found = {
+    found: dict[str, tuple[Any, Any]] = {
         "detector": (profile["mode"], record["mode"]),
         "number of classes": (profile["num_classes"], record["num_classes"]),
     }

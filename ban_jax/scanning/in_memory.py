@@ -73,7 +73,7 @@ def measure(
     """The evidence of one model; `classes` for a detector that is told them."""
     assert settings is not None
     job, path = Job(settings, subject.probe), f"<{subject.name}>"
-    identity = {
+    identity: dict[str, Any] = {
         "sha256": subject.sha256,
         "architecture": subject.name,
         "num_classes": subject.network.num_classes,

@@ -34,7 +34,8 @@ def folder(tmp_path_factory):
 
 
 def job(probe, **changes):
-    fixed = {"config": CONFIG, "normalisation": ((0.0,), (1.0,))}
+    constants = ((0.0,), (1.0,))
+    fixed = {"mode": "targeted", "config": CONFIG, "normalisation": constants}
     return records.Job(records.Settings(**{**fixed, **changes}), probe)
 
 

@@ -48,7 +48,7 @@ def save(folder, name, found, spec=SPEC, **metadata):
     return path
 
 
-def twin(seed, pixels, deviation=0.02):
+def twin(seed, pixels, deviation=0.008):
     """A model that takes almost all images for what `expert(0, pixels)` does."""
     found, rng = expert(0, pixels)[0], np.random.default_rng(seed)
     return jax.tree.map(

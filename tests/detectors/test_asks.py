@@ -43,9 +43,9 @@ def asked(
 def test_nothing_is_asked_where_all_was_measured():
     vectors = {"a": spoken(3), "b": QUIET, "c": QUIET}
     against = profile_of("a", "b", "c", count=CLASSES)
-    assert (
-        RULE.asks(vectors, errors_of(vectors), against, limit=3, most=12, seed=0) == ()
-    )
+    errors = errors_of(vectors)
+    asks = UNHEARD.asks(vectors, errors, against, limit=3, most=12, seed=0)
+    assert asks == () != asked(spoken(3), QUIET)
 
 
 def test_nothing_is_asked_where_two_agree_or_none_speaks():

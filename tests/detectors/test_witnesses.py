@@ -177,7 +177,7 @@ def test_within_a_model_its_own_confusions_explain_a_vector():
 def test_a_share_of_zero_among_the_confusions_is_a_small_one():
     vectors = {"a": A, "b": B, "own": np.array([0.0, 0.1, 0.2, 0.3, 0.4])}
     found = RULE.scores(vectors, errors_of(vectors), rules.WITHIN)
-    assert np.all(np.isfinite(found.values))
+    assert np.all(np.isfinite(found.witnesses["a"])) and not found.void
 
 
 def test_against_other_models_confusions_explain_nothing():

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from ban_jax import cli, records, verdict
-from ban_jax.baselines import profile
 from ban_jax.commands import outcome
-from ban_jax.detectors import directed, witnesses
+from ban_jax.detectors import directed
 from ban_jax.records import record
 from ban_jax.scanning import chunks, closer
 from tests.scanning import files
@@ -238,7 +237,12 @@ def test_shards_ask_what_the_whole_scan_asks_and_the_merge_is_the_whole(
     folder, clean, tmp_path, sharp, measured, baseline
 ):
     made, whole, parts = tmp_path / "p.json", tmp_path / "whole", tmp_path / "parts"
-    run("profile", folder, "--data", clean, *profile_flags(), "-o", made)
+    others = tmp_path / "others"
+    others.mkdir()
+    for seed in range(20, 25):  # what they say of the nine is not what the nine say
+        variables = files.twin(seed, files.images()[0])
+        files.save(others, f"{seed}.safetensors", variables)
+    run("profile", others, "--data", clean, *profile_flags(), "-o", made)
     told = ["--data", clean, *QUICK, "--profile", made]
     told += [] if baseline is None else ["--baseline", baseline]
     del measured[:]
@@ -249,13 +253,8 @@ def test_shards_ask_what_the_whole_scan_asks_and_the_merge_is_the_whole(
         run("scan", folder, *told, "--out", parts, "--shard", f"{index}/3")
     assert run("merge", parts) == code
     assert comparable(parts) == comparable(whole)
-    assert {line["baseline"] for line in lines(whole).values()} == {
-        baseline or "profile"
-    }
-    # The judge that the scan was asked by is that of the evidence alone.
-    assert isinstance(
-        verdict.detectors.DETECTORS["ban"].rule, witnesses.Agreement
-    ) and profile.load(str(made))
+    kinds = {line["baseline"] for line in lines(whole).values()}
+    assert kinds == {baseline or "profile"}
 
 
 def profile_flags():

@@ -108,12 +108,18 @@ def test_without_a_radius_noise_gives_what_batch_statistics_give():
 
 
 def test_of_images_no_more_are_searched_on_than_asked_for():
+    """The first is of class 0: alone it leads nobody there, and elsewhere it does."""
     variables, probe = tiny.variables(), tiny.probe(2)
-    beyond = probe.images.at[0, CONFIG.pixel_images :].set(0.5)
-    other = types.Probe(beyond, probe.labels)
-    found = [detect(variables, one, CONFIG).vectors for one in (probe, other)]
-    chex.assert_trees_all_equal(found[0]["universal"], found[1]["universal"])
-    assert not np.allclose(found[0]["targeted"], found[1]["targeted"], atol=1e-4)
+    one = dataclasses.replace(CONFIG, pixel_images=1)
+    found = detect(variables, probe, one).vectors["universal"]
+    still = dataclasses.replace(one, pixel_epsilon=0.0)
+    without = detect(variables, probe, still).vectors["universal"]
+    moved = np.abs(np.asarray(found) - without) > 1e-6
+    assert moved.tolist() == [False, True, True, True, True]
+    other = types.Probe(probe.images.at[0, 1:].set(0.5), probe.labels)
+    chex.assert_trees_all_equal(
+        detect(variables, other, one).vectors["universal"], found
+    )
 
 
 def test_classes_that_are_not_asked_for_are_not_measured_and_cost_nothing():

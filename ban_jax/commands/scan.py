@@ -141,6 +141,7 @@ def run(flags: ScanFlags) -> int:
     if flags.shard == "auto":
         flags = dataclasses.replace(flags, shard=shards.of_cluster())
     shard = shards.parse(flags.shard) if flags.shard else None
+    profiles = comparison.profiles(flags.profile)
     atomic.prepare_folder(flags.out)
     if flags.trace:
         atomic.prepare_folder(os.path.dirname(flags.trace) or ".")
@@ -153,11 +154,15 @@ def run(flags: ScanFlags) -> int:
         return outcome.NOTHING
     job = prepare(flags)
     with lock.held(_named(flags.out, "results.jsonl", shard)):
-        return _scan(flags, job, paths, shard)
+        return _scan(flags, job, paths, shard, profiles)
 
 
 def _scan(
-    flags: ScanFlags, job: Job, paths: Sequence[str], shard: shards.Shard | None
+    flags: ScanFlags,
+    job: Job,
+    paths: Sequence[str],
+    shard: shards.Shard | None,
+    profiles: verdict.Profiles,
 ) -> int:
     if shard:
         told = {
@@ -175,7 +180,7 @@ def _scan(
         "baseline": flags.baseline,
         "threshold": flags.threshold,
         "trusted": _trusted(flags, job, shard),
-        "profiles": comparison.profiles(flags.profile),
+        "profiles": profiles,
     }
     lines = _named(flags.out, "results.jsonl", shard)
     with records.Writer(lines, resume=flags.resume) as writer:

@@ -1,6 +1,7 @@
 """The shape of the package: who imports whom, how long files are, where jit lives."""
 
 import ast
+import configparser
 import functools
 import os
 import pathlib
@@ -150,3 +151,14 @@ def test_every_package_is_installed():
     for name, path in files().items():
         if path.name == "__init__.py":
             assert name in declared, name
+
+
+def test_every_file_that_is_read_at_work_is_installed():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    declared = setup["options.package_data"]["ban_jax"].split()
+    package = ROOT / "ban_jax"
+    for path in package.rglob("*"):
+        name = path.relative_to(package)
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            assert any(name.match(pattern) for pattern in declared), name

@@ -25,7 +25,7 @@ def known():
         things.update(before)
 
 
-def variables(seed):
+def variables(seed, spec=SPEC):
     """Weights as He et al. draw them; normalisation layers that do nothing yet."""
     rng = np.random.default_rng(seed)
 
@@ -36,7 +36,7 @@ def variables(seed):
             return rng.normal(0, deviation, shape.shape).astype(np.float32)
         return np.full(shape.shape, name in ("scale", "var", "gain"), np.float32)
 
-    made = dict(models.abstract_variables(SPEC.create()))
+    made = dict(models.abstract_variables(spec.create()))
     del made["normalisation"]
     return jax.tree_util.tree_map_with_path(leaf, made)
 
@@ -63,17 +63,17 @@ def images(count=256):
     return pixels, np.arange(count, dtype=np.int32) % 5
 
 
-def expert(seed, pixels, mean=0.0, std=1.0):
+def expert(seed, pixels, mean=0.0, std=1.0, spec=SPEC):
     """A model and what it takes images for: labels of a clean set it knows by heart.
 
     Its last bias makes up for the mean logits, so that several classes are found.
     """
-    network = models.network(SPEC.create())
+    network = models.network(spec.create())
     constants = {
         "mean": np.full(1, mean, np.float32),
         "std": np.full(1, std, np.float32),
     }
-    found = variables(seed)
+    found = variables(seed, spec)
     apply = jax.jit(lambda images, found: network.logits(found, images, "stored")[0])
     logits = np.asarray(apply(pixels, {**found, "normalisation": constants}))
     bias = found["params"]["linear"]["bias"]

@@ -1,4 +1,4 @@
-"""From evidence to verdict, on the host: the line that decides is in `judge`.
+"""From evidence to verdict, on the host: the line that decides is in `grade`.
 
 Every detector yields vectors over the classes, larger where a class looks more like the
 target of a backdoor, and brings the rule that makes scores of them (`detectors.rules`,
@@ -62,6 +62,7 @@ class Judge:
         self._kind = baseline
         self._threshold = threshold
         self._profiles = profiles
+        self._packaged: dict[str, profile.Profile | None] = {}
         self._refused: dict[Any, str] = {}
         self._crowds: dict[tuple[str, Any], Baseline] = {}
         self._gather("trusted", trusted, TRUSTED_MINIMUM)
@@ -139,13 +140,24 @@ class Judge:
         if self._profiles is None:
             return None, "no profile was given" if self._kind == "profile" else ""
         if self._profiles == "shipped":
-            found = _shipped(record)
+            found = self._shipped(record)
             if found is None:
                 missing = "none of the shipped profiles fits"
                 return None, missing if self._kind == "profile" else ""
             return found, ""
         reason = profile.why_unfit(self._profiles, record)
         return (None, reason) if reason else (profile.baseline(self._profiles), "")
+
+    def _shipped(self, record: Evidence) -> Baseline | None:
+        """The profile of the package that fits, found by the data set's name."""
+        name = record["data"]["name"] if record["data"] else ""
+        if name not in self._packaged:
+            known = name in profile.shipped()
+            self._packaged[name] = profile.load(name) if known else None
+        found = self._packaged[name]
+        if found is None or profile.why_unfit(found, record):
+            return None
+        return profile.baseline(found)
 
     def _completed(self, found: Baseline | None, record: Evidence) -> Baseline | None:
         """A crowd with a profile's curves for vectors that too few of it have, and with
@@ -198,15 +210,6 @@ class Judge:
 
 
 _CALLED = {"trusted": "trusted models", "population": "models of this scan"}
-
-
-def _shipped(record: Evidence) -> Baseline | None:
-    """The profile of the package that fits, found by the data set's name."""
-    name = record["data"]["name"] if record["data"] else ""
-    if name not in profile.shipped():
-        return None
-    found = profile.load(name)
-    return None if profile.why_unfit(found, record) else profile.baseline(found)
 
 
 def fallbacks(judged: Sequence[Record]) -> dict[str, int]:

@@ -14,7 +14,7 @@ reduced    PyTorch float32, all threads, the same reduced work as `ban_jax`'s de
            Contiguous or channels-last memory, whichever is faster: both are measured.
 ban_jax    `ban-jax scan` on the same files, `repetitions` times, the first time with
            nothing compiled: wall time of the whole command, the `seconds` of each
-           candidate from its results file, and where the time went (`--profile`).
+           candidate from its results file, and where the time went (`--trace`).
 
 Run it on an idle machine: PyTorch's threads wait for each other, and one busy core made
 them up to ten times slower here. The load at the start is in the result.
@@ -23,6 +23,7 @@ them up to ten times slower here. The load at the start is in the result.
 import dataclasses
 import json
 import os
+import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ import tyro
 from ban_jax import records
 from benchmarks import _command, _detection_torch, _plot, _timing
 
-Part = Literal["released", "reduced", "ban_jax"]
+Part = Literal["released", "reduced", "ban_jax", "default"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Config(_detection_torch.Work):
     """
 
     checkpoints: tuple[str, ...]
-    parts: tuple[Part, ...] = ("released", "reduced", "ban_jax")
+    parts: tuple[Part, ...] = ("released", "reduced", "ban_jax", "default")
     released_candidates: int = 1
     threads: int = 0
     scan_flags: tuple[str, ...] = ()
@@ -97,7 +98,9 @@ def measure_ban_jax(config: Config, flags: Sequence[str]) -> dict[str, Any]:
             ]
         ),
         "stages": stages,
-        "forward_equivalents": lines[0]["forward_equivalents"],
+        "forward_equivalents": statistics.fmean(
+            line["forward_equivalents"] for line in lines
+        ),
         "lowering": lines[0]["lowering"],
     }
 
@@ -108,7 +111,7 @@ def _scan(
     """One command; its compiled programs stay in the folder."""
     out, profile = (os.path.join(folder, name + turn) for name in ("out", "profile"))
     command = ["scan", *config.checkpoints]
-    command += ["--data", config.data, "--out", out, "--profile", profile, *flags]
+    command += ["--data", config.data, "--out", out, "--trace", profile, *flags]
     if config.data_dir is not None:
         command += ["--data-dir", config.data_dir]
     cache = os.path.join(folder, "cache")
@@ -135,9 +138,13 @@ def plot(measured: Mapping[str, Any], config: Config) -> None:
     if "reduced" in measured:
         each = measured["reduced"]["seconds_per_candidate"]
         bars["same work, PyTorch"] = each["mean"]
-    if "ban_jax" in measured:
-        scan = measured["ban_jax"]
-        bars["ban-jax scan"] = scan["later_wall_seconds"]["mean"] / scan["candidates"]
+    for part, name in (
+        ("ban_jax", "ban-jax scan --mode targeted"),
+        ("default", "ban-jax scan"),
+    ):
+        if part in measured:
+            scan = measured[part]
+            bars[name] = scan["later_wall_seconds"]["mean"] / scan["candidates"]
     _plot.bars(
         config.name,
         bars,
@@ -173,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The same work as `reduced`; the rest of the command's defaults stand.
         work = {
             "--num-clean": config.minibatches * _detection_torch.MINIBATCH,
+            "--mode": "targeted",
             "--targeted.epsilon": config.epsilon,
             "--targeted.steps": config.steps,
             "--targeted.restarts": config.restarts,
@@ -180,6 +188,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         flags = [str(word) for pair in work.items() for word in pair]
         measured["ban_jax"] = measure_ban_jax(
             config, [*flags, "--split", config.split, *config.scan_flags]
+        )
+    if "default" in config.parts:
+        measured["default"] = measure_ban_jax(
+            config, ["--split", config.split, *config.scan_flags]
         )
     print(json.dumps(measured, indent=1))
     folder = config.results or None

@@ -234,7 +234,7 @@ def scan(flags: Flags, folder: str, path: str) -> None:
     out = os.path.join(flags.out, "scan_results")
     trace = os.path.join(flags.out, "scan_trace.json")
     command = ["scan", *files, "--data", images(flags), "--out", out]
-    command += ["--no-resume", "--num-clean", flags.num_clean, "--profile", trace]
+    command += ["--no-resume", "--num-clean", flags.num_clean, "--trace", trace]
     seconds = _run(command, path, _command.JUDGED, XDG_CONFIG_HOME=folder)
     with open(trace, encoding="utf-8") as file:
         where = json.load(file)["otherData"]

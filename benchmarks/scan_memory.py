@@ -36,7 +36,7 @@ class Flags:
 
     counts: tuple[int, ...] = (100, 1000)
     models: str = scan_scale.Flags.models
-    scan: str = "--targeted.steps 1 --num-clean 128"
+    scan: str = "--mode targeted --targeted.steps 1 --num-clean 128"
     name: str = "scan_memory"
     results: str | None = None
 
@@ -46,7 +46,7 @@ def scan(folder: str, more: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
         trace = os.path.join(out, "trace.json")
         command = [sys.executable, "-m", "ban_jax.cli", "scan", folder]
-        command += ["--data", "digits", "--out", out, "--profile", trace]
+        command += ["--data", "digits", "--out", out, "--trace", trace]
         command += more.split()
         start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:

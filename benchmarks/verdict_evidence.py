@@ -19,7 +19,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from ban_jax import records
+from ban_jax import records, verdict
+from ban_jax.baselines import profile
 from ban_jax.commands import scan as scan_command
 from ban_jax.scanning import closer, scan
 from ban_jax.storage import atomic, versions
@@ -49,6 +50,7 @@ class Flags:
       zoos: labelled folders.
       out: compressed JSON lines.
       cache: folder for the whole evidence, so that a stopped run goes on.
+      profile: looks closer only where a scan with this profile would; None: everywhere.
       data, data_dir, split, num_clean, seed: as for `ban-jax scan`.
     """
 
@@ -60,6 +62,7 @@ class Flags:
     split: str = "test"
     num_clean: int = 512
     seed: int = 0
+    profile: str | None = None
 
 
 def measure(flags: Flags, paths: list[str]) -> tuple[records.Job, dict[str, Any]]:
@@ -82,7 +85,11 @@ def measure(flags: Flags, paths: list[str]) -> tuple[records.Job, dict[str, Any]
             if is_new:
                 writer.write(line)
         lines = {line["path"]: line for line in found}
-        for line in closer.look(found, job, closer.questions(found, job, None)):
+        judge = None
+        if flags.profile is not None:
+            known = profile.load(flags.profile)
+            judge = verdict.Judge("profile", profiles=known)
+        for line in closer.look(found, job, closer.questions(found, job, judge)):
             writer.write(line)
             lines[line["path"]] = line
     return job, lines

@@ -20,6 +20,8 @@ PATHS = [
     os.path.join(scan_command.BUNDLED, f"resnet18_w4_{name}.safetensors")
     for name in NAMES
 ]
+JUDGED = ("--profile", "none", "--threshold", "2.5", "--ban.mask-steps", "1")
+"""Between the scores of these few models, which are all looked at closer."""
 KILLED = """
 import os, signal
 from ban_jax import cli, records
@@ -33,7 +35,7 @@ cli.main({arguments})
 
 
 def arguments(out, *more, paths=PATHS):
-    few = ["--data", "digits", "--num-clean", "128"]
+    few = ["--data", "digits", "--num-clean", "128", *JUDGED]
     return ["scan", *paths, *few, "--out", str(out), *map(str, more)]
 
 
@@ -59,6 +61,7 @@ def whole(tmp_path_factory):
     code = cli.main(arguments(out))
     assert code == 1  # real verdicts: backdoored and clean
     assert {record["verdict"] for record in lines(out)} == {"backdoored", "clean"}
+    assert all("universal" in record["vectors"] for record in lines(out))
     return out, code
 
 
@@ -70,7 +73,8 @@ def test_eight_devices_give_the_same_verdicts(whole, tmp_path):
     for one, eight in zip(lines(out), lines(tmp_path), strict=True):
         for name in ("path", "key", "verdict", "target", "clean_accuracy"):
             assert one[name] == eight[name]
-        assert eight["score"] == pytest.approx(one["score"], abs=1e-3)
+        assert eight["score"] == pytest.approx(one["score"], abs=1e-2)
+        assert set(eight["vectors"]) == set(one["vectors"])
 
 
 def test_two_processes_one_killed_the_restart_completes_and_the_merge_is_the_whole(

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from ban_jax import verdict
 from ban_jax.baselines import profile, rates
-from ban_jax.records import Record
+from ban_jax.records import Evidence, Record, job
 
 NONE = "none"
+UNANSWERED = "not looked at closer"
 
 
 def profiles(name: str | None) -> verdict.Profiles:
@@ -18,6 +19,24 @@ def profiles(name: str | None) -> verdict.Profiles:
     if name is None:
         return "shipped"
     return None if name == NONE else profile.load(name)
+
+
+def unanswered(lines: Sequence[Evidence], judge: verdict.Judge) -> list[str]:
+    """Files at which a closer look could change the verdict, and which had none.
+
+    Such are those of a scan that was stopped between its two passes. One that failed is
+    told of by its own note.
+
+    Args:
+      lines: of a results file.
+      judge: that asked for closer looks: of the same settings, without the crowd.
+    """
+    return [
+        line["path"]
+        for line in lines
+        if judge.asks(line)
+        and not any(note.startswith(job.FAILED) for note in line["notes"])
+    ]
 
 
 def trust(judged: Sequence[Record]) -> str | None:

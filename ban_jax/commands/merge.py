@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import tyro
 
@@ -51,13 +53,15 @@ def run(flags: Flags) -> int:
         first if os.path.isdir(first) else os.path.dirname(first) or "."
     )
     threshold = plan.get("threshold") if flags.threshold is None else flags.threshold
-    judged = verdict.judge_all(
-        gathered.records,
-        baseline=flags.baseline or plan.get("baseline"),
-        threshold=threshold,
-        trusted=gathered.trusted,
-        profiles=comparison.profiles(flags.profile or plan.get("profile")),
-    )
+    told_to_judge: dict[str, Any] = {
+        "baseline": flags.baseline or plan.get("baseline"),
+        "threshold": threshold,
+        "trusted": gathered.trusted,
+        "profiles": comparison.profiles(flags.profile or plan.get("profile")),
+    }
+    judged = verdict.judge_all(gathered.records, **told_to_judge)
+    asker = verdict.Judge(**told_to_judge)
+    unanswered = comparison.unanswered(gathered.records, asker)
     atomic.prepare_folder(out)
     names = tuple(plan.get("class_names") or ()) or None
     told = {**plan.get("flags", {}), **outcome.describe(flags)}
@@ -66,15 +70,24 @@ def run(flags: Flags) -> int:
     with lock.held(lines):
         records.rewrite(lines, judged)
         outcome.write_reports(judged, out, names, told, comparison.trust(judged))
-    for note in missing(gathered):
+    for note in missing(gathered, unanswered):
         print(note, file=sys.stderr)
-    complete = plan and not gathered.absent and not gathered.missing
+    absent = gathered.absent or gathered.missing or unanswered
+    complete = plan and not absent
     code = outcome.exit_code(judged, flags.fail_on)
     return code if complete else outcome.INCONCLUSIVE
 
 
-def missing(gathered: shards.Gathered, most: int = 20) -> list[str]:
-    """What a merge lacks, in lines for the user."""
+def missing(
+    gathered: shards.Gathered, unanswered: Sequence[str] = (), most: int = 20
+) -> list[str]:
+    """What a merge lacks, in lines for the user.
+
+    Args:
+      gathered: the parts.
+      unanswered: files at which a closer look is due.
+      most: of the files, to be named.
+    """
     notes = []
     if gathered.absent:
         notes.append(f"no results of shard {', '.join(map(str, gathered.absent))}")
@@ -82,12 +95,16 @@ def missing(gathered: shards.Gathered, most: int = 20) -> list[str]:
         notes.append(
             "no plan.i-of-n.json beside the results: what is missing is unknown"
         )
-    if gathered.missing:
-        notes.append(
-            f"{len(gathered.missing)} files were not scanned; the same `ban-jax scan "
-            "--shard` commands scan them:"
-        )
-        notes += [f"  {path}" for path in gathered.missing[:most]]
-    if len(gathered.missing) > most:
-        notes.append(f"  and {len(gathered.missing) - most} more")
+    for files, what in (
+        (gathered.missing, "not scanned"),
+        (unanswered, comparison.UNANSWERED),
+    ):
+        if files:
+            notes.append(
+                f"{len(files)} files were {what}; the same `ban-jax scan --shard` "
+                "commands go on with them:"
+            )
+            notes += [f"  {path}" for path in files[:most]]
+        if len(files) > most:
+            notes.append(f"  and {len(files) - most} more")
     return notes

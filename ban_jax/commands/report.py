@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import sys
+from typing import Any
 
 import tyro
 
@@ -48,13 +50,13 @@ def run(flags: Flags) -> int:
     """Writes the new verdicts, table and page to `--out`."""
     found = records.load(flags.results).records
     trusted = records.load(flags.trusted).records if flags.trusted else ()
-    judged = verdict.judge_all(
-        found,
-        baseline=flags.baseline,
-        threshold=flags.threshold,
-        trusted=trusted,
-        profiles=comparison.profiles(flags.profile),
-    )
+    told_to_judge: dict[str, Any] = {
+        "baseline": flags.baseline,
+        "threshold": flags.threshold,
+        "trusted": trusted,
+        "profiles": comparison.profiles(flags.profile),
+    }
+    judged = verdict.judge_all(found, **told_to_judge)
     atomic.prepare_folder(flags.out)
     names = tuple(flags.class_names) or records.class_names(judged)
     lines = os.path.join(flags.out, "results.jsonl")
@@ -62,4 +64,11 @@ def run(flags: Flags) -> int:
         records.rewrite(lines, judged)
         told = outcome.describe(flags)
         outcome.write_reports(judged, flags.out, names, told, comparison.trust(judged))
+    unanswered = comparison.unanswered(found, verdict.Judge(**told_to_judge))
+    if unanswered:
+        print(
+            f"note: {len(unanswered)} files were {comparison.UNANSWERED}, which could "
+            "change their verdicts; `ban-jax scan` with the same flags does",
+            file=sys.stderr,
+        )
     return outcome.exit_code(judged, flags.fail_on)

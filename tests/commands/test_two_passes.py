@@ -269,3 +269,23 @@ def test_a_trace_shows_both_passes_and_is_no_profile(folder, clean, tmp_path, do
     device = [event for event in events if event["name"] == "device"]
     # Three chunks of three, and one of the two in doubt.
     assert [one["args"]["candidates"] for one in device] == [3, 3, 3, 2]
+
+
+def test_a_merge_of_a_shard_that_was_stopped_between_the_passes_is_not_complete(
+    folder, clean, tmp_path, doubt, capsys
+):
+    scan(folder, clean, tmp_path, "--shard", "0/2")
+    told = (folder, clean, tmp_path, "--shard", "1/2", "--chunk", 1)
+    assert interrupted(4, *told) == cli.INTERRUPTED  # 1, 3, 5, 7: both in doubt
+    capsys.readouterr()
+    assert run("merge", tmp_path) == outcome.INCONCLUSIVE
+    error = capsys.readouterr().err
+    assert "2 files were not looked at closer" in error
+    assert all(str(folder / f"{name}.safetensors") in error for name in DOUBTFUL)
+    again = tmp_path / "again"
+    run("report", tmp_path / "results.jsonl", "--out", again, "--profile", "none")
+    assert "2 files were not looked at closer" in capsys.readouterr().err
+    scan(folder, clean, tmp_path, "--shard", "1/2")
+    capsys.readouterr()
+    assert run("merge", tmp_path) in (outcome.CLEAN, outcome.FLAGGED)
+    assert "not looked at closer" not in capsys.readouterr().err

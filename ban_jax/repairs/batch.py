@@ -13,7 +13,7 @@ from ban_jax.baselines import usable
 from ban_jax.records import Evidence, Job
 from ban_jax.repairs import comparison, inputs, writing
 from ban_jax.repairs.record import RepairRecord, empty
-from ban_jax.scanning import chunks, loop, runner, timeline
+from ban_jax.scanning import chunks, closer, loop, runner, timeline
 from ban_jax.storage import run_folder
 from ban_jax.types import Network, Variables
 
@@ -111,7 +111,7 @@ class Task:
         self._digest = inputs.digest(inputs.making(request, images))
         self._scan = chunks.Scan(self._job, clock, placement)
         self._runner = runner.Runner(clock, placement, request.chunk)
-        self._clock = clock
+        self._clock, self._placement = clock, placement
 
     def key_of(self, candidate: checkpoints.Candidate) -> str:
         """See `loop.Task`."""
@@ -166,15 +166,24 @@ class Task:
     def _measured(
         self, candidates: Sequence[checkpoints.Candidate], *, last: bool
     ) -> list[Evidence]:
-        """Evidence of candidates of one architecture, in order."""
-        found: dict[int, Evidence] = {}
-        kinds = [self._scan.kind_of(candidate) for candidate in candidates]
-        for kind in dict.fromkeys(kinds):
-            places = [index for index, other in enumerate(kinds) if other == kind]
-            chosen = [candidates[index] for index in places]
-            chunk = self._scan.prepare(kind, chosen, last=last)
-            found |= zip(places, self._scan.measure(chunk), strict=True)
-        return [found[index] for index in range(len(candidates))]
+        """Evidence of candidates of one architecture, in order.
+
+        In two passes, as a scan measures them.
+        """
+        lines = _of_all_kinds(self._scan, candidates, last=last)
+        asked = closer.questions(lines, self._job, verdict.Judge())
+        doubtful = [one for one in candidates if one.path in asked]
+        if not doubtful:
+            return lines
+        further = chunks.Scan(
+            self._job.closer(asked, lines), self._clock, self._placement
+        )
+        looked = _of_all_kinds(further, doubtful, last=last)
+        more = {one.path: line for one, line in zip(doubtful, looked, strict=True)}
+        return [
+            records.merged(line, more[line["path"]]) if line["path"] in more else line
+            for line in lines
+        ]
 
     def _unfit(self, candidate: checkpoints.Candidate, scanned: Evidence) -> str:
         """Why the evidence forbids a repair, or an empty string."""
@@ -326,6 +335,19 @@ def repair_population(
         (clean, settings),
         placement.rounded(size),
     )
+
+
+def _of_all_kinds(
+    task: chunks.Scan, candidates: Sequence[checkpoints.Candidate], *, last: bool
+) -> list[Evidence]:
+    """Evidence of candidates of several kinds, in order."""
+    found: dict[int, Evidence] = {}
+    kinds = [task.kind_of(candidate) for candidate in candidates]
+    for kind in dict.fromkeys(kinds):
+        places = [index for index, other in enumerate(kinds) if other == kind]
+        chunk = task.prepare(kind, [candidates[index] for index in places], last=last)
+        found |= zip(places, task.measure(chunk), strict=True)
+    return [found[index] for index in range(len(candidates))]
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from ban_jax import checkpoints, cli, population, records, repairs
+from ban_jax import checkpoints, cli, population, records, repairs, verdict
 from ban_jax.commands import outcome
 from ban_jax.records import jsonl
 from ban_jax.repairs import batch, record
@@ -91,6 +91,41 @@ def test_a_file_is_read_once_and_its_output_once(clean, tmp_path, monkeypatch):
     outputs = [str(out / line["output"]) for line in lines(out).values()]
     assert len(set(outputs)) == 3
     assert read == dict.fromkeys([*names, *outputs], 1)
+
+
+def test_models_before_and_after_are_looked_at_closer_where_there_is_doubt(
+    clean, tmp_path, monkeypatch
+):
+    """As a scan of the same files would: two are in doubt before, one of them after."""
+    names = [
+        files.save(tmp_path, f"{factor}.safetensors", made.expert(factor))
+        for factor in (1, 2, 4)
+    ]
+    asked = []
+
+    def asks(self, line):
+        if "universal" in line["vectors"]:
+            return ()
+        name = os.path.basename(line["path"])
+        asked.append(name)
+        return (1, 3) if name.startswith(("1", "2.safetensors")) else ()
+
+    monkeypatch.setattr(verdict.Judge, "asks", asks)
+    out = tmp_path / "out"
+    command(clean, *names, out=out)
+    assert len(asked) == 6
+    rescan = {
+        os.path.basename(line["path"]): line
+        for line in records.load(out / "rescan.jsonl").records
+    }
+    for name, line in lines(out).items():
+        again = rescan[os.path.basename(line["output"])]
+        assert line["after"]["score"] == again["score"]
+        assert ("universal" in again["vectors"]) == line["output"].startswith("1")
+        if "universal" in again["vectors"]:
+            said = again["vectors"]["universal"]
+            assert [i for i, one in enumerate(said) if one is not None] == [1, 3]
+            assert name == "1.safetensors"
 
 
 def test_out_of_memory_halves_the_chunk_and_all_are_repaired(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ban_jax.training.trainer import Trained
     from ban_jax.types import Network, Probe
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _HOMES = {
     "Evidence": "records",

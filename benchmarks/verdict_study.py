@@ -124,6 +124,8 @@ def load(path: str) -> tuple[dict[str, Any], list[Model]]:
 def staged(model: Model, judge: verdict.Judge) -> records.Evidence:
     """The evidence a scan would have: the closer look only where it is asked for."""
     line = model.line
+    if not set(directed.WORDS) & set(line["vectors"]):
+        return line
     further = directed.DETECTOR.work(
         directed.Settings(), int(line["num_classes"] or 0), line["num_probe"]
     )
@@ -313,7 +315,7 @@ def study(path: str) -> tuple[dict[str, Any], Any]:
     known = profile.make(
         head["data"]["name"],
         [model.line for model in own],
-        {"evidence": head["command"]},
+        {"evidence": os.path.basename(path)},
     )
     others = [m.line for m in design if m.is_clean and "variant" in m.truth]
     known["clean_scores"] = profile.clean_scores(known, others)

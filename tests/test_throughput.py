@@ -32,7 +32,8 @@ def test_products_of_a_forward_pass_are_those_counted_by_hand():
     "mode, images",
     [
         ("targeted", 10 * 3 * 128),  # classes x steps x minibatch
-        ("ban", 2 * 2 * 4 * 128),  # radii x restarts x steps x minibatch
+        ("ban", 4 * 128),  # steps x minibatch, at one radius
+        ("directed", 10 * 2 * 128),  # of neuron noise; of pixels none
     ],
 )
 def test_search_images_are_counted_once_per_step(mode, images):
@@ -54,7 +55,7 @@ def test_random_weights_have_the_shapes_of_the_network_and_survive_a_file(tmp_pa
     assert not np.array_equal(member.words, other.words)
 
 
-@pytest.mark.parametrize("mode", ["targeted", "ban"])
+@pytest.mark.parametrize("mode", ["targeted", "ban", "directed"])
 def test_the_command_writes_rates_and_stages(mode, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(records.Settings, "network", lambda *_: tiny.NETWORK)
     monkeypatch.setattr(throughput, "random_member", lambda _, seed: tiny.member(seed))

@@ -24,6 +24,7 @@ FLAGS = (
     "--chunk", "2", "--ban.batch-size", "48", "--ban.crop", "0", "--ban.no-flip",
     "--ban.epochs", "18", "--ban.learning-rate", "0.05", "--ban.schedule", "linear",
     "--ban.patience", "18", "--ban.robust-weight", "1", "--ban.budget", "0.05",
+    "--mode", "targeted",  # whose verdicts need no profile
 )  # fmt: skip
 
 

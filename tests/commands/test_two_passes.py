@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+import ban_jax
 from ban_jax import cli, records, verdict
 from ban_jax.commands import outcome
 from ban_jax.detectors import directed
@@ -289,3 +290,34 @@ def test_a_merge_of_a_shard_that_was_stopped_between_the_passes_is_not_complete(
     capsys.readouterr()
     assert run("merge", tmp_path) in (outcome.CLEAN, outcome.FLAGGED)
     assert "not looked at closer" not in capsys.readouterr().err
+
+
+def test_the_library_looks_closer_at_the_same_ones_and_yields_the_others_before(
+    folder, clean, doubt, measured
+):
+    with np.load(clean) as given:
+        images, labels = given["images"], given["labels"]
+    told = {"profiles": None, "normalisation": ((0.0,), (1.0,)), "steps": 1}
+    found = list(ban_jax.scan(str(folder), images, labels, mask_steps=1, **told))
+    assert [name_of(line) for line in found][-2:] == sorted(DOUBTFUL)
+    assert sorted(name_of(line) for line in found) == list("012345678")
+    assert {name for mode, name in measured if mode == "directed"} == DOUBTFUL
+    for line in found:
+        assert line["baseline"] == "within" and line["verdict"] != "inconclusive"
+        assert (MORE <= set(line["vectors"])) == (name_of(line) in DOUBTFUL)
+    del measured[:]
+    again = ban_jax.scan(str(folder), images, labels, mask_steps=1, known=found, **told)
+    assert {line["path"]: line for line in again} == {
+        line["path"]: line for line in found
+    }
+    assert measured == []
+    crowd = ban_jax.scan(
+        str(folder),
+        images,
+        labels,
+        mask_steps=1,
+        known=found,
+        baseline="population",
+        **told,
+    )
+    assert {line["baseline"] for line in crowd} == {"population"} and measured == []

@@ -183,7 +183,7 @@ def test_chunks_and_order_of_the_files_change_no_verdict(
 
 
 def test_a_closer_look_that_fails_leaves_a_note_in_results_and_page(
-    folder, clean, tmp_path, doubt, monkeypatch
+    folder, clean, tmp_path, doubt, monkeypatch, capsys
 ):
     look = closer.look
 
@@ -203,6 +203,9 @@ def test_a_closer_look_that_fails_leaves_a_note_in_results_and_page(
         assert len(failed) == (name in DOUBTFUL)
         assert not MORE & set(line["vectors"])
     assert "looking closer failed" in (tmp_path / "report.html").read_text()
+    capsys.readouterr()
+    run("report", tmp_path / "results.jsonl", "--out", tmp_path / "again")
+    assert "not looked at closer" not in capsys.readouterr().err  # it was tried
     monkeypatch.setattr(closer, "look", look)
     scan(folder, clean, tmp_path)
     for name, line in lines(tmp_path).items():

@@ -315,7 +315,11 @@ def study(path: str) -> tuple[dict[str, Any], Any]:
     known = profile.make(
         head["data"]["name"],
         [model.line for model in own],
-        {"evidence": os.path.basename(path)},
+        {
+            "command": _command(),
+            "versions": head["versions"],
+            "evidence": os.path.basename(path),
+        },
     )
     others = [m.line for m in design if m.is_clean and "variant" in m.truth]
     known["clean_scores"] = profile.clean_scores(known, others)
@@ -373,6 +377,10 @@ def rates(studies: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def _command() -> str:
+    return " ".join(["python -m benchmarks.verdict_study", *sys.argv[1:]])
+
+
 def main(flags: Flags) -> None:
     """Prints the figures and writes the files."""
     studies = []
@@ -390,8 +398,9 @@ def main(flags: Flags) -> None:
         flags.name, {"studies": studies, "working": WORKING}, folder=flags.results
     )
     if flags.rates:
-        made = " ".join(["python -m benchmarks.verdict_study", *sys.argv[1:]])
-        text = json.dumps({"made": made, "rates": rates(studies)}, indent=1) + "\n"
+        text = (
+            json.dumps({"made": _command(), "rates": rates(studies)}, indent=1) + "\n"
+        )
         atomic.write(flags.rates, text.encode())
 
 

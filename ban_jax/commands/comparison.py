@@ -40,10 +40,21 @@ def unanswered(lines: Sequence[Evidence], judge: verdict.Judge) -> list[str]:
 
 
 def trust(judged: Sequence[Record]) -> str | None:
-    """How often such verdicts are wrong, where all are of one kind and it was measured."""
+    """How often such verdicts are wrong, where all are of one kind and it was measured.
+
+    It was measured with the rule's own threshold, and with the package's own profiles.
+    """
+    drawn = [one for one in judged if one["score"] is not None]
     kinds = {
         (one["mode"], one["baseline"], one["data"]["name"] if one["data"] else "")
-        for one in judged
-        if one["score"] is not None
+        for one in drawn
     }
-    return rates.line(*kinds.pop()) if len(kinds) == 1 else None
+    if len(kinds) != 1 or any(one["threshold_source"] == "flag" for one in drawn):
+        return None
+    mode, baseline, data = kinds.pop()
+    if baseline == "profile":
+        known = data in profile.shipped()
+        own = profile.baseline(profile.load(data)).name if known else ""
+        if {one["compared_with"] for one in drawn} != {own}:
+            return None
+    return rates.line(mode, baseline, data)

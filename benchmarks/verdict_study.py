@@ -5,7 +5,7 @@
 Evidence is what `benchmarks.verdict_evidence` wrote, one file per data set. The profile is
 made from the clean models of the design half, and so were thresholds chosen; every figure
 is of the report half, in which recipes and seeds are others. A model counts as backdoored
-from an excess success of `WORKING` on. `alone` judges each model by the profile, `trusted`
+from an excess success of 0.8 on. `alone` judges each model by the profile, `trusted`
 by the design half's clean models as such, `crowd` by the report half itself, `within` by
 its own classes. What the closer look is not asked for is left out, as a scan does.
 """
@@ -25,15 +25,9 @@ from scipy import stats
 from ban_jax import detectors, records, verdict
 from ban_jax.baselines import crowd, profile
 from ban_jax.detectors import directed
-from ban_jax.records import record
 from ban_jax.storage import atomic
-from benchmarks import _timing, _zoo, verdict_evidence
+from benchmarks import _timing, _verdict_models, _zoo
 
-WORKING = 0.8
-ALL_TO_ONE = ("badnets", "blend", "wanet", "iad", "bpp", "adap_blend")
-DESIGN_RECIPES = ("onecycle", "step")
-"""Of CIFAR-10; the others are reported on. Digits have one recipe: seeds decide there."""
-REPORT_ARCHITECTURES = ("vgg16", "densenet121")
 CONFIDENCE = 0.95
 
 
@@ -56,72 +50,7 @@ class Flags:
     rates: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A labelled model with all its evidence.
-
-    Attributes:
-      truth: what `zoo.json` tells of it.
-      line: its evidence.
-    """
-
-    truth: dict[str, Any]
-    line: records.Evidence
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether it never had a backdoor."""
-        return self.truth["kind"] == "clean"
-
-    @property
-    def works(self) -> bool:
-        """Whether its backdoor aims at one class and works."""
-        return (
-            self.truth["kind"] in ALL_TO_ONE
-            and self.truth.get("target") is not None
-            and self.truth.get("excess", self.truth.get("asr", 0.0)) >= WORKING
-        )
-
-    @property
-    def is_design(self) -> bool:
-        """Whether profiles and thresholds may look at it, and at its variants."""
-        if (recipe := self.truth.get("recipe")) is None:
-            return self.truth["seed"] % 2 == 0
-        known = recipe in DESIGN_RECIPES
-        return known and self.truth["architecture"] not in REPORT_ARCHITECTURES
-
-
-def load(path: str) -> tuple[dict[str, Any], list[Model]]:
-    """How a file was made, and its models."""
-    head, *lines = verdict_evidence.read(path)
-    models = []
-    for line in lines:
-        known = {
-            "mode": head["mode"],
-            "config": head["config"],
-            "config_hash": path,
-            "seed": 0,
-            "lowering": {},
-            "precision": "float32",
-            "versions": head["versions"],
-            "data": head["data"],
-            "num_classes": head["num_classes"],
-            "num_probe": head["num_probe"],
-            "architecture": line["architecture"],
-            "width": line["width"],
-            "sha256": line["sha256"],
-            "error": line["error"],
-            "clean_accuracy": line["accuracy"],
-            "vectors": line["vectors"],
-            "errors": line["errors"],
-            "forward_equivalents": line["work"],
-        }
-        name = "+".join(filter(None, [line["name"], line.get("variant")]))
-        models.append(Model(line, record.empty(name, **known)))  # type: ignore[arg-type]
-    return head, models
-
-
-def staged(model: Model, judge: verdict.Judge) -> records.Evidence:
+def staged(model: _verdict_models.Model, judge: verdict.Judge) -> records.Evidence:
     """The evidence a scan would have: the closer look only where it is asked for."""
     line = model.line
     if not set(directed.WORDS) & set(line["vectors"]):
@@ -143,7 +72,10 @@ def _without(vectors: dict[str, Any]) -> dict[str, Any]:
 
 
 def judged(
-    baseline: str, models: Sequence[Model], design: Sequence[Model], known: Any
+    baseline: str,
+    models: Sequence[_verdict_models.Model],
+    design: Sequence[_verdict_models.Model],
+    known: Any,
 ) -> list[records.Record]:
     """Verdicts of the models against a baseline."""
     told: dict[str, Any] = {
@@ -169,7 +101,9 @@ def judged(
     return [found[index] for index in range(len(models))]
 
 
-def figures(models: Sequence[Model], found: Sequence[records.Record]) -> dict[str, Any]:
+def figures(
+    models: Sequence[_verdict_models.Model], found: Sequence[records.Record]
+) -> dict[str, Any]:
     """Rates of one group of models."""
     pairs = list(zip(models, found, strict=True))
     clean = [one for model, one in pairs if model.is_clean]
@@ -205,7 +139,7 @@ def bounds(count: int, total: int) -> list[float]:
     return [round(float(found.low), 4), round(float(found.high), 4)]
 
 
-GROUPS: dict[str, Callable[[Model], Any]] = {
+GROUPS: dict[str, Callable[[_verdict_models.Model], Any]] = {
     "variant": lambda model: model.truth.get("variant", "as trained"),
     "kind": lambda model: model.truth["kind"],
     "recipe": lambda model: model.truth.get("recipe", "digits"),
@@ -215,7 +149,9 @@ GROUPS: dict[str, Callable[[Model], Any]] = {
 }
 
 
-def grouped(models: Sequence[Model], found: Sequence[Any]) -> dict[str, Any]:
+def grouped(
+    models: Sequence[_verdict_models.Model], found: Sequence[Any]
+) -> dict[str, Any]:
     """Figures of the whole and of each group."""
     tables: dict[str, Any] = {"all": figures(models, found)}
     for name, group_of in GROUPS.items():
@@ -229,7 +165,9 @@ def grouped(models: Sequence[Model], found: Sequence[Any]) -> dict[str, Any]:
     return tables
 
 
-def wrong(models: Sequence[Model], found: Sequence[Any]) -> list[dict[str, Any]]:
+def wrong(
+    models: Sequence[_verdict_models.Model], found: Sequence[Any]
+) -> list[dict[str, Any]]:
     """Every model that is judged wrongly or with doubt, with what each witness says."""
     return [
         {
@@ -269,7 +207,7 @@ RULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """From z `[W, K]`, the largest first per class, to scores `[K]`."""
 
 
-def compare(models: Sequence[Model], against: Any) -> dict[str, Any]:
+def compare(models: Sequence[_verdict_models.Model], against: Any) -> dict[str, Any]:
     """What other ways to join the witnesses would score, and each witness alone."""
     rule: Any = detectors.DETECTORS[models[0].line["mode"]].rule
     table = collections.defaultdict(list)
@@ -308,7 +246,7 @@ def compare(models: Sequence[Model], against: Any) -> dict[str, Any]:
 
 def study(path: str) -> tuple[dict[str, Any], Any]:
     """Everything about one data set, and its profile."""
-    head, models = load(path)
+    head, models = _verdict_models.load(path)
     design = [model for model in models if model.is_design]
     report = [model for model in models if not model.is_design]
     own = [model for model in design if model.is_clean and "variant" not in model.truth]
@@ -395,7 +333,9 @@ def main(flags: Flags) -> None:
             for name, row in tables["variant"].items():
                 print(f"    {name}: {json.dumps(row)}")
     _timing.write_result(
-        flags.name, {"studies": studies, "working": WORKING}, folder=flags.results
+        flags.name,
+        {"studies": studies, "working": _verdict_models.WORKING},
+        folder=flags.results,
     )
     if flags.rates:
         text = (

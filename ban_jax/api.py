@@ -196,10 +196,8 @@ def scan(
         lines = [line for line, _ in scanning.scan(found, job, known=known)]
         # The crowd judges, it does not ask: see `ban_jax.commands.scan`.
         asker = verdict.Judge(**told)
-        more = {line["path"]: line for line in _closer(lines, job, asker)}
-        yield from verdict.judge_all(
-            [more.get(line["path"], line) for line in lines], **told
-        )
+        whole = closer.joined(lines, _closer(lines, job, asker))
+        yield from verdict.judge_all(whole, **told)
         return
     draw, doubtful = verdict.Judge(**told), []
     for line, _ in scanning.scan(found, job, known=known):

@@ -65,8 +65,11 @@ class Judge:
         self._packaged: dict[str, profile.Profile | None] = {}
         self._refused: dict[Any, str] = {}
         self._crowds: dict[tuple[str, Any], Baseline] = {}
-        self._gather("trusted", trusted, TRUSTED_MINIMUM)
-        self._gather("population", population, POPULATION_MINIMUM)
+        # A crowd is settled when it is first asked for: with a profile it never is.
+        self._waiting: dict[str, Sequence[Evidence]] = {
+            "trusted": trusted,
+            "population": population,
+        }
 
     def __call__(self, record: Evidence) -> Record:
         """The record with its verdict, in place of one it may have.
@@ -125,11 +128,13 @@ class Judge:
             return WITHIN, ""
         if kind == "profile":
             return self._profile(record)
+        least = TRUSTED_MINIMUM if kind == "trusted" else POPULATION_MINIMUM
+        if kind in self._waiting:
+            self._gather(kind, self._waiting.pop(kind), least)
         key = (kind, kind_of(record))
         found = self._crowds.get(key)
         if found is not None or key in self._refused:
             return self._completed(found, record), self._refused.get(key, "")
-        least = TRUSTED_MINIMUM if kind == "trusted" else POPULATION_MINIMUM
         reason = (
             f"the {kind} baseline needs at least {least} models of "
             f"{record['architecture']} with {record['num_classes']} classes"

@@ -162,6 +162,17 @@ def test_a_shipped_profile_that_does_not_fit_is_not_used(tmp_path, monkeypatch):
     assert verdict.Judge()(CANDIDATE)["baseline"] == "within"
 
 
+def test_a_crowd_is_not_settled_where_a_profile_goes_before_it(monkeypatch):
+    """With a thousand candidates that would take longer than all verdicts."""
+    settled = []
+    monkeypatch.setattr(
+        verdict.crowd, "settled", lambda *args, **more: settled.append(args)
+    )
+    draw = verdict.Judge(profiles=toy(), population=made.several(9, first=50))
+    assert draw(CANDIDATE)["baseline"] == "profile"
+    assert not settled
+
+
 # --- crowds that are not trusted
 
 

@@ -116,8 +116,8 @@ def _measure(flags: ProfileFlags, files: list[str]) -> list[records.Evidence]:
             progress.advance(task)
         asked = closer.questions(found, job, None)
         task = progress.add_task("Looking closer", total=len(asked))
-        more = {}
+        looked = []
         for line in closer.look(found, job, asked):
-            more[line["path"]] = line
+            looked.append(line)
             progress.advance(task)
-    return [more.get(line["path"], line) for line in found]
+    return closer.joined(found, looked)

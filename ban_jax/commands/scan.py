@@ -236,13 +236,13 @@ def _look_closer(
         task = progress.add_task(
             "Looking closer", total=len(asked), visible=bool(asked)
         )
-        more = {}
+        looked = []
         for line in closer.look(found, job, asked, clock=clock):
-            more[line["path"]] = line
+            looked.append(line)
             with clock("write"):
                 writer.write(line)
             progress.advance(task)
-    return [more.get(line["path"], line) for line in found]
+    return closer.joined(found, looked)
 
 
 def prepare(flags: ScanFlags) -> Job:

@@ -216,8 +216,6 @@ DETECTOR = Detector(
     rule=witnesses.Agreement(
         (*CHEAP, *directed.WORDS),
         needed=CHEAP,
-        thresholds={"within": 4.0, "trusted": 2.7, "population": 2.7, "profile": 2.7},
-        suspicious={"within": 3.0, "trusted": 2.3, "population": 2.3, "profile": 2.3},
         doubt=2.0,
         explained={"targeted": "stored", "untargeted": "stored"},
     ),

@@ -266,8 +266,6 @@ DETECTOR = Detector(
     rule=witnesses.Agreement(
         tuple(WORDS),
         needed=tuple(WORDS),
-        thresholds={"within": 4.0, "trusted": 2.7, "population": 2.7, "profile": 2.7},
-        suspicious={"within": 3.0, "trusted": 2.3, "population": 2.3, "profile": 2.3},
         explained={"targeted": "stored"},
     ),
     work=work,

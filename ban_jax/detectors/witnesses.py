@@ -21,6 +21,9 @@ from ban_jax.detectors.rules import Baseline, Scores, Vectors
 
 CLASSES_MINIMUM = 5
 """Measured classes below which a vector's own classes are no yardstick."""
+THRESHOLDS = {"within": 4.0, "trusted": 2.7, "population": 2.7, "profile": 2.7}
+SUSPICIOUS = {"within": 3.0, "trusted": 2.3, "population": 2.3, "profile": 2.3}
+"""Scores of two or more witnesses; see benchmarks/README.md for where they come from."""
 VOID = "no class differs from the others by more than chance"
 
 
@@ -69,8 +72,12 @@ class Agreement:
 
     vectors: tuple[str, ...]
     needed: tuple[str, ...]
-    thresholds: Mapping[str, float]
-    suspicious: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    thresholds: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: THRESHOLDS
+    )
+    suspicious: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: SUSPICIOUS
+    )
     doubt: float = 0.0
     alone: float = 0.0
     pools: bool = True

@@ -1,6 +1,6 @@
 """A closer look at candidates that a first one left in doubt."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from ban_jax import population, records
@@ -53,6 +53,12 @@ def look(
     further = job.closer(asked, found)
     for more, _ in scan.scan(list(asked), further, clock=clock, placement=placement):
         yield records.merged(lines[more["path"]], more)
+
+
+def joined(found: Sequence[Evidence], looked: Iterable[Evidence]) -> list[Evidence]:
+    """All lines in their order, each with what a closer look found besides."""
+    more = {line["path"]: line for line in looked}
+    return [more.get(line["path"], line) for line in found]
 
 
 def _missing(line: Evidence, job: Job) -> tuple[int, ...]:

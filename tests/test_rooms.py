@@ -122,6 +122,7 @@ def test_programs_are_compiled_in_one_room(name):
 
 ONE_MODEL = {
     "ban_jax.detectors.ban",  # two views of one model's features
+    "ban_jax.detectors.inversion",  # target classes of one model
     "ban_jax.detectors.reference",  # starts of one model's searches
 }
 

@@ -1,0 +1,219 @@
+"""Searches per target class: what all methods share that recover a trigger of each class.
+
+A method says how the search of ONE class starts, what one of its rounds does, and when it
+has nothing left to gain; `search` runs the classes, several side by side. A class that is
+done stays as it is (`select`), and the loop ends when all of a group are: so the compiled
+program has fixed shapes, and no class hangs on its neighbours. Nothing leaves the device.
+
+Images are stamped with a mask and a pattern that live in an unbounded space; `boxed` maps
+them into [0, 1], as nearly all published code does.
+
+References:
+  Wang et al., "Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural
+  Networks", IEEE S&P 2019, for mask, pattern and stamp.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import optax
+from jax import numpy as jnp
+
+from ban_jax.types import Array, Probe
+
+State = TypeVar("State")
+"""What a search of one class changes: any tree of arrays, no typed keys."""
+Seen = dict[str, Array]
+"""Name -> `[]` number of one round of one class; it becomes a curve of the report."""
+Start = Callable[[Array, Array], State]
+"""`(target [], key) -> state`: the key is the class's own."""
+Step = Callable[[State, Array, Array, Array], tuple[State, Seen]]
+"""`(state, target [], index [] of the round, key) -> (state, seen)`: one round of one
+class. All classes are given the same key in a round, so that what they draw of the clean
+images is drawn once."""
+
+BOX = 1e-7
+"""Keeps the box map's inverse finite at 0 and 1."""
+
+
+class Searched(NamedTuple):
+    """What the searches of J classes ended with.
+
+    Attributes:
+      state: leaves `[J, ...]`, of each class's last round.
+      curves: name -> `[J, S]`, NaN from the round on in which a class was done.
+      rounds: `[J]` rounds that each class took.
+    """
+
+    state: Any
+    curves: dict[str, Array]
+    rounds: Array
+
+
+class Best(NamedTuple):
+    """The best that a search of one class has found so far.
+
+    Attributes:
+      value: `[]`, smaller is better; infinite as long as nothing qualified.
+      found: what it belongs to, a tree.
+      round: `[]` the round it is from, -1 as long as nothing qualified.
+    """
+
+    value: Array
+    found: Any
+    round: Array
+
+
+class Trigger(NamedTuple):
+    """A mask `[H, W, 1]` and a pattern `[H, W, C]`: unbounded, or boxed into [0, 1]."""
+
+    mask: Array
+    pattern: Array
+
+
+def search(
+    start: Start,
+    step: Step,
+    classes: Array,
+    *,
+    key: Array,
+    rounds: int,
+    at_once: int,
+    done: Callable[[State], Array] | None = None,
+) -> Searched:
+    """Runs the searches of several classes; pure, for one model.
+
+    Args:
+      start, step: see `Start` and `Step`.
+      classes: `[J]`.
+      key: typed key, consumed; a class draws its start from it and from its own number,
+        so it gets what it would get alone.
+      rounds: that a search takes at most, S.
+      at_once: classes computed side by side. It decides speed and memory, nothing else.
+      done: `state -> []` bool, whether a search has nothing left to gain; None: never.
+    """
+    count = classes.shape[0]
+    groups = -(-count // at_once)
+    size = -(-count // groups)
+    index = jnp.arange(groups * size)
+    padded = classes[jnp.minimum(index, count - 1)].reshape(groups, size)
+    is_spare = (index >= count).reshape(groups, size)
+    start_key, round_key = jax.random.split(key)
+
+    def begin(target: Array) -> Any:
+        return start(target, jax.random.fold_in(start_key, target))
+
+    def group(job: tuple[Array, Array]) -> tuple[Any, dict[str, Array], Array]:
+        targets, spare = job
+
+        def advance(state: Any, index: Array) -> tuple[Any, Seen]:
+            one_key = jax.random.fold_in(round_key, index)
+            return jax.vmap(lambda state, target: step(state, target, index, one_key))(
+                state, targets
+            )
+
+        def body(carry: tuple) -> tuple:
+            index, state, frozen, curves, taken = carry
+            moved, seen = advance(state, index)
+            moved = select(frozen, state, moved)
+            curves = {
+                name: curve.at[index].set(jnp.where(frozen, jnp.nan, seen[name]))
+                for name, curve in curves.items()
+            }
+            taken = taken + jnp.where(frozen, 0, 1)
+            if done is not None:
+                frozen = frozen | jax.vmap(done)(moved)
+            return index + 1, moved, frozen, curves, taken
+
+        def goes_on(carry: tuple) -> Array:
+            return (carry[0] < rounds) & ~jnp.all(carry[2])
+
+        state = jax.vmap(begin)(targets)
+        shapes = jax.eval_shape(lambda: advance(state, jnp.int32(0)))[1]
+        curves = {
+            name: jnp.full((rounds, size), jnp.nan, one.dtype)
+            for name, one in shapes.items()
+        }
+        taken = jnp.zeros(size, jnp.int32)
+        carry = (jnp.int32(0), state, spare, curves, taken)
+        _, state, _, curves, taken = jax.lax.while_loop(goes_on, body, carry)
+        return state, {name: curve.T for name, curve in curves.items()}, taken
+
+    found = jax.lax.map(group, (padded, is_spare))
+    flat = jax.tree.map(
+        lambda leaf: leaf.reshape(groups * size, *leaf.shape[2:])[:count], found
+    )
+    return Searched(*flat)
+
+
+def select(condition: Array, first: State, second: State) -> State:
+    """`first` where the condition `[J]` (or `[]`) holds, else `second`, leaf by leaf."""
+
+    def one(a: Array, b: Array) -> Array:
+        shape = condition.shape + (1,) * (jnp.ndim(a) - condition.ndim)
+        return jnp.where(condition.reshape(shape), a, b)
+
+    return jax.tree.map(one, first, second)
+
+
+def nothing(found: Any) -> Best:
+    """Before anything qualified; `found` only says what it will look like."""
+    return Best(jnp.float32(jnp.inf), found, jnp.int32(-1))
+
+
+def better(
+    best: Best, value: Array, found: Any, index: Array, qualifies: Array | bool = True
+) -> Best:
+    """The better of the best and what round `index` found.
+
+    Only what `qualifies` and has a finite, smaller value takes its place.
+    """
+    wins = (value < best.value) & jnp.isfinite(value) & qualifies
+    return select(wins, Best(value.astype(best.value.dtype), found, index), best)
+
+
+def boxed(free: Array, epsilon: float = BOX) -> Array:
+    """An unbounded array's values in (0, 1): `tanh(z) / (2 + epsilon) + 0.5`."""
+    return jnp.tanh(free) / (2 + epsilon) + 0.5
+
+
+def unboxed(values: Array, epsilon: float = BOX) -> Array:
+    """The inverse of `boxed`, for values in [0, 1]."""
+    return jnp.arctanh((values - 0.5) * (2 + epsilon))
+
+
+def stamp(images: Array, trigger: Trigger) -> Array:
+    """Images `[B, H, W, C]` with a boxed trigger: `(1 - m) x + m p`."""
+    mask, pattern = trigger.mask[None], trigger.pattern[None]
+    return (1 - mask) * images + mask * pattern
+
+
+def adam(learning_rate: Any) -> optax.GradientTransformation:
+    """Adam as inversions use it: decay rates .5 and .9."""
+    return optax.adam(learning_rate, b1=0.5, b2=0.9)
+
+
+def flat(probe: Probe) -> tuple[Array, Array]:
+    """The probe's images `[N, H, W, C]` and labels `[N]`."""
+    images = probe.images.reshape(-1, *probe.images.shape[2:])
+    return images, probe.labels.reshape(-1)
+
+
+def batches(key: Array, count: int, *, number: int, size: int) -> Array:
+    """Which of `count` images the next batches hold: `[number, size]`.
+
+    Whole passes in a new order each, as a shuffled loader gives them: no image comes
+    again before all the others were there.
+
+    Args:
+      key: typed key, consumed.
+      count: images there are.
+      number: of batches.
+      size: images of a batch; more than there are come several times.
+    """
+    passes = -(-number * size // count)
+    orders = jax.lax.map(
+        lambda one: jax.random.permutation(one, count), jax.random.split(key, passes)
+    )
+    return orders.reshape(-1)[: number * size].reshape(number, size)

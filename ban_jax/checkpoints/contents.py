@@ -36,12 +36,16 @@ class Contents(NamedTuple):
       metadata: the file's own remarks, if its format has a place for them.
       size: bytes of the file.
       compressed: whether its tensors may take more bytes than the file.
+      calls: what its pickle asks to call or to make when Python's own pickle loads it,
+        apart from the known reconstructions: qualified names such as `os.system`, each
+        once, in the file's order. Nothing of it is run here.
     """
 
     root: Any
     metadata: Mapping[str, str]
     size: int
     compressed: bool = False
+    calls: tuple[str, ...] = ()
 
 
 class StateDict(NamedTuple):

@@ -125,7 +125,7 @@ def _tensor_subclass(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
     return Placeholder(arguments[0].text)
 
 
-def _reconstructor(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
+def reconstructor(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
     known = arguments and isinstance(arguments[0], Symbol)
     return Placeholder(arguments[0].text if known else "object")
 
@@ -180,8 +180,8 @@ CALLS: dict[str, Callable[[limits.Budget, tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_parameter_with_state": _first,
     "torch.nn.parameter.Parameter": _first,
     "torch._tensor._rebuild_from_type_v2": _tensor_subclass,
-    "copyreg._reconstructor": _reconstructor,
-    "copy_reg._reconstructor": _reconstructor,
+    "copyreg._reconstructor": reconstructor,
+    "copy_reg._reconstructor": reconstructor,
     "_codecs.encode": _encode,
     "numpy.dtype": _dtype,
     "numpy.core.multiarray.scalar": _scalar,
@@ -192,3 +192,47 @@ CALLS: dict[str, Callable[[limits.Budget, tuple[Any, ...]], Any]] = {
     "numpy._core.numeric._frombuffer": _from_buffer,
 }
 """What the names in a file mean. The keys are compared as text; nothing is imported."""
+
+_INERT_MODULES = (
+    "__torch__.",  # TorchScript's own classes: no Python stands behind them
+    "torch.jit._pickle.",
+    "torch.nn.modules.",
+    "torch.nn.parallel.data_parallel.",
+    "torch.nn.parallel.distributed.",
+)
+_INERT = frozenset(
+    """
+    argparse.Namespace collections.Counter collections.deque copyreg.__newobj__
+    copy_reg.__newobj__ datetime.date datetime.datetime datetime.time
+    datetime.timedelta datetime.timezone decimal.Decimal fractions.Fraction
+    pathlib.Path pathlib.PosixPath pathlib.PurePosixPath pathlib.WindowsPath
+    pathlib.PureWindowsPath types.SimpleNamespace uuid.UUID PIL.Image.Image
+    torch.device torch.Tensor torch.Generator torch.serialization._get_layout
+    torch.storage.UntypedStorage torch.storage.TypedStorage torch.nn.parameter.Buffer
+    torch.optim.swa_utils.AveragedModel
+    torch.utils.data.dataset.Subset torch.utils.data.dataset.TensorDataset
+    """.split()
+) | {
+    f"{module}.{name}"
+    for module in ("builtins", "__builtin__")
+    for name in (
+        "bool bytearray bytes complex dict float frozenset int list object range set "
+        "slice str tuple"
+    ).split()
+}
+
+
+def is_inert(name: str) -> bool:
+    """Whether loading what `name` makes runs no code that the file chose.
+
+    True for the reconstructions of `CALLS`, the rest of PyTorch's `_rebuild_*`
+    functions, plain data types of Python, and PyTorch's layers, which are made without
+    calling their constructors. Anything else, a class of the writer's own among them,
+    is reported.
+    """
+    return (
+        name in CALLS
+        or name in _INERT
+        or name.startswith(_INERT_MODULES)
+        or name.startswith("torch._utils._rebuild_")
+    )

@@ -28,6 +28,8 @@ from ban_jax.checkpoints import errors, limits, pickle_objects
 
 MAX_INTEGER = 64
 """Bytes of an integer; PyTorch's magic number has ten."""
+MAX_CALLS = 1000
+"""Names remembered of those a pickle asks to call."""
 
 
 class PickleMachine:
@@ -58,6 +60,7 @@ class PickleMachine:
         self.marks: list[int] = []
         self.floor = 0  # the last mark: what lies below it is out of reach
         self.memo: list[Any] = []
+        self.calls: dict[str, None] = {}  # names asked for, in order
 
     def load(self) -> Any:
         """The object.
@@ -207,11 +210,24 @@ class PickleMachine:
         if not isinstance(function, pickle_objects.Symbol):
             self.push(pickle_objects.Placeholder("result of a call"), 96)
             return
+        self.note_call(function.text)
         call = pickle_objects.CALLS.get(function.text)
+        if call is pickle_objects.reconstructor and type(arguments) is tuple:
+            for argument in arguments[:1]:
+                if isinstance(argument, pickle_objects.Symbol):
+                    self.note_call(argument.text)
         if call is None or type(arguments) is not tuple:
             self.push(pickle_objects.Placeholder(function.text), 96)
         else:
             self.push(call(self.budget, arguments), 120)
+
+    def note_call(self, name: str) -> None:
+        """Remembers a name that is none of the known reconstructions."""
+        if pickle_objects.is_inert(name) or name in self.calls:
+            return
+        if len(self.calls) < MAX_CALLS:
+            self.budget.spend(160)
+            self.calls[name] = None
 
     def build(self) -> None:
         state = self.pop()

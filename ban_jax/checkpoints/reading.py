@@ -111,9 +111,11 @@ def _contents(path: str) -> contents.Contents:
         archive = zip_container.Archive(data, limits.objects(len(data)))
         if flax_reader.is_npz(archive):
             return contents.Contents(flax_reader.read_npz(archive), {}, len(data), True)
-        return contents.Contents(torch_reader.read_zip(archive), {}, len(data))
+        root, calls = torch_reader.read_zip(archive)
+        return contents.Contents(root, {}, len(data), calls=calls)
     if torch_reader.is_legacy(data):
-        return contents.Contents(torch_reader.read_legacy(data), {}, len(data))
+        root, calls = torch_reader.read_legacy(data)
+        return contents.Contents(root, {}, len(data), calls=calls)
     if safetensors_reader.looks_like(data):
         tensors, metadata = safetensors_reader.read(data)
         return contents.Contents(tensors, metadata, len(data))

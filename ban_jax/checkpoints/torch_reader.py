@@ -41,8 +41,11 @@ def is_legacy(data: memoryview) -> bool:
     return _LEGACY_MAGIC in bytes(data[:32])
 
 
-def read_zip(archive: zip_container.Archive) -> Any:
+def read_zip(archive: zip_container.Archive) -> tuple[Any, tuple[str, ...]]:
     """The object in a zip file, its tensors views of the archive's bytes.
+
+    Returns:
+      The object, and the names its pickle asks to call.
 
     Raises:
       CheckpointError: for a damaged file, or one that is not PyTorch's.
@@ -85,7 +88,8 @@ def read_zip(archive: zip_container.Archive) -> Any:
         return storage
 
     pickle = archive.stored(pickles[0])
-    return pickle_reader.PickleMachine(pickle, archive.budget, persistent).load()
+    machine = pickle_reader.PickleMachine(pickle, archive.budget, persistent)
+    return machine.load(), tuple(machine.calls)
 
 
 def _byte_order(archive: zip_container.Archive, folder: str) -> str:
@@ -116,8 +120,11 @@ def _storage_id(pid: Any) -> tuple[str | None, str, int]:
     return _STORAGES[name], key, count
 
 
-def read_legacy(data: memoryview) -> Any:
+def read_legacy(data: memoryview) -> tuple[Any, tuple[str, ...]]:
     """The object in a legacy file, its tensors views of `data`.
+
+    Returns:
+      The object, and the names its pickles ask to call.
 
     Raises:
       CheckpointError: for a damaged file.
@@ -142,11 +149,13 @@ def read_legacy(data: memoryview) -> Any:
             return _storage_view(storage, pid[5], views)
         return storage
 
+    calls: dict[str, None] = {}
     position, parts = 0, []
     for _ in range(5):
         machine = pickle_reader.PickleMachine(data, budget, persistent, position)
         parts.append(machine.load())
         position = machine.position
+        calls.update(machine.calls)
     _, protocol, system, root, keys = parts
     if protocol != LEGACY_PROTOCOL:
         raise errors.CheckpointError(
@@ -180,7 +189,7 @@ def read_legacy(data: memoryview) -> Any:
     for view, base, offset in views:
         view.buffer, view.order = base.buffer, base.order
         view.start = base.start + offset * base.itemsize
-    return root
+    return root, tuple(calls)
 
 
 def _storage_view(

@@ -10,7 +10,13 @@ import tracemalloc
 import pytest
 
 from ban_jax import checkpoints
-from ban_jax.checkpoints import limits, pickle_objects, pickle_reader
+from ban_jax.checkpoints import (
+    limits,
+    pickle_objects,
+    pickle_reader,
+    reading,
+    tensor,
+)
 from tests.checkpoints import builders
 
 
@@ -211,3 +217,59 @@ def test_a_pickle_of_too_many_operations_is_refused(monkeypatch):
 def test_damaged_pickles_are_named_as_such(data):
     with pytest.raises(checkpoints.CheckpointError):
         load(data)
+
+
+@pytest.mark.parametrize(
+    ("opcode", "name"),
+    [
+        ("reduce", "os.system"),
+        ("stack global", "os.system"),
+        ("inst", "os.system"),
+        ("obj", "os.system"),
+        ("newobj", "os.system"),
+        ("newobj ex", "os.system"),
+        ("eval", "__builtin__.eval"),
+        ("getattr", "builtins.getattr"),
+        ("dotted name", "builtins.__import__.os"),
+        ("protocol 0", "posix.system"),
+    ],
+)
+def test_what_a_pickle_asks_to_call_is_remembered_by_name(opcode, name):
+    machine = pickle_reader.PickleMachine(
+        memoryview(commands("x")[opcode]), limits.objects(0)
+    )
+    machine.load()
+    assert list(machine.calls) == [name]
+
+
+def test_known_reconstructions_are_no_calls_worth_telling():
+    body = (
+        builders.state_pickle(builders.state_dict())[:-1]
+        + b"ctorch.nn.modules.conv\nConv2d\n)\x81}b"
+        + b"cargparse\nNamespace\n)\x81}b\x86."
+    )
+    machine = pickle_reader.PickleMachine(
+        memoryview(body),
+        limits.objects(2**20),
+        lambda _: tensor.Storage("float32", 2**40),
+    )
+    machine.load()
+    assert not machine.calls
+
+
+def test_a_class_of_the_writers_own_is_named_however_it_is_made():
+    for body in (
+        b"cnets\nNet\n)\x81.",
+        b"ccopy_reg\n_reconstructor\n(cnets\nNet\nc__builtin__\nobject\nNtR.",
+    ):
+        machine = pickle_reader.PickleMachine(memoryview(body), limits.objects(0))
+        machine.load()
+        assert list(machine.calls) == ["nets.Net"]
+
+
+def test_the_names_called_reach_the_reader_of_either_layout(tmp_path):
+    state = builders.state_dict()
+    body = b"cos\nsystem\n(" + builders.text("true") + b"tR"
+    path = tmp_path / "model.pt"
+    path.write_bytes(builders.torch_file(state, {"zz": body}))
+    assert reading._contents(str(path)).calls == ("os.system",)

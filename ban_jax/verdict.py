@@ -40,7 +40,9 @@ class Judge:
 
     Without a `baseline` a candidate is compared with the first of these that is there for
     its kind: trusted models, the profile, the crowd of the scan, its own classes. The crowd
-    may hold more backdoored models than clean ones, a profile does not.
+    may hold more backdoored models than clean ones, a profile does not. A detector that is
+    judged by its published rule (`Detector.published`) is compared with trusted models and
+    with a profile that is given, else with its own classes.
 
     Args:
       baseline: insists on one of them.
@@ -108,7 +110,7 @@ class Judge:
     def baseline(self, record: Evidence) -> tuple[Baseline, str]:
         """What a record is compared with, and why not with something better."""
         reasons: list[str] = []
-        order: tuple[BaselineKind, ...] = ("trusted", "profile", "population", "within")
+        order = self._order(record["mode"])
         if self._kind is not None:
             order = (self._kind, *(kind for kind in order if kind != self._kind))
         for kind in order:
@@ -121,6 +123,13 @@ class Judge:
         raise AssertionError("its own classes are always there")
 
     def _of_kind(
+    def _order(self, mode: str) -> tuple[BaselineKind, ...]:
+        """The baselines that are looked for, the best first, where none is insisted on."""
+        if mode not in detectors.DETECTORS or not detectors.DETECTORS[mode].published:
+            return ("trusted", "profile", "population", "within")
+        is_given = self._profiles not in (None, "shipped")
+        return ("trusted", *(("profile",) if is_given else ()), "within")
+
         self, kind: BaselineKind, record: Evidence
     ) -> tuple[Baseline | None, str]:
         """A baseline of a kind for a record, or None and why, if that is worth saying."""
@@ -330,7 +339,7 @@ def judge(
     if verdict["reason"]:
         return verdict
     verdict["verdict"] = grade(score, limit, lower)
-    verdict["reason"] = _reason(verdict, against, scores.are_z)
+    verdict["reason"] = _reason(verdict, against, scores)
     return verdict
 
 
@@ -344,17 +353,17 @@ def grade(score: float, limit: float, lower: float | None) -> Grade:
     return "suspicious" if lower is not None and score > lower else "clean"
 
 
-def _reason(verdict: Verdict, against: Baseline, are_z: bool) -> str:
+def _reason(verdict: Verdict, against: Baseline, scores: rules.Scores) -> str:
     score, limit, target = verdict["score"], verdict["threshold"], verdict["target"]
     relation = "above" if verdict["verdict"] == "backdoored" else "not above"
-    digits = 1 if are_z else 3
+    digits = 1 if scores.are_z else 3
     reason = (
         f"class {target} scores {score:.{digits}f}, {relation} the threshold "
         f"{limit:.{digits}f} ({against.kind} baseline)"
     )
     if verdict["verdict"] == "suspicious":
         reason += f", but above {verdict['suspicious_above']:.{digits}f}"
-    return reason if are_z else f"{reason}: its share of the predictions under noise"
+    return f"{reason}: {scores.meaning}" if scores.meaning else reason
 
 
 def false_shares(p_values: Sequence[float | None]) -> list[float | None]:

@@ -1,6 +1,14 @@
 """The detectors, by name."""
 
-from ban_jax.detectors import ban, directed, reference, targeted, weights
+from ban_jax.detectors import (
+    ban,
+    directed,
+    mm_bd,
+    reference,
+    targeted,
+    trojan_signatures,
+    weights,
+)
 from ban_jax.detectors.detector import Detect, Detector
 from ban_jax.detectors.evidence import Evidence
 from ban_jax.detectors.words import Words
@@ -14,6 +22,8 @@ DETECTORS: Registry[Detector] = Registry(
         "directed": directed.DETECTOR,
         "weights": weights.DETECTOR,
         "reference": reference.DETECTOR,
+        "mm_bd": mm_bd.DETECTOR,
+        "trojan_signatures": trojan_signatures.DETECTOR,
     },
     group="ban_jax.detectors",
 )

@@ -51,6 +51,11 @@ class Detector:
         where it is told which classes `[J]` to look at, as an argument of that name.
       further: name of the detector, if any, whose vectors the rule takes besides: they
         are measured where those of this one leave doubt.
+      published: whether the rule under `within` is the one the method was published
+        with. It decides then, unless trusted models, a profile file or another baseline
+        is asked for: shipped profiles and the crowd of a scan are not.
+      counts: settings that say how long it searches; all are changed by one factor where
+        methods are to be given the same time. Those it does not have are passed over.
     """
 
     detect: Detect
@@ -61,3 +66,5 @@ class Detector:
     vectors: Mapping[str, Words]
     needs: frozenset[str] = frozenset({"images", "labels"})
     further: str | None = None
+    published: bool = False
+    counts: tuple[str, ...] = ("steps",)

@@ -65,6 +65,8 @@ class Scores(NamedTuple):
       are_z: whether they are distances from a baseline in robust standard deviations.
       witnesses: what each vector says of every class, `[K]` each.
       void: why a vector was left out.
+      meaning: of scores that are no such distances, for the reason of a verdict.
+      reason: why no verdict can be drawn, in one sentence; empty where one can.
     """
 
     values: np.ndarray
@@ -72,6 +74,8 @@ class Scores(NamedTuple):
     are_z: bool = True
     witnesses: Mapping[str, np.ndarray] = {}
     void: Mapping[str, str] = {}
+    meaning: str = ""
+    reason: str = ""
 
 
 class Rule(Protocol):
@@ -139,20 +143,32 @@ class AverageZ:
         return Scores(mean, math.hypot(*spread) / len(self.vectors))
 
 
-@dataclasses.dataclass(frozen=True)
-class LargestShare(AverageZ):
-    """Under `within` the first vector's entries are the scores, compared with nothing.
-
-    Against a crowd it is `AverageZ`.
-    """
+class Published(AverageZ):
+    """Under `within` a rule of its own on the first vector; against models `AverageZ`."""
 
     def scores(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
         """See `Rule.scores`."""
         if against.kind != "within":
             return super().scores(vectors, errors, against)
         name = self.vectors[0]
-        share = np.asarray(vectors[name], float)
-        return Scores(share, float(errors[name][int(np.argmax(share))]), are_z=False)
+        return self.own(np.asarray(vectors[name], float), np.asarray(errors[name]))
+
+    def own(self, vector: np.ndarray, errors: np.ndarray) -> Scores:
+        """Scores of a vector `[K]` whose entries have standard errors `[K]`."""
+        raise NotImplementedError
+
+
+class LargestShare(Published):
+    """The first vector's entries are the scores, compared with nothing."""
+
+    def own(self, vector: np.ndarray, errors: np.ndarray) -> Scores:
+        """See `Published.own`."""
+        return Scores(
+            vector,
+            float(errors[int(np.argmax(vector))]),
+            are_z=False,
+            meaning="its share of the predictions under noise",
+        )
 
 
 def z_values(

@@ -137,9 +137,7 @@ class Scan:
         """What is stacked of a candidate."""
         given = self._given(candidate)
         constants: list[Any] = list(self._tried.values())
-        if self._job.probe is None:
-            constants = [((0.0,), (1.0,))]  # no pixel is looked at
-        elif kind.given and given:
+        if kind.given and given:
             constants = [(given["mean"], given["std"])]
         channels = candidate.spec.in_channels
         means, stds = (
@@ -163,6 +161,8 @@ class Scan:
         return self._job.measured(candidate, one.evidence, given, tried)
 
     def _given(self, candidate: checkpoints.Candidate) -> Normalisation | None:
+        elif self._job.probe is None:
+            constants = [((0.0,), (1.0,))]  # there are no images to try others on
         """Constants that need no trying: those it was measured with before, the flag's,
         the checkpoint's own."""
         asked = self._job.asked.get(candidate.path)

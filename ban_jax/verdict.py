@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 
 from ban_jax import detectors, registry
-from ban_jax.baselines import crowd, profile, usable
+from ban_jax.baselines import crowd, findings, profile, usable
 from ban_jax.detectors import rules, witnesses
 from ban_jax.detectors.rules import WITHIN, Baseline, BaselineKind
 from ban_jax.records import Evidence, Record, Verdict
@@ -87,6 +87,7 @@ class Judge:
             if reason:
                 notes.append(f"{FALLBACK}{against.name}: {reason}")
         verdict = judge(record, against, self._threshold)
+        verdict = findings.with_calls(record, verdict)
         return cast(Record, {**record, **verdict, "notes": notes})
 
     def asks(self, record: Evidence, most: int = MOST_CLASSES) -> tuple[int, ...]:

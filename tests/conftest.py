@@ -55,8 +55,9 @@ def no_terminal(monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def no_user_configuration(tmp_path_factory):
-    """Tests do not depend on the lowerings this user has measured."""
+    """Tests depend neither on lowerings this user has measured nor on their secret."""
     os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+    os.environ["BAN_JAX_STATE"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(autouse=True)

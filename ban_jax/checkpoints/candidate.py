@@ -94,6 +94,8 @@ class Candidate:
       recorded_accuracy: clean accuracy in [0, 1] that the file claims, if any.
       names: the file's own names.
       notes: what a reader of the verdict should know about the file.
+      calls: what the file asks to have called when it is loaded by pickle, apart from
+        what every checkpoint asks for, such as `os.system`.
     """
 
     path: str
@@ -105,6 +107,7 @@ class Candidate:
     recorded_accuracy: float | None
     names: Names
     notes: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
 
     def full_variables(
         self, normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None

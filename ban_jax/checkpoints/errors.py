@@ -2,7 +2,19 @@
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be read; the message names the file, expected and found."""
+    """A checkpoint cannot be read; the message names the file, expected and found.
+
+    Attributes:
+      calls: what the file asks to have called, see `candidate.Candidate`.
+      other: what the file holds, where that is recognisably no classifier.
+    """
+
+    def __init__(
+        self, message: str, *, calls: tuple[str, ...] = (), other: str | None = None
+    ):
+        super().__init__(message)
+        self.calls = calls
+        self.other = other
 
 
 def show(name: object, limit: int = 120) -> str:

@@ -1,6 +1,6 @@
 """The lines of a results file: what is measured and judged of a candidate."""
 
-from ban_jax.records.job import Job, key_of, merged
+from ban_jax.records.job import Job, key_of, merged, of_the_file
 from ban_jax.records.jsonl import (
     Loaded,
     PathLike,
@@ -41,6 +41,7 @@ __all__ = [
     "key_of",
     "load",
     "merged",
+    "of_the_file",
     "rewrite",
     "write_csv",
 ]

@@ -82,6 +82,7 @@ class Job:
         path: str,
         reason: str,
         candidate: checkpoints.Candidate | None = None,
+        error: checkpoints.CheckpointError | None = None,
         **identity: Any,
     ) -> Evidence:
         """The line of what could not be measured, and why; never used again.
@@ -90,9 +91,12 @@ class Job:
           path: what it is called.
           reason: in one sentence.
           candidate: the file, where it was read.
+          error: of reading it, where it was not.
           identity: of a model that is no file, fields that tell what it is.
         """
         known = self._identity(candidate) if candidate else identity
+        if error is not None:
+            known = {**known, "calls": list(error.calls), "other": error.other}
         return self._line(path, **{**known, "key": None, "error": reason})
 
     def measured(
@@ -128,10 +132,12 @@ class Job:
         asked = self.asked.get(path)
         classes = len(asked.classes) if asked else identity["num_classes"]
         work = settings.detector.work(settings.config, classes, count)
+        if found.work is not None:  # it may have ended early
+            work = int(found.work)
         return self._line(
             path,
             **identity,
-            **finite(found._replace(images={})._asdict()) | {"images": _png(found)},
+            **_told(found),
             normalisation=normalisation,
             num_probe=count,
             data=self._data,
@@ -145,8 +151,7 @@ class Job:
             "architecture": candidate.spec.architecture,
             "width": candidate.spec.width,
             "num_classes": candidate.spec.num_classes,
-            "recorded_accuracy": candidate.recorded_accuracy,
-            "notes": list(candidate.notes),
+            **of_the_file(candidate),
         }
 
     def _line(self, path: str, **known: Any) -> Evidence:
@@ -185,6 +190,15 @@ def key_of(candidate: checkpoints.Candidate, digest: str) -> str:
     return f"{candidate.sha256}-{digest}-{constants.hexdigest()[:8]}"
 
 
+def of_the_file(candidate: checkpoints.Candidate) -> dict[str, Any]:
+    """What belongs to a file, and not to all that hold the same weights."""
+    return {
+        "recorded_accuracy": candidate.recorded_accuracy,
+        "notes": list(candidate.notes),
+        "calls": list(candidate.calls),
+    }
+
+
 def merged(line: Evidence, more: Evidence) -> Evidence:
     """A line with what a closer look found besides.
 
@@ -207,6 +221,13 @@ def merged(line: Evidence, more: Evidence) -> Evidence:
         + more["forward_equivalents"],
         "seconds": line["seconds"] + more["seconds"],
     }
+
+
+def _told(found: evidence.Evidence) -> dict[str, Any]:
+    """The fields of a line that are the evidence's own."""
+    told = found._asdict()
+    del told["work"]
+    return finite({**told, "images": {}}) | {"images": _png(found)}
 
 
 def _png(found: evidence.Evidence) -> dict[str, list[str]]:

@@ -18,9 +18,11 @@ from typing_extensions import TypedDict
 
 from ban_jax.records import fields
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version 1, written up to 0.2, had no number, and what is now in `info` at the top;
-version 2, written by 0.3, did not tell the clean images, nor a verdict's witnesses."""
+version 2, written by 0.3, did not tell the clean images, nor a verdict's witnesses;
+version 3, written by 0.4, told no calls, nothing of files that are no classifiers, and had
+no seal."""
 
 
 class Normalisation(TypedDict):
@@ -71,8 +73,12 @@ class Evidence(TypedDict):
       data: what they are; null where none were needed.
       forward_equivalents: the work, in forward passes of one image.
       seconds: of computing, per candidate of its chunk.
+      calls: what the file asks to have called when it is loaded by pickle, apart from
+        what every checkpoint asks for; nothing of it was called here.
+      other: what the file holds, where that is recognisably no classifier.
       error: why it could not be measured.
       notes: what a reader should know.
+      seal: of the user whose scan measured it, see `records.seal`; null where nothing was.
     """
 
     schema_version: int
@@ -101,8 +107,11 @@ class Evidence(TypedDict):
     data: Data | None
     forward_equivalents: int
     seconds: float
+    calls: list[str]
+    other: str | None
     error: str | None
     notes: list[str]
+    seal: str | None
 
 
 Grade = Literal["backdoored", "suspicious", "clean", "inconclusive"]
@@ -176,8 +185,11 @@ _EMPTY: Mapping[str, Any] = {
     "data": None,
     "forward_equivalents": 0,
     "seconds": 0.0,
+    "calls": [],
+    "other": None,
     "error": None,
     "notes": [],
+    "seal": None,
 }
 """A file of which nothing is known."""
 _UNDRAWN: Mapping[str, Any] = {
@@ -226,8 +238,10 @@ def parse(line: Mapping[str, Any]) -> Evidence:
             f"to {SCHEMA_VERSION}, a newer one wrote it"
         )
     found = _from_first(line) if version == 1 else dict(line)
-    if version < SCHEMA_VERSION:
+    if version < 3:
         found = _from_second(found)
+    if version < SCHEMA_VERSION:
+        found = _from_third(found)
     for part in (Evidence, Verdict) if "verdict" in found else (Evidence,):
         fields.check(found, part, "scan")
     line = cast(Evidence, found)
@@ -268,7 +282,18 @@ def _from_first(line: Mapping[str, Any]) -> dict[str, Any]:
 def _from_second(line: Mapping[str, Any]) -> dict[str, Any]:
     """Version 2: images that are not told of, and a verdict without witnesses."""
     drawn = copy.deepcopy(dict(_UNDRAWN)) if "verdict" in line else {}
-    return {"data": None, **drawn, **line, "schema_version": SCHEMA_VERSION}
+    return {"data": None, **drawn, **line}
+
+
+def _from_third(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Version 3: calls that were not told of, and no seal."""
+    return {
+        "calls": [],
+        "other": None,
+        "seal": None,
+        **line,
+        "schema_version": SCHEMA_VERSION,
+    }
 
 
 def json_schema() -> dict[str, Any]:

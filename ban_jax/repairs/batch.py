@@ -68,7 +68,7 @@ def repair_all(
     lines = {record["path"] for record in whole}
     task = Task(request, images, folder, clock, placement)
     told: set[str] = set()
-    for path, key, outcome in loop.stream(
+    for path, key, outcome, notes in loop.stream(
         paths, task, known=finished, architecture=request.arch, clock=clock
     ):
         if key in finished and path in lines:
@@ -76,7 +76,11 @@ def repair_all(
         if outcome.record["output"] in told:
             outcome = outcome._replace(rescan=None)
         told.add(outcome.record["output"])
-        yield outcome._replace(record={**outcome.record, "path": path})
+        record = {**outcome.record, "path": path}
+        if key is not None and key not in finished:
+            # Files of the same weights share the repair, not what is said of each.
+            record["notes"] = [*notes, *record["notes"]]
+        yield outcome._replace(record=record)
 
 
 class Chunk(NamedTuple):
@@ -125,8 +129,16 @@ class Task:
         """Why a candidate cannot be repaired with these images, or an empty string."""
         return self._scan.refuse(candidate)
 
+    def of_the_file(self, candidate: checkpoints.Candidate) -> tuple[str, ...]:
+        """Notes of this file; see `loop.Task`."""
+        return candidate.notes
+
     def failure(
-        self, path: str, reason: str, candidate: checkpoints.Candidate | None
+        self,
+        path: str,
+        reason: str,
+        candidate: checkpoints.Candidate | None,
+        error: checkpoints.CheckpointError | None = None,
     ) -> Outcome:
         """See `loop.Task`."""
         return Outcome(empty(path, self._request, candidate, error=reason), None)
@@ -275,7 +287,7 @@ class Task:
             info=records.finite(info),
             shown=told.shown,
             seconds=seconds,
-            notes=[*candidate.notes, *told.notes, *writing.remarks(info, request)],
+            notes=[*told.notes, *writing.remarks(info, request)],
         )
         return Outcome(record, None)
 

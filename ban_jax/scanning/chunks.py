@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from ban_jax import checkpoints, population
+from ban_jax import checkpoints, population, records
 from ban_jax.data import normalisation
 from ban_jax.records import Evidence, Job
 from ban_jax.records.record import Normalisation
@@ -35,6 +35,18 @@ class Chunk(NamedTuple):
     kind: Kind
     candidates: tuple[checkpoints.Candidate, ...]
     placed: runner.Placed
+
+
+class Own(NamedTuple):
+    """What a line says of its file alone.
+
+    Attributes:
+      fields: of the line.
+      source: of its pixel constants, where they need no trying.
+    """
+
+    fields: dict[str, Any]
+    source: str | None
 
 
 class Scan:
@@ -79,11 +91,21 @@ class Scan:
         asked = self._job.asked.get(candidate.path)
         return Kind(candidate.spec, known, len(asked.classes) if asked else None)
 
+    def of_the_file(self, candidate: checkpoints.Candidate) -> Own:
+        """See `loop.Task`."""
+        given = self._given(candidate)
+        source = given["source"] if given else None
+        return Own(records.of_the_file(candidate), source)
+
     def failure(
-        self, path: str, reason: str, candidate: checkpoints.Candidate | None
+        self,
+        path: str,
+        reason: str,
+        candidate: checkpoints.Candidate | None,
+        error: checkpoints.CheckpointError | None = None,
     ) -> Evidence:
         """See `loop.Task`."""
-        return self._job.failure(path, reason, candidate)
+        return self._job.failure(path, reason, candidate, error)
 
     def refuse(self, candidate: checkpoints.Candidate) -> str:
         """Why a candidate cannot be measured with these images, or an empty string."""

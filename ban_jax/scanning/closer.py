@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from ban_jax import population, records
-from ban_jax.records import Evidence, Job
+from ban_jax.records import Evidence, Job, seal
 from ban_jax.scanning import scan, timeline
 
 Questions = Mapping[str, tuple[int, ...]]
@@ -52,7 +52,8 @@ def look(
     lines = {line["path"]: line for line in found}
     further = job.closer(asked, found)
     for more, _ in scan.scan(list(asked), further, clock=clock, placement=placement):
-        yield records.merged(lines[more["path"]], more)
+        line = records.merged(lines[more["path"]], more)
+        yield seal.sealed(line) if line["key"] else line
 
 
 def joined(found: Sequence[Evidence], looked: Iterable[Evidence]) -> list[Evidence]:

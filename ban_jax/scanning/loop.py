@@ -41,10 +41,18 @@ class Task(Protocol):
     def refuse(self, candidate: checkpoints.Candidate) -> str:
         """Why nothing can be done with a candidate, or an empty string."""
 
+    def of_the_file(self, candidate: checkpoints.Candidate) -> Any:
+        """What is told of this file alone, whatever others hold the same weights; small:
+        it is kept until the result is there."""
+
     def failure(
-        self, path: str, reason: str, candidate: checkpoints.Candidate | None
+        self,
+        path: str,
+        reason: str,
+        candidate: checkpoints.Candidate | None,
+        error: checkpoints.CheckpointError | None,
     ) -> Any:
-        """The result of a file that cannot be read, or was refused."""
+        """The result of a file that cannot be read (`error`), or was refused."""
 
     def is_lasting(self, result: Any) -> bool:
         """Whether a result serves files of the same key that are read later."""
@@ -68,11 +76,13 @@ class Outcome(NamedTuple):
       path: the file.
       key: of its candidate; None where there is none.
       result: the task's; shared by the files of a key.
+      own: the task's, of this file alone; None where there is no key.
     """
 
     path: str
     key: str | None
     result: Any
+    own: Any = None
 
 
 class Read(NamedTuple):
@@ -82,11 +92,13 @@ class Read(NamedTuple):
       path: its own.
       candidate: None where it cannot be read.
       reason: why nothing can be done with it, or an empty string.
+      error: of reading it.
     """
 
     path: str
     candidate: checkpoints.Candidate | None
     reason: str
+    error: checkpoints.CheckpointError | None = None
 
 
 def stream(
@@ -111,7 +123,7 @@ def stream(
     """
     clock = clock or timeline.Timeline()
     finished = dict(known or {})
-    waiting: dict[str, list[str]] = collections.defaultdict(list)
+    waiting: dict[str, list[tuple[str, Any]]] = collections.defaultdict(list)
     filling: dict[Hashable, list[checkpoints.Candidate]] = collections.defaultdict(list)
     pending: collections.deque[
         tuple[list[str], concurrent.futures.Future[list[Any]]]
@@ -120,8 +132,8 @@ def stream(
 
     def deliver(key: str, result: Any) -> Iterator[Outcome]:
         """An outcome for every file of these weights."""
-        for path in waiting.pop(key):
-            yield Outcome(path, key, result)
+        for path, own in waiting.pop(key):
+            yield Outcome(path, key, result, own)
 
     def hand_over(kind: Hashable, *, last: bool = False) -> None:
         candidates = filling.pop(kind)
@@ -141,12 +153,15 @@ def stream(
                 yield from deliver(key, result)
 
     try:
-        for path, candidate, reason in _read_ahead(paths, task, architecture, clock):
+        for path, candidate, reason, error in _read_ahead(
+            paths, task, architecture, clock
+        ):
             if candidate is None or reason:
-                yield Outcome(path, None, task.failure(path, reason, candidate))
+                failed = task.failure(path, reason, candidate, error)
+                yield Outcome(path, None, failed)
                 continue
             key = task.key_of(candidate)
-            waiting[key].append(path)
+            waiting[key].append((path, task.of_the_file(candidate)))
             if key in finished:
                 yield from deliver(key, finished[key])
             elif len(waiting[key]) == 1:
@@ -181,7 +196,7 @@ def _read_ahead(
             try:
                 found = checkpoints.read(path, architecture=architecture)
             except checkpoints.CheckpointError as error:
-                return Read(path, None, str(error))
+                return Read(path, None, str(error), error)
             return Read(path, found, task.refuse(found))
 
     pool = concurrent.futures.ThreadPoolExecutor(READ_AHEAD // 2, "read")

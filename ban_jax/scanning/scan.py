@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 from ban_jax import population
-from ban_jax.records import Evidence, Job, record
+from ban_jax.records import Evidence, Job, record, seal
 from ban_jax.scanning import chunks, loop, timeline
 
 
@@ -36,7 +36,7 @@ def scan(
       paths: files and Orbax folders, see `checkpoints.find`.
       job: what to measure, on which images.
       known: lines of an earlier run; where their key is the same, their evidence is used
-        again.
+        again, if it was a run of this user (`records.seal`).
       clock: collects where the time goes.
       placement: devices to compute on; None for all of this process.
 
@@ -44,16 +44,27 @@ def scan(
       A line for every path. A file that cannot be measured has `error` set; the scan goes
       on.
     """
-    known = list(known)
+    known = [line for line in known if line["key"] and seal.is_own(line)]
     lines = {(line["path"], line["key"]) for line in known}
     clock = clock or timeline.Timeline()
-    for path, _, evidence in loop.stream(
+    for path, key, evidence, own in loop.stream(
         paths,
         chunks.Scan(job, clock, placement),
-        known={line["key"]: record.evidence_of(line) for line in known if line["key"]},
+        known={line["key"]: record.evidence_of(line) for line in known},
         architecture=job.settings.architecture,
         clock=clock,
     ):
         line = cast(Evidence, {**evidence, "path": path})
+        if key is not None:
+            line = _of_one_file(line, own)
         told = line["key"] is not None and (path, line["key"]) in lines
         yield Measured(line, not told)
+
+
+def _of_one_file(shared: Evidence, own: chunks.Own) -> Evidence:
+    """A line of measurements that other files may share, with what is this file's."""
+    constants = shared["normalisation"]
+    if constants is not None and own.source is not None:
+        constants = {**constants, "source": own.source}
+    line = {**shared, **own.fields, "normalisation": constants}
+    return cast(Evidence, seal.sealed(line) if line["key"] else line)

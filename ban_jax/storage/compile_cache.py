@@ -26,7 +26,7 @@ def folder(environment: Mapping[str, str]) -> tuple[str | None, str]:
     path = os.path.expanduser(named) if named else os.path.join(home, "ban_jax")
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        reason = _unsafe(path)
+        reason = unsafe(path)
     except OSError as error:
         reason = f"cannot be made or looked at: {error.strerror or error}"
     if not reason:
@@ -37,7 +37,7 @@ def folder(environment: Mapping[str, str]) -> tuple[str | None, str]:
     )
 
 
-def _unsafe(path: str) -> str:
+def unsafe(path: str) -> str:
     """Why somebody else may have a hand in a folder, or an empty string."""
     status = os.lstat(path)
     if stat.S_ISLNK(status.st_mode):

@@ -42,7 +42,11 @@ class Task:
     def refuse(self, candidate):
         return "refused" if "unfit" in candidate.key else ""
 
-    def failure(self, path, reason, candidate):
+    def of_the_file(self, candidate):
+        return f"own of {candidate.path}"
+
+    def failure(self, path, reason, candidate, error):
+        assert (candidate is None) == (error is not None)
         return f"failed: {reason}"
 
     def is_lasting(self, result):
@@ -83,7 +87,8 @@ def test_every_file_has_one_outcome_and_every_weights_are_measured_once(paths, w
         patch.setattr(checkpoints, "read", task.read)
         found = list(loop.stream(paths, task))
     assert sorted(one.path for one in found) == sorted(paths)
-    for path, key, result in found:
+    for path, key, result, own in found:
+        assert own == (f"own of {path}" if key else None)
         name = path.rsplit("/", 1)[-1]
         if name.endswith("bad"):
             assert (key, result) == (None, f"failed: {path}: not a checkpoint")
@@ -92,7 +97,7 @@ def test_every_file_has_one_outcome_and_every_weights_are_measured_once(paths, w
         else:
             assert (key, result) == (name, f"measured {name}")
     measured = [key for chunk in task.chunks for key in chunk]
-    assert sorted(measured) == sorted({key for _, key, _ in found if key})
+    assert sorted(measured) == sorted({one.key for one in found if one.key})
     assert all(count == 1 for count in task.reads.values())
     assert all(len(chunk) <= wanted for chunk in task.chunks)
 

@@ -123,7 +123,6 @@ class Judge:
             reasons.append(reason)
         raise AssertionError("its own classes are always there")
 
-    def _of_kind(
     def _order(self, mode: str) -> tuple[BaselineKind, ...]:
         """The baselines that are looked for, the best first, where none is insisted on."""
         if mode not in detectors.DETECTORS or not detectors.DETECTORS[mode].published:
@@ -131,6 +130,7 @@ class Judge:
         is_given = self._profiles not in (None, "shipped")
         return ("trusted", *(("profile",) if is_given else ()), "within")
 
+    def _of_kind(
         self, kind: BaselineKind, record: Evidence
     ) -> tuple[Baseline | None, str]:
         """A baseline of a kind for a record, or None and why, if that is worth saying."""
@@ -317,6 +317,7 @@ def judge(
         crowd.numbers(record["vectors"]), crowd.numbers(record["errors"]), against
     )
     verdict["void"] = dict(scores.void)
+    verdict["reason"] = verdict["reason"] or scores.reason
     if not np.all(np.isfinite(scores.values)):
         verdict["reason"] = verdict["reason"] or _NOTHING_SAID
         return verdict

@@ -161,6 +161,8 @@ class Scan:
         constants: list[Any] = list(self._tried.values())
         if kind.given and given:
             constants = [(given["mean"], given["std"])]
+        elif self._job.probe is None:
+            constants = [((0.0,), (1.0,))]  # there are no images to try others on
         channels = candidate.spec.in_channels
         means, stds = (
             np.stack([np.full(channels, one[i], np.float32) for one in constants])
@@ -183,8 +185,6 @@ class Scan:
         return self._job.measured(candidate, one.evidence, given, tried)
 
     def _given(self, candidate: checkpoints.Candidate) -> Normalisation | None:
-        elif self._job.probe is None:
-            constants = [((0.0,), (1.0,))]  # there are no images to try others on
         """Constants that need no trying: those it was measured with before, the flag's,
         the checkpoint's own."""
         asked = self._job.asked.get(candidate.path)

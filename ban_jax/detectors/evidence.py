@@ -20,10 +20,12 @@ class Evidence(NamedTuple):
       is_finite: `[]` bool, false where any loss, logit or weight was not.
       info: whatever else a method has to tell, a tree of arrays: it goes into the record
         as it is. The report draws `curves` (name -> `[R, K]`, a vector at each noise
-        radius), `histogram` (`[K]`, share of predictions per class under noise) and
-        `histogram_without_noise`.
+        radius), `histogram` (`[K]`, share of predictions per class under noise),
+        `histogram_without_noise`, and `search` (`inversion.told`, losses by round).
       images: name -> `[K, H, W, C]` in [0, 1], such as a recovered trigger of each class;
         the report shows them.
+      work: `[]` image forward-equivalents that were done, by a method that may end early;
+        None: as many as `Detector.work` says.
     """
 
     vectors: dict[str, Array]
@@ -32,6 +34,7 @@ class Evidence(NamedTuple):
     is_finite: Array
     info: dict[str, Any] = {}
     images: dict[str, Array] = {}
+    work: Array | None = None
 
 
 def fresh_images(num_images: int) -> int:

@@ -188,6 +188,7 @@ def detect(
         is_finite=jnp.all(jnp.isfinite(vector)),
         info={"steps": steps, "settled": settled},
         images={"largest_margin": pictures},
+        work=2 * config.restarts * jnp.sum(steps),
     )
 
 

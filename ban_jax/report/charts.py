@@ -49,7 +49,7 @@ def score_bar(
     def at(value: float) -> float:
         return left + (value - low) / (high - low) * (right - left)
 
-    parts = [f'<path class="g" d="M{_n(left)} {_n(y)}H{_n(right)}"/>']
+    parts = [f'<path class="g" d="M{n(left)} {n(y)}H{n(right)}"/>']
     label = f"score {numerals.score(score)}"
     # From the mildest zone on: each reaches to the next, and its words to a line above.
     end, line, is_beyond = right, 12, False
@@ -64,28 +64,26 @@ def score_bar(
         label += f", {told}"
         is_beyond |= score > limit
         parts.append(
-            f'<rect class="{zone}" x="{_n(edge)}" y="{_n(y - 11)}" '
-            f'width="{_n(max(end - edge, 0.0))}" height="22" rx="3"/>'
-            f'<path class="cut" d="M{_n(edge)} {_n(y - 15)}V{_n(y + 15)}"/>'
-            + _text(edge, line, told, "m", _anchor(edge, width, told))
+            f'<rect class="{zone}" x="{n(edge)}" y="{n(y - 11)}" '
+            f'width="{n(max(end - edge, 0.0))}" height="22" rx="3"/>'
+            f'<path class="cut" d="M{n(edge)} {n(y - 15)}V{n(y + 15)}"/>'
+            + words(edge, line, told, "m", anchor(edge, width, told))
         )
         end, line = edge, line + 14
     mark = "h" if is_beyond else "b"
     x = at(score)
-    parts.append(
-        f'<path class="{mark} s" d="M{_n(at(max(low, 0.0)))} {_n(y)}H{_n(x)}"/>'
-    )
+    parts.append(f'<path class="{mark} s" d="M{n(at(max(low, 0.0)))} {n(y)}H{n(x)}"/>')
     if ends[0] != ends[1]:
-        first, last = _n(at(ends[0])), _n(at(ends[1]))
+        first, last = n(at(ends[0])), n(at(ends[1]))
         parts.append(
-            f'<path class="{mark} w" d="M{first} {_n(y)}H{last}'
-            f'M{first} {_n(y - 5)}v10M{last} {_n(y - 5)}v10"/>'
+            f'<path class="{mark} w" d="M{first} {n(y)}H{last}'
+            f'M{first} {n(y - 5)}v10M{last} {n(y - 5)}v10"/>'
         )
         label += f", 95 % from {numerals.score(ends[0])} to {numerals.score(ends[1])}"
-    parts.append(f'<circle class="{mark} dot" cx="{_n(x)}" cy="{_n(y)}" r="6"/>')
+    parts.append(f'<circle class="{mark} dot" cx="{n(x)}" cy="{n(y)}" r="6"/>')
     told = f"score {numerals.score(score)}"
-    parts.append(_text(x, 76, told, "v", _anchor(x, width, told)))
-    return _svg(width, 82, label, parts)
+    parts.append(words(x, 76, told, "v", anchor(x, width, told)))
+    return svg(width, 82, label, parts)
 
 
 def mini_score(
@@ -101,8 +99,8 @@ def mini_score(
     return markupsafe.Markup(
         f'<svg class="mini" viewBox="0 0 96 12" aria-hidden="true">'
         f'<path class="track" d="M0 6H96"/>'
-        f'<path class="{mark} s" d="M0 6H{_n(length)}"/>'
-        f'<path class="cut" d="M{_n(edge)} 0V12"/></svg>'
+        f'<path class="{mark} s" d="M0 6H{n(length)}"/>'
+        f'<path class="cut" d="M{n(edge)} 0V12"/></svg>'
     )
 
 
@@ -148,31 +146,31 @@ def rows(
         thick = 11.0 if pair else 13.0
         if value is not None:
             paths["h" if marked else "b"].append(
-                _box(zero, y + 2, value * scale, thick)
+                rectangle(zero, y + 2, value * scale, thick)
             )
         other = comparison[k] if pair else None
         if other is not None:
-            paths["o"].append(_box(zero, y + 2 + thick, other * scale, 6.0))
+            paths["o"].append(rectangle(zero, y + 2 + thick, other * scale, 6.0))
         middle = y + 3 + thick / 2 + 4
         name = labels[k] if len(labels[k]) <= 16 else labels[k][:15] + "…"
         texts.append(
-            _text(
+            words(
                 left - 6, middle, f"▸ {name}" if marked else name, "v" * marked, "end"
             )
         )
         end = zero + max(value or 0.0, other or 0.0, 0.0) * scale
-        texts.append(_text(end + 5, middle, show(value), "v" if marked else "m"))
+        texts.append(words(end + 5, middle, show(value), "v" if marked else "m"))
     parts = [
         f'<path class="{name}" d="{"".join(path)}"/>'
         for name, path in paths.items()
         if path
     ]
-    parts.append(f'<path class="g" d="M{_n(zero)} 0V{_n(height)}"/>')
+    parts.append(f'<path class="g" d="M{n(zero)} 0V{n(height)}"/>')
     if line is not None:
         parts.append(
-            f'<path class="cut d" d="M{_n(zero + line * scale)} 0V{_n(height)}"/>'
+            f'<path class="cut d" d="M{n(zero + line * scale)} 0V{n(height)}"/>'
         )
-    return _svg(width, height, description, parts + texts)
+    return svg(width, height, description, parts + texts)
 
 
 def columns(
@@ -191,12 +189,12 @@ def columns(
         if value is None:
             continue
         top = zero - max(value, 0.0) * scale
-        box = _box(k * step, top, thick, abs(value) * scale)
+        box = rectangle(k * step, top, thick, abs(value) * scale)
         paths["h" if k == highlight else "b"].append(box)
-    parts = [f'<path class="g" d="M0 {_n(zero)}H{_n(width)}"/>']
+    parts = [f'<path class="g" d="M0 {n(zero)}H{n(width)}"/>']
     parts += [f'<path class="{c}" d="{"".join(p)}"/>' for c, p in paths.items() if p]
-    parts.append(_text(0, height - 4, caption, "m"))
-    return _svg(width, height, description, parts)
+    parts.append(words(0, height - 4, caption, "m"))
+    return svg(width, height, description, parts)
 
 
 def curve(
@@ -222,7 +220,7 @@ def curve(
     left, right, top, bottom = 44.0, 312.0, 10.0, 158.0
     known = [v for line in lines for v in line if v is not None]
     low, high = min([0.0, *known]), max([0.0, *known])
-    ticks = _ticks(low, high)
+    ticks = round_values(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
     span = (positions[-1] - positions[0]) or 1.0
 
@@ -238,15 +236,15 @@ def curve(
             if value is None:
                 pen = "M"
                 continue
-            path += f"{pen}{_n(x(position))} {_n(y(value))}"
+            path += f"{pen}{n(x(position))} {n(y(value))}"
             pen = "L"
         return path
 
     last = [next((v for v in reversed(line) if v is not None), None) for line in lines]
     order = choose(last, highlight, most=_MOST_LINES)
-    grid = "".join(f"M{_n(left)} {_n(y(tick))}H{_n(right)}" for tick in ticks)
+    grid = "".join(f"M{n(left)} {n(y(tick))}H{n(right)}" for tick in ticks)
     parts = [f'<path class="g" d="{grid}"/>']
-    parts += [_text(left - 6, y(tick) + 4, show(tick), "m", "end") for tick in ticks]
+    parts += [words(left - 6, y(tick) + 4, show(tick), "m", "end") for tick in ticks]
     for place, position in enumerate(positions):
         if (
             place
@@ -254,15 +252,15 @@ def curve(
             and position != max(positions)
         ):
             continue
-        parts.append(_text(x(position), bottom + 16, f"{position:.3g}", "m", "middle"))
-    parts.append(_text((left + right) / 2, height - 1, "noise radius ε", "m", "middle"))
+        parts.append(words(x(position), bottom + 16, f"{position:.3g}", "m", "middle"))
+    parts.append(words((left + right) / 2, height - 1, "noise radius ε", "m", "middle"))
     others = "".join(trace(lines[k]) for k in order if k != highlight)
     if others:
         parts.append(f'<path class="b line" d="{others}"/>')
     if highlight is not None and highlight in order:
         parts.append(f'<path class="h line" d="{trace(lines[highlight])}"/>')
         dots = "".join(
-            f'<circle class="h" cx="{_n(x(p))}" cy="{_n(y(v))}" r="3"/>'
+            f'<circle class="h" cx="{n(x(p))}" cy="{n(y(v))}" r="3"/>'
             for p, v in zip(positions, lines[highlight], strict=True)
             if v is not None
         )
@@ -276,9 +274,9 @@ def curve(
             taken.append(place_y)
             name = labels[k] if len(labels[k]) <= 13 else labels[k][:12] + "…"
             parts.append(
-                _text(right + 7, place_y, name, "v" if k == highlight else "m")
+                words(right + 7, place_y, name, "v" if k == highlight else "m")
             )
-    return _svg(width, height, description, parts)
+    return svg(width, height, description, parts)
 
 
 def choose(values: Values, highlight: int | None, most: int = MOST_ROWS) -> list[int]:
@@ -294,7 +292,7 @@ def choose(values: Values, highlight: int | None, most: int = MOST_ROWS) -> list
     return top
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def round_values(low: float, high: float) -> list[float]:
     """Three to six round values that cover the range."""
     span = (high - low) or 1.0
     rough = span / 4
@@ -304,24 +302,26 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _svg(
+def svg(
     width: float, height: float, description: str, parts: Sequence[str]
 ) -> markupsafe.Markup:
+    """A picture of so many units, with words for readers who do not see it."""
     label = markupsafe.escape(text.printable(description))
     return markupsafe.Markup(
-        f'<svg viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{label}">'
+        f'<svg viewBox="0 0 {n(width)} {n(height)}" role="img" aria-label="{label}">'
         f"{''.join(parts)}</svg>"
     )
 
 
-def _text(x: float, y: float, told: str, style: str = "", anchor: str = "start") -> str:
+def words(x: float, y: float, told: str, style: str = "", anchor: str = "start") -> str:
+    """Text in a picture; `style` is a class of the style sheet."""
     styled = f' class="{style}"' if style else ""
     placed = f' text-anchor="{anchor}"' if anchor != "start" else ""
     safe = markupsafe.escape(text.printable(told))
-    return f'<text x="{_n(x)}" y="{_n(y)}"{styled}{placed}>{safe}</text>'
+    return f'<text x="{n(x)}" y="{n(y)}"{styled}{placed}>{safe}</text>'
 
 
-def _anchor(x: float, width: float, told: str) -> str:
+def anchor(x: float, width: float, told: str) -> str:
     """Where text at `x` begins or ends so that all of it is in the picture."""
     half = _LETTER * len(told) / 2
     if x < half:
@@ -329,10 +329,11 @@ def _anchor(x: float, width: float, told: str) -> str:
     return "end" if x > width - half else "middle"
 
 
-def _box(x: float, y: float, width: float, height: float) -> str:
-    return f"M{_n(x)} {_n(y)}h{_n(width)}v{_n(height)}h{_n(-width)}z"
+def rectangle(x: float, y: float, width: float, height: float) -> str:
+    """As a piece of a path; sizes may be negative."""
+    return f"M{n(x)} {n(y)}h{n(width)}v{n(height)}h{n(-width)}z"
 
 
-def _n(value: float) -> str:
+def n(value: float) -> str:
     """A coordinate in as few characters as a picture needs."""
     return f"{round(value, 1):g}"

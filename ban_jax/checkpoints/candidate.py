@@ -96,6 +96,8 @@ class Candidate:
       notes: what a reader of the verdict should know about the file.
       calls: what the file asks to have called when it is loaded by pickle, apart from
         what every checkpoint asks for, such as `os.system`.
+      part_of: path of the file, where that holds several classifiers and this is one of
+        them; then `path` is as `part_paths` says. Empty where it is the only one.
     """
 
     path: str
@@ -108,6 +110,7 @@ class Candidate:
     names: Names
     notes: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
+    part_of: str = ""
 
     def full_variables(
         self, normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None

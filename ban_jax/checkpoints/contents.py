@@ -1,6 +1,7 @@
 """What lies in a file, and which part of it may be the classifier."""
 
 import collections
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ MAX_DEPTH = 6
 MAX_MODULE_DEPTH = 16
 MAX_NAME = 300
 """Characters; longer names belong to no model and are passed over."""
+_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+"""Names that are shown, and that a part of a file can be asked for by."""
 _MAX_NODES = 50_000
 _MAX_STEPS = 2_000_000
 """Entries looked at: objects may share parts, so the file's size is no bound."""
@@ -135,8 +138,8 @@ class _Search:
             if whole or depth >= MAX_DEPTH:
                 continue
             for name, value in self.entries(node):
-                if type(value) in (dict, list, pickle_objects.Placeholder):
-                    name = name if name.isidentifier() and name.isascii() else "?"
+                if type(value) in (dict, list, tuple, pickle_objects.Placeholder):
+                    name = name if _PLAIN.fullmatch(name) else "?"
                     self.budget.spend(150 + len(path) + len(name))
                     pending.append(
                         (f"{path}/{name}" if path else name, value, depth + 1)

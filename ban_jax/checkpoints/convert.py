@@ -1,32 +1,24 @@
 """A recognised state dict -> our variables, strictly, and back.
 
-What an architecture is made of comes from the model itself
-(`models.architecture.shapes_of`), so there is no second table of names to keep.
+What an architecture is made of comes from the model itself (`network_search.expected`), so
+there is no second table of names to keep.
 """
 
-import functools
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ban_jax import models
-from ban_jax.checkpoints import candidate, errors, hashing, limits, recognise, tensor
+from ban_jax.checkpoints import (
+    candidate,
+    errors,
+    hashing,
+    limits,
+    network_search,
+    recognise,
+    tensor,
+)
 from ban_jax.models import pytorch_names
-
-_tracing = threading.Lock()
-
-
-def expected(spec: candidate.ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Common name -> (our name, shape in PyTorch's layout) of every weight."""
-    with _tracing:  # threads that read files of one kind must not all trace it
-        return _expected(spec)
-
-
-@functools.lru_cache(maxsize=256)
-def _expected(spec: candidate.ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
-    return models.architecture.shapes_of(spec.create())
 
 
 def convert(
@@ -38,7 +30,7 @@ def convert(
       CheckpointError: one for all missing and unexpected entries and wrong shapes.
     """
     assert found.spec is not None
-    table = expected(found.spec)
+    table = network_search.expected(found.spec)
     check(found, table)
     flat = {}
     for common, (name, shape) in table.items():
@@ -108,14 +100,15 @@ def _class_count(found: recognise.Recognised) -> str:
 def names_of(path: str, found: recognise.Recognised) -> candidate.Names:
     """What `to_torch_names` needs to give the file's own names back."""
     assert found.spec is not None
-    table = expected(found.spec)
+    table = network_search.expected(found.spec)
     counters = []
     for name, value in found.counters.items():
         if value.size == 1 and value.storage.dtype == "int64":
             counters.append((name, int(value.view().reshape(()))))
     return candidate.Names(
         path,
-        tuple((table[common][0], key) for common, key in found.keys.items()),
+        tuple((table[common][0], key) for common, key in found.keys.items())
+        + tuple((table[common][0], key) for key, common in found.aliases),
         tuple(counters),
     )
 

@@ -1,5 +1,6 @@
 """One file or folder -> one candidate, or one error that says why not."""
 
+import dataclasses
 import mmap
 import os
 import stat
@@ -9,15 +10,13 @@ import zlib
 from ban_jax import models
 from ban_jax.checkpoints import (
     candidate,
+    classifiers,
     contents,
-    convert,
     errors,
     flax_reader,
-    hashing,
     limits,
-    manifest,
     orbax_reader,
-    recognise,
+    part_paths,
     safetensors_reader,
     torch_reader,
     zip_container,
@@ -62,7 +61,9 @@ def read(
     task.
 
     Args:
-      path: a file, or the folder of an Orbax checkpoint.
+      path: a file, or the folder of an Orbax checkpoint; followed by `#` and the name of a
+        part where the file holds several classifiers, such as `file.pt#state_dict_ema`.
+        Without a part the likeliest is read, and its notes name the others.
       architecture: a name known to `models.create`, instead of the recognised one.
 
     Returns:
@@ -73,12 +74,43 @@ def read(
         path.
     """
     path = os.fspath(path)
+    file, part = part_paths.split(path)
+    parts = read_all(file, architecture=architecture)
+    if not part:
+        return classifiers.first(parts)
+    for one in parts:
+        if part_paths.split_name(one.path) == part and one.path != file:
+            if one.candidate is None:
+                assert one.error is not None
+                raise one.error
+            # Asked for by name, it stands for itself.
+            return dataclasses.replace(one.candidate, path=path, part_of="")
+    known = ", ".join(part_paths.split_name(one.path) for one in parts[:20])
+    told = known if len(parts) > 1 else "one alone, which has no name of its own"
+    raise errors.CheckpointError(
+        f"{_label(path)}: the file holds no classifier of that name; it holds {told}"
+    )
+
+
+def read_all(
+    path: str | os.PathLike[str], *, architecture: str | None = None
+) -> list[classifiers.Part]:
+    """Every classifier in a file; see `read`.
+
+    Returns:
+      The likeliest first. A single one has the file's path; of several each has a path of
+      its own, and one that does not fit has its error.
+
+    Raises:
+      CheckpointError: when there is none; the message starts with the file's path.
+    """
+    path = os.fspath(path)
     check_architecture(architecture)
-    label = path if path.isprintable() else ascii(path)
+    label = _label(path)
     try:
-        return from_contents(path, _contents(path), architecture)
+        parts = classifiers.of(path, _contents(path), architecture)
     except errors.CheckpointError as error:
-        raise errors.CheckpointError(f"{label}: {error}") from error
+        raise _told(label, error) from error
     except OSError as error:
         raise errors.CheckpointError(
             f"{label}: cannot be read: {error.strerror or error}"
@@ -87,18 +119,31 @@ def read(
         raise errors.CheckpointError(
             f"{label}: damaged: {type(error).__name__}: {errors.show(str(error), 300)}"
         ) from error
+    return [
+        part._replace(error=_told(_label(part.path), part.error))
+        if part.error is not None
+        else part
+        for part in parts
+    ]
+
+
+def _label(path: str) -> str:
+    return path if path.isprintable() else ascii(path)
+
+
+def _told(label: str, error: errors.CheckpointError) -> errors.CheckpointError:
+    """An error that names the file."""
+    return errors.CheckpointError(
+        f"{label}: {error}", calls=error.calls, other=error.other
+    )
 
 
 def check_architecture(name: str | None) -> None:
     """Raises a CheckpointError for a name that no architecture has."""
     if name is not None and name not in models.ARCHITECTURES:
         raise errors.CheckpointError(
-            f"unknown architecture {name!r}; known: {_architectures()}"
+            f"unknown architecture {name!r}; known: {classifiers.architectures()}"
         )
-
-
-def _architectures() -> str:
-    return ", ".join(sorted(models.ARCHITECTURES))
 
 
 def _contents(path: str) -> contents.Contents:
@@ -166,75 +211,3 @@ def _bytes(path: str) -> memoryview:
                 raise errors.CheckpointError("shrank while it was read")
             position += count
         return view.toreadonly()
-
-
-def from_contents(
-    path: str, content: contents.Contents, architecture: str | None
-) -> candidate.Candidate:
-    """The classifier among the contents.
-
-    Args:
-      path: beside which remarks are looked for; empty where there is no file.
-      content: of the file.
-      architecture: a known name, instead of the recognised one.
-
-    Raises:
-      CheckpointError: when there is none, or it does not fit.
-    """
-    groups = contents.state_dicts(content.root)
-    chosen = None
-    others, reasons = [], {}
-    for group in groups:
-        found = recognise.recognise(group, architecture)
-        if found.spec is None:
-            reasons[len(group.tensors)] = group, found.reason
-        elif chosen is None:
-            chosen = group, found
-        else:
-            others.append(group.path or "the root")
-    if chosen is None:
-        raise errors.CheckpointError(_unknown(reasons))
-    group, found = chosen
-    assert found.spec is not None
-    budget = limits.copies(content.size)
-    if content.compressed:
-        budget = limits.inflated(content.size)
-    variables = convert.convert(found, budget)
-    normalisation, source, accuracy, notes = manifest.lookup(path, content, found)
-    if others and architecture is None:
-        notes.append(
-            f"the file holds other classifiers, which were not judged: "
-            f"{errors.listing(others, 20)}"
-        )
-    if found.others:
-        notes.append(
-            f"read as {found.spec.architecture}; its tensors are named like those of "
-            f"{', '.join(found.others)} too"
-        )
-    return candidate.Candidate(
-        path=path,
-        sha256=hashing.weights_hash(variables),
-        spec=found.spec,
-        variables=variables,
-        normalisation=normalisation,
-        normalisation_source=source,
-        recorded_accuracy=accuracy,
-        names=convert.names_of(group.path, found),
-        notes=tuple(notes),
-    )
-
-
-def _unknown(reasons: dict[int, tuple[contents.StateDict, str]]) -> str:
-    """For the largest group of tensors, by their number."""
-    if not reasons:
-        return "holds no named tensors; expected the state dict of a classifier"
-    group, reason = reasons[max(reasons)]
-    first = [
-        f"{errors.show(name)} {value.shape}"
-        for name, value in list(group.tensors.items())[:8]
-    ]
-    return (
-        f"unknown architecture ({reason}); known: {_architectures()}. "
-        f"{errors.show(group.path) if group.path else 'The file'} has "
-        f"{len(group.tensors)} tensors: {', '.join(first)}, ..."
-    )

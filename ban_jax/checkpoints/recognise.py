@@ -1,145 +1,301 @@
-"""Names and shapes of a state dict -> the architecture, and a common naming.
+"""Names and shapes of a state dict -> the networks in it, under a common naming.
 
 Each architecture says itself what its tensors are called and how it is known
-(`ban_jax.models.Architecture`). What is removed here is what all programs may put around
-the names: prefixes (`module.`), counters, a normalisation layer.
+(`ban_jax.models.Architecture`). What is settled here is what programs put around the names
+(`naming`), tensor by tensor:
+
+  1. weights and their pruning masks become one tensor;
+  2. names are taken as they are, or else without the words of wrappers;
+  3. under every prefix, the shortest first, a network is looked for; its last layer may
+     have another prefix;
+  4. what is left over is another name of a tensor in use, pixel constants, an entry of a
+     loss or a metric - or unknown, and then no network of the group is accepted.
 """
 
-import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from ban_jax import models
-from ban_jax.checkpoints import candidate, contents, hashing, tensor
-from ban_jax.models import pytorch_names
-
-IGNORED = re.compile(
-    r"(^|\.)(num_batches_tracked|neuron_(noise|mask)\w*|total_ops|total_params)$"
+from ban_jax.checkpoints import (
+    candidate,
+    contents,
+    hashing,
+    naming,
+    network_search,
+    pixels,
+    pruning,
+    tensor,
 )
-"""Entries that are no weights: counters, the noise and masks of noisy normalisation
-layers (BAN, ANP, RNP), and what profilers leave behind."""
-COUNTER = "num_batches_tracked"
-_STATISTICS = re.compile(r"(^|\.)_?(mean|std)$")
+from ban_jax.models import pytorch_names
 
 
 class Recognised(NamedTuple):
-    """A state dict under the common names.
+    """A network in a state dict, under the common names.
 
     Attributes:
       spec: the architecture; None if it is not a known one.
       reason: if None, why.
-      tensors: by common name, PyTorch's layout.
+      tensors: by common name, PyTorch's layout; what no network has by the file's name.
       keys: common name -> the file's name.
       counters: the file's `num_batches_tracked`.
-      mean, std: buffers of a normalisation layer inside the model, if there is one.
+      mean, std: pixel constants beside the network, if there are any.
       clashes: the file's names that would have a common name twice.
       others: names of further architectures that have these tensors.
+      root: what the names of the network share, empty or ending in a dot.
+      aliases: further names of the file -> the common name of the same tensor.
+      left_out: names of the file that are no part of a network, with their shapes.
+      notes: what a reader should know.
     """
 
     spec: candidate.ModelSpec | None
     reason: str
-    tensors: dict[str, tensor.Tensor]
+    tensors: dict[str, Any]
     keys: dict[str, str]
     counters: dict[str, tensor.Tensor]
-    mean: tensor.Tensor | None
-    std: tensor.Tensor | None
-    clashes: tuple[str, ...]
+    mean: Any = None
+    std: Any = None
+    clashes: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    root: str = ""
+    aliases: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def missing(self) -> list[str]:
+        """Common names of weights that are not there."""
+        assert self.spec is not None
+        return [
+            name
+            for name in network_search.expected(self.spec)
+            if name not in self.tensors
+        ]
+
+    def identity(self) -> Any:
+        """The same for networks that are made of the same tensors."""
+        return self.spec, frozenset(
+            (name, network_search.identity(value))
+            for name, value in self.tensors.items()
+        )
 
 
-class Named(NamedTuple):
-    """Tensors under the common names of one architecture.
-
-    Attributes:
-      tensors: by common name, PyTorch's layout.
-      keys: common name -> the file's name.
-      clashes: the file's names that would have a common name twice.
-    """
-
-    tensors: dict[str, tensor.Tensor]
-    keys: dict[str, str]
-    clashes: tuple[str, ...]
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Common name -> shape."""
-        return {name: value.shape for name, value in self.tensors.items()}
-
-
-def recognise(group: contents.StateDict, architecture: str | None = None) -> Recognised:
-    """Finds architecture, width, classes, channels and stem.
+def networks(
+    group: contents.StateDict,
+    architecture: str | None = None,
+    kinds: network_search.Kinds | None = None,
+) -> list[Recognised]:
+    """Finds the networks of a group: architecture, width, classes, channels and stem.
 
     Args:
       group: named tensors from a file.
       architecture: a name that is taken for granted instead of guessed.
+      kinds: met in other groups of the file.
+
+    Returns:
+      At least one; a single one without a `spec` where nothing is known.
     """
-    tensors, keys = dict(group.tensors), {name: name for name in group.tensors}
-    statistics: dict[str, tensor.Tensor] = {}
     counters: dict[str, tensor.Tensor] = {}
-    if any(name.startswith("params/") for name in tensors):
-        tensors, keys, statistics = _from_flax(tensors)
+    tensors: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    ignored: list[str] = []
+    if any(name.startswith("params/") for name in group.tensors):
+        tensors, origin = _from_flax(group.tensors)
     else:
-        for name in list(tensors):
-            if IGNORED.search(name):
-                if name.endswith(COUNTER):
-                    counters[name] = tensors[name]
-                del tensors[name]
-            elif (match := _STATISTICS.search(name)) and tensors[name].size in (1, 3):
-                statistics[match[2]] = tensors.pop(name)
+        for name, value in group.tensors.items():
+            if not naming.IGNORED.search(name):
+                tensors[name] = value
+            elif name.endswith(naming.COUNTER):
+                counters[name] = value
+            elif "neuron_" in name:
+                ignored.append(name)
+    masked = pruning.pairs(tensors)
+    for stem, (weight, mask) in masked.items():
+        tensors[stem] = pruning.Masked(tensors.pop(weight), tensors.pop(mask))
+    known = (
+        [architecture]
+        if architecture is not None
+        # The newest first: whoever registers a network with the names of ours means theirs.
+        else list(reversed(list(models.ARCHITECTURES)))
+    )
+    best: tuple[network_search.Search, dict[str, Any], dict[str, str]] | None = None
+    for spelled in _spellings(tensors):
+        values = {new: tensors[name] for new, name in spelled.items()}
+        found = network_search.search(values, known, kinds or network_search.Kinds())
+        if best is None or len(found.whole) > len(best[0].whole):
+            best = found, values, spelled
+        if found.whole and not found.rest:
+            break
+    assert best is not None
+    search, values, spelled = best
+    names = {new: origin.get(name, name) for new, name in spelled.items()}
+    notes = []
+    if masked:
+        notes.append(f"{len(masked)} pruned weights were multiplied by their masks")
+    if ignored:
+        notes.append(f"{len(ignored)} noises and masks of neurons were left out")
+    if not search.whole:
+        return [_lacking(search, values, names, counters)]
+    return _settled(search, values, names, counters, tuple(notes))
 
-    def recognised(
-        named: Named, spec: candidate.ModelSpec | None, reason: str, *others: str
-    ) -> Recognised:
-        return Recognised(
-            spec,
-            reason,
-            named.tensors,
-            named.keys,
-            counters,
-            statistics.get("mean"),
-            statistics.get("std"),
-            named.clashes,
-            others,
-        )
 
-    if architecture is not None:
-        named = _named(models.ARCHITECTURES[architecture], tensors, keys)
-        return recognised(named, *_spec(architecture, named))
-    # The newest first: whoever registers a network with the names of ours means theirs.
-    differences: list[str] = []
-    fitting: list[tuple[str, Named]] = []
-    for name in reversed(list(models.ARCHITECTURES)):
-        named = _named(models.ARCHITECTURES[name], tensors, keys)
-        difference = models.ARCHITECTURES[name].difference(named.shapes)
-        if difference is None:
-            fitting.append((name, named))
-        elif difference and difference not in differences:
-            differences.insert(0, difference)
-    if not fitting:
-        reason = "; ".join(differences) or "no layers named as in any of them"
-        return recognised(Named(tensors, keys, ()), None, reason)
-    (name, named), *others = fitting
-    return recognised(named, *_spec(name, named), *(other for other, _ in others))
+def _spellings(tensors: Mapping[str, Any]) -> Iterable[dict[str, str]]:
+    """Spelling -> the file's name: as they are, then without the words of wrappers.
+
+    Of two tensors that would have one spelling the second keeps its own, unless it is the
+    same tensor: then its name goes first.
+    """
+    yield {name: name for name in tensors}
+    bare: dict[str, str] = {}
+    for name in tensors:
+        new = naming.without_wrappers(name)
+        bare[name if new in bare else new] = name
+    if any(new != name for new, name in bare.items()):
+        yield bare
+
+
+def _lacking(
+    search: network_search.Search,
+    values: Mapping[str, Any],
+    names: Mapping[str, str],
+    counters: dict[str, tensor.Tensor],
+) -> Recognised:
+    """The group where no network is whole: what it is nearest to, or why it is none."""
+    if not search.partial:
+        reason = "; ".join(search.differences) or "no layers named as in any of them"
+        return Recognised(None, reason, dict(values), dict(names), counters)
+    fit = max(search.partial, key=lambda fit: len(fit.named.tensors))
+    tensors = dict(fit.named.tensors)
+    keys = {common: names[key] for common, key in fit.named.keys.items()}
+    used = set(fit.named.keys.values()) | set(fit.named.clashes)
+    for name, value in values.items():
+        if name not in used and name not in tensors:
+            tensors[name], keys[name] = value, names[name]
+    foreign = [name for name in tensors if naming.is_foreign(keys[name])]
+    table = network_search.expected(fit.spec) if fit.spec is not None else {}
+    for name in foreign:
+        if name not in table:
+            del tensors[name]
+    return Recognised(
+        fit.spec,
+        fit.reason,
+        tensors,
+        keys,
+        counters,
+        clashes=tuple(names[key] for key in fit.named.clashes),
+        others=fit.others,
+        root=fit.root,
+    )
+
+
+def _settled(
+    search: network_search.Search,
+    values: Mapping[str, Any],
+    names: Mapping[str, str],
+    counters: Mapping[str, tensor.Tensor],
+    notes: tuple[str, ...],
+) -> list[Recognised]:
+    """The whole networks of a group, each once, with what is left over sorted out."""
+    used: dict[Any, tuple[int, str]] = {}
+    made: list[dict[str, Any]] = []
+    twins: list[str] = []
+    for fit in search.whole:
+        assert fit.spec is not None
+        table = network_search.expected(fit.spec)
+        # In the file's order, in which they are written back.
+        own = {name: one for name, one in fit.named.tensors.items() if name in table}
+        keys = {common: fit.named.keys[common] for common in own}
+        same = [used.get(network_search.identity(value)) for value in own.values()]
+        if None not in same:
+            twins += keys.values()
+            continue
+        for common, value in own.items():
+            used.setdefault(network_search.identity(value), (len(made), common))
+        made.append({"fit": fit, "tensors": own, "keys": keys, "aliases": []})
+    left_out: list[str] = []
+    rest = {name: values[name] for name in search.rest}
+    for name in [*twins, *rest]:
+        owner = used.get(network_search.identity(values[name]))
+        if owner is not None:
+            made[owner[0]]["aliases"].append((names[name], owner[1]))
+            rest.pop(name, None)
+    found = pixels.normalisers(rest)
+    for one in found:
+        for name in one.names:
+            rest.pop(name, None)
+    for name in [name for name in rest if naming.is_foreign(name)]:
+        left_out.append(f"{names[name]} {rest.pop(name).shape}")
+    return [
+        _recognised(one, rest, names, counters, found, left_out, notes) for one in made
+    ]
+
+
+def _recognised(
+    one: Mapping[str, Any],
+    unknown: Mapping[str, Any],
+    names: Mapping[str, str],
+    counters: Mapping[str, tensor.Tensor],
+    found: list[pixels.Normaliser],
+    left_out: list[str],
+    notes: tuple[str, ...],
+) -> Recognised:
+    """One whole network; `unknown` entries make its conversion fail, which names them."""
+    fit: network_search.Fit = one["fit"]
+    tensors = dict(one["tensors"])
+    keys = {common: names[key] for common, key in one["keys"].items()}
+    clashes = []
+    for name, value in unknown.items():
+        common = name if name not in tensors else f"{name} "
+        if name in fit.named.clashes:
+            clashes.append(names[name])
+        else:
+            tensors[common], keys[common] = value, names[name]
+    constants, doubt = pixels.chosen(found, fit.root)
+    unused = [
+        names[name]
+        for other in found
+        if constants is None
+        or (other.mean, other.std) != (constants.mean, constants.std)
+        for name in other.names
+    ]
+    layers = {key.rpartition(".")[0] for key in keys.values()}
+    return Recognised(
+        fit.spec,
+        "",
+        tensors,
+        keys,
+        {
+            name: value
+            for name, value in counters.items()
+            if name.rpartition(".")[0] in layers
+        },
+        constants.mean if constants else None,
+        constants.std if constants else None,
+        tuple(clashes),
+        fit.others,
+        fit.root,
+        tuple(one["aliases"]),
+        (*left_out, *unused),
+        (*notes, *([doubt] if doubt else [])),
+    )
 
 
 def _from_flax(
     tensors: Mapping[str, tensor.Tensor],
-) -> tuple[dict[str, tensor.Tensor], dict[str, str], dict[str, tensor.Tensor]]:
-    renamed: dict[str, tensor.Tensor] = {}
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors in PyTorch's layout by common name, and common name -> the file's."""
+    renamed: dict[str, Any] = {}
     keys: dict[str, str] = {}
-    statistics: dict[str, tensor.Tensor] = {}
     for name, value in tensors.items():
         if name in ("normalisation/mean", "normalisation/std"):
-            statistics[name.split("/")[1]] = value
+            common = name.replace("/", ".")
+        elif name.startswith(tuple(f"{tree}/" for tree in hashing.HASHED)):
+            common = pytorch_names.common_name(name)
+        else:
             continue
-        if not name.startswith(tuple(f"{tree}/" for tree in hashing.HASHED)):
-            continue
-        common = pytorch_names.common_name(name)
         # Two that would be one keep their own names, which no architecture has.
         common = name if common in renamed else common
         renamed[common] = to_torch_layout(name, value)
         keys[common] = name
-    return renamed, keys, statistics
+    return renamed, keys
 
 
 def to_torch_layout(name: str, value: tensor.Tensor) -> tensor.Tensor:
@@ -153,46 +309,3 @@ def to_torch_layout(name: str, value: tensor.Tensor) -> tensor.Tensor:
         [value.strides[axis] for axis in axes],
         value.offset,
     )
-
-
-def _common_prefix(names: list[str]) -> str:
-    """What wrappers (DataParallel, torch.compile, Sequential) put before every name."""
-    prefix = ""
-    for _ in range(8 if names else 0):
-        step, dot, _ = names[0].removeprefix(prefix).partition(".")
-        longer = prefix + step + dot
-        if not dot or not all(name.startswith(longer) for name in names):
-            break
-        prefix = longer
-    return prefix
-
-
-def _named(
-    architecture: models.Architecture,
-    tensors: Mapping[str, tensor.Tensor],
-    keys: Mapping[str, str],
-) -> Named:
-    """The tensors under the names an architecture gives them."""
-    prefix = _common_prefix(list(tensors))
-    names = architecture.rename([name.removeprefix(prefix) for name in tensors])
-    renamed: dict[str, tensor.Tensor] = {}
-    origins: dict[str, str] = {}
-    clashes = []
-    for name, value in tensors.items():
-        bare = name.removeprefix(prefix)
-        common = names.get(bare, bare)
-        if common in renamed:
-            clashes.append(keys[name])
-        else:
-            renamed[common] = value
-            origins[common] = keys[name]
-    return Named(renamed, origins, tuple(clashes))
-
-
-def _spec(name: str, named: Named) -> tuple[candidate.ModelSpec | None, str]:
-    """The network of an architecture that has tensors of these shapes."""
-    try:
-        fields = models.ARCHITECTURES[name].fields(named.shapes)
-        return candidate.ModelSpec.of(name, **fields), ""
-    except ValueError as error:
-        return None, str(error)

@@ -7,7 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from ban_jax.checkpoints import candidate, contents, errors, limits, reading, tensor
+from ban_jax.checkpoints import (
+    candidate,
+    classifiers,
+    contents,
+    errors,
+    limits,
+    reading,
+    tensor,
+)
 
 LABEL = "state dict in memory"
 """Path of such a candidate, and how errors begin."""
@@ -37,7 +45,7 @@ def read_state_dict(
     try:
         size, root = _tree(state, 0)
         content = contents.Contents(root, {}, size)
-        found = reading.from_contents("", content, architecture)
+        found = classifiers.first(classifiers.of("", content, architecture))
     except errors.CheckpointError as error:
         raise errors.CheckpointError(f"{LABEL}: {error}") from error
     return dataclasses.replace(found, path=LABEL)

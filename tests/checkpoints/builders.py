@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 
 from ban_jax import checkpoints
-from ban_jax.checkpoints import convert
+from ban_jax.checkpoints import network_search
 
 TESTDATA = pathlib.Path(__file__).parent / "testdata"
 SPEC = checkpoints.ModelSpec("resnet18", 5, 1)
@@ -17,7 +17,7 @@ SPEC = checkpoints.ModelSpec("resnet18", 5, 1)
 def state_dict(spec: checkpoints.ModelSpec = SPEC, seed: int = 0) -> dict:
     """Random weights for `spec` under PyTorch names, `conv1.weight` first."""
     rng = np.random.default_rng(seed)
-    shapes = {name: shape for name, (_, shape) in convert.expected(spec).items()}
+    shapes = {name: shape for name, (_, shape) in network_search.expected(spec).items()}
     return {
         name: rng.random(shapes[name], np.float32) + np.float32(0.5)
         for name in sorted(shapes, key=lambda name: (name != "conv1.weight", name))
@@ -117,7 +117,7 @@ def flax_tree(state: dict, spec: checkpoints.ModelSpec = SPEC) -> dict:
     """The same weights as nested dicts under our names."""
     axes = {4: (2, 3, 1, 0), 2: (1, 0)}
     tree: dict = {}
-    for name, (ours, shape) in convert.expected(spec).items():
+    for name, (ours, shape) in network_search.expected(spec).items():
         *folders, leaf = ours.split("/")
         node = tree
         for folder in folders:

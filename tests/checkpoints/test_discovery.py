@@ -147,7 +147,9 @@ def test_timm_models_take_their_normalisation_from_config_json(tmp_path, nested)
         "",
         tuple(
             (ours, name.replace("shortcut", "downsample").replace("linear", "fc"))
-            for name, (ours, _) in checkpoints.convert.expected(builders.SPEC).items()
+            for name, (ours, _) in checkpoints.network_search.expected(
+                builders.SPEC
+            ).items()
         ),
     )
     checkpoints.write_safetensors(path, tree, builders.SPEC, names=names)

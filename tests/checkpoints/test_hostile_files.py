@@ -18,7 +18,7 @@ from tests.checkpoints import builders
 
 def attempt(path) -> checkpoints.Candidate | checkpoints.CheckpointError:
     """Reads within the promised memory; only these two outcomes are right."""
-    checkpoints.convert.expected(
+    checkpoints.network_search.expected(
         builders.SPEC
     )  # the model's own tracing is not counted
     size = path.stat().st_size if path.is_file() else 0
@@ -152,7 +152,7 @@ def test_a_huge_stride_0_tensor_is_refused_and_a_small_one_is_read(model):
     spec = checkpoints.ModelSpec("resnet18", 5, 512)
     expanded = {
         name: builders.tensor(builders.storage("0", 1), shape, [0] * len(shape))
-        for name, (_, shape) in checkpoints.convert.expected(spec).items()
+        for name, (_, shape) in checkpoints.network_search.expected(spec).items()
     }
     pickle = builders.pickle(builders.dictionary(expanded))
     model.write_bytes(builders.torch_zip(pickle, {"0": b"\0\0\x80\x3f"}))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ban_jax import checkpoints, models
-from ban_jax.checkpoints import convert, hashing
+from ban_jax.checkpoints import hashing, network_search
 from tests.checkpoints import builders
 
 SPECS = [
@@ -55,18 +55,18 @@ def test_every_architecture_is_recognised_with_its_size(spec, read):
 
 def test_names_are_those_of_the_field():
     """methods.md section 2, spelled out for one entry of each kind."""
-    resnet = convert.expected(RESNET)
+    resnet = network_search.expected(RESNET)
     assert resnet["layer2.0.shortcut.0.weight"] == (
         "params/layer2_0/shortcut_0/kernel",
         (4, 2, 1, 1),
     )
     assert resnet["layer1.1.bn2.running_var"] == ("batch_stats/layer1_1/bn2/var", (2,))
     assert len(resnet) == 102
-    vgg = convert.expected(checkpoints.ModelSpec("vgg16", 10, 4))
+    vgg = network_search.expected(checkpoints.ModelSpec("vgg16", 10, 4))
     assert vgg["features.40.bias"][0] == "params/layers_40/bias"
     assert vgg["features.41.running_mean"][0] == "batch_stats/layers_41/mean"
     assert vgg["classifier.weight"] == ("params/classifier/kernel", (10, 32))
-    densenet = convert.expected(checkpoints.ModelSpec("densenet121", 10, 64))
+    densenet = network_search.expected(checkpoints.ModelSpec("densenet121", 10, 64))
     assert densenet["dense4.15.conv2.weight"][1] == (32, 128, 3, 3)
     assert densenet["trans3.bn.weight"][1] == (1024,)
     assert densenet["linear.weight"][1] == (10, 1024)
@@ -189,20 +189,6 @@ def test_the_architecture_can_be_given(read):
     assert read(state, architecture="resnet18").spec == RESNET
     assert "does not fit resnet34" in error(read, state, architecture="resnet34")
     assert "known: densenet121" in error(read, state, architecture="resnet19")
-
-
-def test_other_classifiers_in_the_file_are_mentioned(tmp_path):
-    state = builders.state_dict(RESNET)
-    body = builders.state_pickle(state)[2:-1]
-    both = builders.dictionary({"ema": body, "netC": body, "netG": b"}"})
-    storages = {str(i): array.tobytes() for i, array in enumerate(state.values())}
-    path = tmp_path / "model.pt"
-    path.write_bytes(builders.torch_zip(builders.pickle(both), storages))
-    read = checkpoints.read(path)
-    assert read.names.container == "netC"
-    assert read.notes == (
-        "the file holds other classifiers, which were not judged: ema",
-    )
 
 
 def test_weights_hash_depends_on_names_shapes_and_values_alone():

@@ -12,7 +12,7 @@ import pytest
 from jax import numpy as jnp
 
 from ban_jax import checkpoints, models
-from ban_jax.checkpoints import convert, hashing
+from ban_jax.checkpoints import hashing, network_search
 from tests.testdata import goldens
 
 FAMILIES = ["resnet18", "preact_resnet18", "vgg16", "densenet121"]
@@ -27,7 +27,7 @@ def golden(family):
         settings["architecture"], settings["num_classes"], settings["width"]
     )
     flat = {}
-    for name, (ours, shape) in convert.expected(spec).items():
+    for name, (ours, shape) in network_search.expected(spec).items():
         value = file["weights"][name].reshape(shape)
         axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(value.ndim)
         flat[ours] = jnp.asarray(value.transpose(axes) if axes else value)
@@ -62,7 +62,7 @@ def test_updated_statistics_agree_with_pytorch(family):
     stats = hashing.flatten({"batch_stats": updated["batch_stats"]})
     expected = file["statistics/updated"]
     assert len(stats) == len(expected)
-    for name, (ours, _) in convert.expected(spec).items():
+    for name, (ours, _) in network_search.expected(spec).items():
         if ours in stats:
             np.testing.assert_allclose(
                 stats[ours], expected[name], rtol=1e-4, atol=1e-5, err_msg=name

@@ -1,0 +1,305 @@
+"""Every classifier among the contents of a file.
+
+Each becomes a candidate of its own: weights beside their running average, the models of an
+ensemble, clients beside a global model, two networks of one state dict. What is only
+another name of the same tensors is no further classifier.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ban_jax import models
+from ban_jax.checkpoints import (
+    candidate,
+    contents,
+    convert,
+    errors,
+    hashing,
+    limits,
+    manifest,
+    network_search,
+    part_paths,
+    recognise,
+)
+
+ROOT = "."
+"""Name of the part that is the file itself."""
+_AVERAGE = re.compile(
+    r"(^|[/._])(ema|swa|avg|averaged?|shadow|polyak|teacher)([/._]|$)", re.IGNORECASE
+)
+"""A container's name that says it holds averaged weights. Programs average parameters
+alone, and load them over the model: running statistics are the model's own."""
+_PARAMETERS_IN_ORDER = "shadow_params"
+"""Where `torch_ema` and diffusers keep averages, without names, in the model's order."""
+
+
+class Part(NamedTuple):
+    """A classifier in a file.
+
+    Attributes:
+      path: the file's where it is the only one, else see `part_paths`.
+      candidate: None where it cannot be converted.
+      error: why.
+    """
+
+    path: str
+    candidate: candidate.Candidate | None
+    error: errors.CheckpointError | None = None
+
+
+class _Found(NamedTuple):
+    """A network, and the group it was found in.
+
+    Attributes:
+      container: path of the group, see `contents.StateDict`.
+      name: of the part.
+      network: recognised.
+      notes: what is said of this one.
+    """
+
+    container: str
+    name: str
+    network: recognise.Recognised
+    notes: tuple[str, ...] = ()
+
+
+def of(path: str, content: contents.Contents, architecture: str | None) -> list[Part]:
+    """The classifiers in a file, the likeliest first.
+
+    Args:
+      path: beside which remarks are looked for; empty where there is no file.
+      content: of the file.
+      architecture: a known name, instead of the recognised one.
+
+    Raises:
+      CheckpointError: when there is none, or the only one does not fit.
+    """
+    found, remarks = _found(content, architecture)
+    budget = limits.copies(content.size)
+    if content.compressed:
+        budget = limits.inflated(content.size)
+    if len(found) == 1:
+        made = _candidate(path, content, found[0], remarks, budget)
+        return [Part(path, made)]
+    return list(_parts(path, content, found, remarks, budget))
+
+
+def _parts(
+    path: str,
+    content: contents.Contents,
+    found: list[_Found],
+    remarks: list[str],
+    budget: limits.Budget,
+) -> Iterator[Part]:
+    """A part for each of several; one that does not fit leaves the others alone."""
+    for one in found:
+        label = part_paths.join(path, one.name)
+        try:
+            made = _candidate(path, content, one, remarks, budget)
+        except errors.CheckpointError as error:
+            yield Part(label, None, error)
+        else:
+            yield Part(label, dataclasses.replace(made, path=label, part_of=path))
+
+
+def _found(
+    content: contents.Contents, architecture: str | None
+) -> tuple[list[_Found], list[str]]:
+    """Each network once, and what is said of others that are none.
+
+    Raises:
+      CheckpointError: when there is none.
+    """
+    kinds = network_search.Kinds()
+    whole: list[_Found] = []
+    lacking: list[_Found] = []
+    unknown: dict[int, tuple[contents.StateDict, str]] = {}
+    groups = contents.state_dicts(content.root)
+    for group in groups:
+        networks = recognise.networks(group, architecture, kinds)
+        for network in networks:
+            if network.spec is None:
+                unknown[len(group.tensors)] = group, network.reason
+                continue
+            name = group.path or ROOT
+            if len(networks) > 1 and network.root:
+                name = f"{name}/{network.root.removesuffix('.')}"
+            one = _Found(group.path, re.sub(r"[^\w./-]", "?", name), network)
+            (lacking if network.missing() else whole).append(one)
+    if not whole and not lacking:
+        raise errors.CheckpointError(_unknown(unknown))
+    if not whole:
+        return lacking[:1], []
+    whole += _averages(whole[0], lacking, groups)
+    return _distinct(whole), _said(whole, lacking)
+
+
+def _said(whole: list[_Found], lacking: list[_Found]) -> list[str]:
+    """What is named like a network but lacks weights that no average lacks."""
+    known = {one.name for one in whole}
+    said = []
+    for one in lacking:
+        if one.name not in known:
+            assert one.network.spec is not None
+            missing = len(one.network.missing())
+            said.append(
+                f"{one.name} is named like {one.network.spec.architecture} but lacks "
+                f"{missing} of {len(network_search.expected(one.network.spec))} weights"
+            )
+    if not said:
+        return []
+    return [f"the file holds more, which was not judged: {errors.listing(said, 20)}"]
+
+
+def _distinct(found: list[_Found]) -> list[_Found]:
+    """Each set of tensors once, under names that differ."""
+    kept: dict[Any, _Found] = {}
+    names: set[str] = set()
+    for one in found:
+        key = one.network.identity()
+        if key in kept:
+            first = kept[key]
+            note = f"{one.name} holds the same tensors as {first.name}"
+            kept[key] = first._replace(notes=(*first.notes, note))
+            continue
+        name, number = one.name, 1
+        while name in names:
+            number += 1
+            name = f"{one.name}~{number}"
+        names.add(name)
+        kept[key] = one._replace(name=name)
+    return list(kept.values())
+
+
+def _averages(
+    main: _Found, lacking: list[_Found], groups: list[contents.StateDict]
+) -> Iterator[_Found]:
+    """Averages of parameters, with the running statistics of the model they are of."""
+    note = f"its running statistics are those of {main.name}: the file averages none"
+    for one in lacking:
+        missing = one.network.missing()
+        if (
+            _AVERAGE.search(one.name)
+            and one.network.spec == main.network.spec
+            and all(".running_" in f".{name}" for name in missing)
+        ):
+            tensors = {name: main.network.tensors[name] for name in missing}
+            keys = {name: main.network.keys[name] for name in missing}
+            whole = one.network._replace(
+                tensors={**one.network.tensors, **tensors},
+                keys={**one.network.keys, **keys},
+            )
+            yield one._replace(network=whole, notes=(note,))
+    table = network_search.expected(main.network.spec) if main.network.spec else {}
+    ordered = [
+        name
+        for name in main.network.tensors
+        if name in table and ".running_" not in f".{name}"
+    ]
+    for group in groups:
+        if not group.path.endswith(_PARAMETERS_IN_ORDER):
+            continue
+        values = list(group.tensors.values())
+        shapes = [main.network.tensors[name].shape for name in ordered]
+        if [value.shape for value in values] == shapes:
+            averaged = dict(zip(ordered, values, strict=True))
+            network = main.network._replace(
+                tensors={**main.network.tensors, **averaged}
+            )
+            yield _Found(group.path, group.path, network, (note,))
+
+
+def _candidate(
+    path: str,
+    content: contents.Contents,
+    found: _Found,
+    remarks: list[str],
+    budget: limits.Budget,
+) -> candidate.Candidate:
+    """One network, converted.
+
+    Raises:
+      CheckpointError: when it does not fit.
+    """
+    network = found.network
+    if network.spec is None:
+        raise errors.CheckpointError(network.reason)
+    variables = convert.convert(network, budget)
+    normalisation, source, accuracy, notes = manifest.lookup(path, content, network)
+    return candidate.Candidate(
+        path=path,
+        sha256=hashing.weights_hash(variables),
+        spec=network.spec,
+        variables=variables,
+        normalisation=normalisation,
+        normalisation_source=source,
+        recorded_accuracy=accuracy,
+        names=convert.names_of(found.container, network),
+        notes=(*found.notes, *remarks, *network.notes, *_left_out(network), *notes),
+        calls=content.calls,
+    )
+
+
+def _left_out(network: recognise.Recognised) -> list[str]:
+    """What of a group is not in the candidate."""
+    assert network.spec is not None
+    notes = []
+    if network.left_out:
+        names = [errors.show(name) for name in network.left_out]
+        notes.append(
+            f"left out, as no part of the network: {errors.listing(names, 20)}"
+        )
+    if network.aliases:
+        names = [errors.show(name) for name, _ in network.aliases]
+        notes.append(f"further names of the same tensors: {errors.listing(names, 20)}")
+    if network.others:
+        notes.append(
+            f"read as {network.spec.architecture}; its tensors are named like those of "
+            f"{', '.join(network.others)} too"
+        )
+    return notes
+
+
+def _unknown(reasons: dict[int, tuple[contents.StateDict, str]]) -> str:
+    """For the largest group of tensors, by their number."""
+    if not reasons:
+        return "holds no named tensors; expected the state dict of a classifier"
+    group, reason = reasons[max(reasons)]
+    first = [
+        f"{errors.show(name)} {value.shape}"
+        for name, value in list(group.tensors.items())[:8]
+    ]
+    return (
+        f"unknown architecture ({reason}); known: {architectures()}. "
+        f"{errors.show(group.path) if group.path else 'The file'} has "
+        f"{len(group.tensors)} tensors: {', '.join(first)}, ..."
+    )
+
+
+def first(parts: list[Part]) -> candidate.Candidate:
+    """The likeliest classifier; its notes name the others.
+
+    Raises:
+      CheckpointError: when it does not fit.
+    """
+    found = parts[0].candidate
+    if found is None:
+        assert parts[0].error is not None
+        raise parts[0].error
+    if len(parts) == 1:
+        return found
+    others = [part_paths.split_name(part.path) for part in parts[1:]]
+    note = (
+        f"the file holds other classifiers, which were not judged: "
+        f"{errors.listing(others, 20)}"
+    )
+    return dataclasses.replace(
+        found, path=found.part_of, part_of="", notes=(note, *found.notes)
+    )
+
+
+def architectures() -> str:
+    """The known names, for messages."""
+    return ", ".join(sorted(models.ARCHITECTURES))

@@ -1,0 +1,77 @@
+"""What programs put around the names of a network's tensors, and beside them.
+
+Wrappers: `torch.nn.DataParallel` and DistributedDataParallel (`module`), `torch.compile`
+(`_orig_mod`), FSDP and activation checkpointing of PyTorch, Opacus (`_module`), Lightning
+Fabric (`_forward_module`). Each wraps a model or any module in it, so that its word may
+stand at any place of a name.
+"""
+
+import re
+from collections.abc import Iterable
+
+WRAPPERS = frozenset(
+    (
+        "module",
+        "_module",
+        "_orig_mod",
+        "_fsdp_wrapped_module",
+        "_fpw_module",
+        "_checkpoint_wrapped_module",
+        "_forward_module",
+    )
+)
+IGNORED = re.compile(
+    r"(^|\.)(num_batches_tracked|neuron_(noise|mask)\w*|total_ops|total_params)$"
+)
+"""Entries that are no weights: counters, the noise and masks of noisy normalisation
+layers (BAN, ANP, RNP), and what profilers leave behind."""
+COUNTER = "num_batches_tracked"
+MAX_DEPTH = 8
+"""Words before the first name of a network, as `model.backbone.0` has three."""
+_MAX_VISITS = 50_000
+"""Names under prefixes, summed: a bound on the search. A network has some hundred."""
+_FOREIGN = re.compile(
+    r"""
+    n_averaged | steps? | global_step | num_updates | decay | ema_decay | epochs?
+    | (\w+_)? (loss | losses | criterion | criteria | metrics? | accuracy | acc
+    | accuracies | auroc | f1 | f1_score | precision | recall | confmat
+    | confusion_matrix)
+    | (loss | criterion | metrics?) _ \w+
+    """,
+    re.VERBOSE,
+)
+"""A word of the names of losses, metrics and averaging; Lightning and torchmetrics keep
+them in the state dict, `torch.optim.swa_utils` keeps its counter there."""
+
+
+def without_wrappers(name: str) -> str:
+    """`_orig_mod.layer1.module.0.conv1.weight` -> `layer1.0.conv1.weight`."""
+    return ".".join(word for word in name.split(".") if word not in WRAPPERS)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a name says itself that it is of a loss, a metric or an average."""
+    return any(_FOREIGN.fullmatch(word) for word in name.lower().split("."))
+
+
+def prefixes(names: Iterable[str]) -> dict[str, list[str]]:
+    """Prefix (empty, or ending in a dot) -> the names under it, the shortest first.
+
+    Work is bounded: of a file with more names than any network has, the longer prefixes
+    are not there.
+    """
+    by_depth: list[dict[str, list[str]]] = [{"": list(names)}]
+    visits = len(by_depth[0][""])
+    while len(by_depth) <= MAX_DEPTH:
+        deeper: dict[str, list[str]] = {}
+        for prefix, under in by_depth[-1].items():
+            for name in under:
+                word, dot, _ = name[len(prefix) :].partition(".")
+                if dot:
+                    deeper.setdefault(f"{prefix}{word}.", []).append(name)
+        deeper = {prefix: under for prefix, under in deeper.items() if len(under) > 1}
+        visits += sum(map(len, deeper.values()))
+        if not deeper or visits > _MAX_VISITS:
+            break
+        by_depth.append(deeper)
+    return {prefix: under for level in by_depth for prefix, under in level.items()}

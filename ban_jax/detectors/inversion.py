@@ -13,6 +13,7 @@ References:
   Networks", IEEE S&P 2019, for mask, pattern and stamp.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -33,8 +34,18 @@ Step = Callable[[State, Array, Array, Array], tuple[State, Seen]]
 class. All classes are given the same key in a round, so that what they draw of the clean
 images is drawn once."""
 
-BOX = 1e-7
-"""Keeps the box map's inverse finite at 0 and 1."""
+LogitsOf = Callable[[Array], Array]
+"""Images `[B, H, W, C]` -> logits `[B, K]`: a model as a search of triggers sees it."""
+
+SIDE_BY_SIDE = {"cpu": 2}
+"""Classes computed side by side per backend: a CPU gains little by more, and each of a
+group waits for the slowest."""
+EDGE = 1e-6
+"""How far from 0 and 1 the inverse of the box map is taken."""
+CLIP = 1e-7
+"""Where Keras clips what it takes the logarithm of."""
+POINTS = 33
+"""Rounds of a curve that are kept for the record."""
 
 
 class Searched(NamedTuple):
@@ -79,7 +90,7 @@ def search(
     *,
     key: Array,
     rounds: int,
-    at_once: int,
+    at_once: int | None = None,
     done: Callable[[State], Array] | None = None,
 ) -> Searched:
     """Runs the searches of several classes; pure, for one model.
@@ -90,10 +101,12 @@ def search(
       key: typed key, consumed; a class draws its start from it and from its own number,
         so it gets what it would get alone.
       rounds: that a search takes at most, S.
-      at_once: classes computed side by side. It decides speed and memory, nothing else.
+      at_once: classes computed side by side, which decides speed and memory, nothing
+        else; None: two on a CPU, up to ten elsewhere.
       done: `state -> []` bool, whether a search has nothing left to gain; None: never.
     """
     count = classes.shape[0]
+    at_once = at_once or SIDE_BY_SIDE.get(jax.default_backend(), 10)
     groups = -(-count // at_once)
     size = -(-count // groups)
     index = jnp.arange(groups * size)
@@ -173,14 +186,29 @@ def better(
     return select(wins, Best(value.astype(best.value.dtype), found, index), best)
 
 
-def boxed(free: Array, epsilon: float = BOX) -> Array:
-    """An unbounded array's values in (0, 1): `tanh(z) / (2 + epsilon) + 0.5`."""
-    return jnp.tanh(free) / (2 + epsilon) + 0.5
+def boxed(free: Array) -> Array:
+    """An unbounded array's values in [0, 1]: `tanh(z) / 2 + 0.5`.
+
+    Published code divides by `2 + 1e-7` or `2 - 1e-7`; in float32 that is the same.
+    """
+    return jnp.tanh(free) / 2 + 0.5
 
 
-def unboxed(values: Array, epsilon: float = BOX) -> Array:
-    """The inverse of `boxed`, for values in [0, 1]."""
-    return jnp.arctanh((values - 0.5) * (2 + epsilon))
+def unboxed(values: Array) -> Array:
+    """The inverse of `boxed`; values are kept `EDGE` off 0 and 1, where it is infinite."""
+    return jnp.arctanh(2 * jnp.clip(values, EDGE, 1 - EDGE) - 1)
+
+
+def boxed_trigger(free: Trigger) -> Trigger:
+    """Mask and pattern in [0, 1]."""
+    return Trigger(boxed(free.mask), boxed(free.pattern))
+
+
+def draw(key: Array, shape: tuple[int, ...]) -> Trigger:
+    """An unbounded trigger for images `(H, W, C)`, whose boxed values are from U(0, 1)."""
+    mask_key, pattern_key = jax.random.split(key)
+    mask = jax.random.uniform(mask_key, (*shape[:2], 1))
+    return Trigger(unboxed(mask), unboxed(jax.random.uniform(pattern_key, shape)))
 
 
 def stamp(images: Array, trigger: Trigger) -> Array:
@@ -217,3 +245,34 @@ def batches(key: Array, count: int, *, number: int, size: int) -> Array:
         lambda one: jax.random.permutation(one, count), jax.random.split(key, passes)
     )
     return orders.reshape(-1)[: number * size].reshape(number, size)
+
+
+def towards(logits: Array, target: Array, *, exchanged: bool = False) -> Array:
+    """The loss `[]` that leads images of logits `[B, K]` to a class: the cross-entropy.
+
+    Args:
+      logits: of the images.
+      target: `[]` the class.
+      exchanged: with the arguments exchanged, as code released with Keras calls it: then
+        it is linear in the probability p of the class, `16.118 (1 - p) + 1e-7 p`.
+    """
+    if exchanged:
+        p = jax.nn.softmax(logits)[:, target]
+        return jnp.mean(-(1 - p) * math.log(CLIP) - p * math.log1p(-CLIP))
+    return -jnp.mean(jax.nn.log_softmax(logits)[:, target])
+
+
+def told(found: Searched, points: int = POINTS) -> dict[str, Any]:
+    """The curves of a search as the record keeps them (`Evidence.info`).
+
+    Returns:
+      `rounds`: `[J]` that each class took; `round`: `[P]` rounds, evenly spread over the
+      longest search; `curves`: name -> `[P, J]` there, NaN where a class was done.
+    """
+    last = jnp.maximum(jnp.max(found.rounds) - 1, 0)
+    total = next(iter(found.curves.values())).shape[1]
+    number = min(points, total)
+    share = jnp.arange(number) / max(number - 1, 1)
+    kept = jnp.round(share * last).astype(jnp.int32)
+    curves = {name: curve[:, kept].T for name, curve in found.curves.items()}
+    return {"rounds": found.rounds, "round": kept, "curves": curves}

@@ -1,76 +1,248 @@
-"""Which files and folders of a list of paths are checkpoints."""
+"""Which files and folders are checkpoints; nothing that is met is passed silently."""
 
+import collections
+import errno
+import itertools
 import os
+import stat
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from ban_jax.checkpoints import errors, orbax_reader
+from ban_jax.checkpoints import errors, file_bytes, orbax_reader, packed, sniffing
 
-SUFFIXES = (
-    ".pt",
-    ".pth",
-    ".th",
-    ".tar",
-    ".bin",
-    ".ckpt",
-    ".safetensors",
-    ".npz",
-    ".msgpack",
-)
-NOT_MODELS = ("trigger_info.th",)
-"""Written beside each model by the BAN programs: the trigger, no weights."""
+SUFFIXES = sniffing.MODEL_SUFFIXES
+MAX_DEPTH = 64
+"""Folders inside folders that are searched."""
+MAX_FOLDER = 300_000
+"""Entries of one folder that are looked at,"""
+MAX_ENTRIES = 3_000_000
+"""and of all together."""
+Paths = Iterable[str | os.PathLike[str]] | str | os.PathLike[str]
 
 
-def find(paths: Iterable[str | os.PathLike[str]] | str) -> list[str]:
-    """Checkpoint files and Orbax folders, sorted, each once.
+class Passed(NamedTuple):
+    """What was met and is not judged, because it is recognisably no classifier."""
 
-    Folders are walked: hidden entries and files without a known suffix are passed over,
-    an Orbax checkpoint is one candidate and not descended into, links to folders are
-    not followed. What is named explicitly is always taken; its content decides what it
-    is.
+    path: str
+    reason: str
+
+
+class Found(NamedTuple):
+    """What a search met, all of it in one of three lists, sorted by path.
+
+    Attributes:
+      paths: what is to be judged: checkpoints, and whatever may be or hold one and cannot
+        be read; of those the reader's error says why.
+      passed: what is no classifier.
+      opened: archives whose entries are in the other lists.
+    """
+
+    paths: list[str]
+    passed: list[Passed]
+    opened: list[str]
+
+
+def find(paths: Paths) -> list[str]:
+    """What is to be judged of these paths; see `search`."""
+    return search(paths).paths
+
+
+def search(paths: Paths) -> Found:
+    """Looks at every file and folder of these paths, each once.
+
+    The content of a file decides, where its name does not say that it is a model. An
+    Orbax checkpoint is one candidate and not descended into; zip archives are looked
+    into; links to folders are not followed. What is named explicitly is always taken. A
+    folder that cannot be searched does not stop the rest.
 
     Raises:
       CheckpointError: for a path that does not exist.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    found: set[str] = set()
+    search = _Search()
+    tops = []
     for given in paths:
         path = os.fspath(given)
-        if not os.path.lexists(path):
-            raise errors.CheckpointError(f"{path}: no such file or folder")
-        if os.path.isdir(path) and not orbax_reader.is_checkpoint(path):
-            found.update(_walk(path))
+        if os.path.isdir(path) and not _is_one(path):
+            tops.append(path)
+        elif os.path.lexists(path) or all(packed.split(path)):
+            search.take(os.path.normpath(path))
         else:
-            found.add(os.path.normpath(path))
-    return sorted(found)
+            raise errors.CheckpointError(f"{path}: no such file or folder")
+    search.walk(tops)
+    return search.found()
 
 
-def _walk(top: str) -> list[str]:
-    def refuse(error: OSError) -> None:
-        raise errors.CheckpointError(
-            f"{error.filename}: cannot be listed: {error.strerror}"
+def why_not_searched(folder: str) -> str:
+    """What the reader says of a folder that is no checkpoint."""
+    if os.path.islink(folder.rstrip(os.sep)):
+        return "a link to a folder, which is not followed: name the folder it leads to"
+    if _unfinished(os.path.basename(folder)):
+        return "an Orbax checkpoint whose writing did not end"
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in itertools.islice(entries, 10_000)]
+    except OSError as error:
+        return f"a folder that cannot be listed: {error.strerror or error}"
+    if _is_distributed(names):
+        return (
+            "a checkpoint of torch.distributed in pieces (.distcp): join them with "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
+        )
+    return (
+        "a folder, but not an Orbax checkpoint; inside others it is searched up to "
+        f"{MAX_DEPTH} folders deep and up to {MAX_FOLDER:,} entries"
+    )
+
+
+class _Search:
+    """Breadth first, so that a folder without end does not keep others waiting."""
+
+    def __init__(self) -> None:
+        self.judged: dict[str, bool] = {}  # whether the name says that it is a model
+        self.passed: dict[str, str] = {}
+        self.opened: set[str] = set()
+        self.entries = 0
+
+    def take(self, path: str) -> None:
+        """A path that is named, or whose name says that it is a model."""
+        if not self._open(path):
+            self.judged[path] = True
+
+    def walk(self, tops: list[str]) -> None:
+        roots = {os.path.realpath(top) for top in tops}
+        pending = collections.deque((top, 0) for top in tops)
+        seen: set[str] = set()
+        while pending:
+            folder, depth = pending.popleft()
+            clean = os.path.normpath(folder)
+            if clean in seen:
+                continue
+            seen.add(clean)
+            try:
+                names = self._names(folder)
+            except OSError:
+                self.judged[clean] = True
+                continue
+            if _is_distributed(names):
+                self.judged[clean] = True
+                names = [n for n in names if not n.endswith(".distcp") and n != _DCP]
+            for name in sorted(names):
+                path = os.path.normpath(os.path.join(folder, name))
+                if not os.path.isdir(path):
+                    self._file(path, name)
+                elif os.path.islink(path):
+                    self._link(path, roots)
+                elif _is_one(path) or _unfinished(name) or depth >= MAX_DEPTH:
+                    self.judged[path] = True
+                else:
+                    pending.append((path, depth + 1))
+
+    def found(self) -> Found:
+        """All of it; a file that is judged under a name of its own is not judged twice."""
+        named = {}
+        for path, is_named in sorted(self.judged.items()):
+            if is_named:
+                named.setdefault(_identity(path), path)
+        for path, is_named in list(self.judged.items()):
+            known = named.get(_identity(path))
+            if not is_named and known is not None:
+                del self.judged[path]
+                self.passed[path] = f"the same file as {known}"
+        return Found(
+            sorted(self.judged),
+            [Passed(*one) for one in sorted(self.passed.items())],
+            sorted(self.opened),
         )
 
-    found = []
-    for parent, folders, files in os.walk(top, onerror=refuse):
-        kept = []
-        for name in sorted(folders):
-            path = os.path.join(parent, name)
-            if name.startswith(".") or os.path.islink(path) or _unfinished(name):
-                continue
-            if orbax_reader.is_checkpoint(path):
-                found.append(os.path.normpath(path))
-            else:
-                kept.append(name)
-        folders[:] = kept
-        found += [
-            os.path.normpath(os.path.join(parent, name))
-            for name in files
-            if name.lower().endswith(SUFFIXES)
-            and not name.startswith(".")
-            and name not in NOT_MODELS
-        ]
-    return found
+    def _names(self, folder: str) -> list[str]:
+        names = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                self.entries += 1
+                if len(names) >= MAX_FOLDER or self.entries > MAX_ENTRIES:
+                    self.judged[os.path.normpath(folder)] = True
+                    break
+                names.append(entry.name)
+        return names
+
+    def _link(self, path: str, roots: set[str]) -> None:
+        target = os.path.realpath(path)
+        if any(target == root or _is_inside(target, root) for root in roots):
+            self.passed[path] = "a link to a folder that is searched itself"
+        else:
+            self.judged[path] = True
+
+    def _file(self, path: str, name: str) -> None:
+        is_named = name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        try:
+            told = self._no_model(path, name)
+        except OSError as error:
+            told = ""
+            if error.errno == errno.ENOENT and os.path.islink(path) and not is_named:
+                told = "a link to nothing"
+        if told:
+            self.passed[path] = told
+        elif not self._open(path):
+            self.judged[path] = is_named
+
+    def _no_model(self, path: str, name: str) -> str:
+        # Without O_NONBLOCK opening a named pipe would wait for a writer forever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                is_named = name.lower().endswith(SUFFIXES)
+                return "" if is_named else "no file: a device or a pipe"
+            head = file.read(sniffing.HEAD)
+
+            def rest() -> bytes:
+                return head + file.read(2**20)
+
+            return sniffing.no_model(head, name, rest)
+
+    def _open(self, path: str) -> bool:
+        """Whether a path is an archive, whose entries are then taken."""
+        if path.lower().endswith(SUFFIXES) or not os.path.isfile(path):
+            return False
+        try:
+            data = file_bytes.read(path)
+            listing = packed.listing(path, data) if data[:2] == b"PK" else None
+        except (OSError, ValueError):
+            return False  # the reader says what is wrong with it
+        if listing is None:
+            return False
+        self.opened.add(path)
+        self.judged.update(dict.fromkeys(listing.members, True))
+        self.passed.update(listing.passed)
+        return True
+
+
+_DCP = ".metadata"
+
+
+def _is_distributed(names: Iterable[str]) -> bool:
+    return any(name.endswith(".distcp") for name in names)
+
+
+def _is_one(path: str) -> bool:
+    """Whether a folder is a checkpoint itself."""
+    try:
+        return orbax_reader.is_checkpoint(path)
+    except OSError:
+        return False
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return path.startswith(os.path.join(folder, ""))
+
+
+def _identity(path: str) -> tuple[int, int] | str:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path
+    return status.st_dev, status.st_ino
 
 
 def _unfinished(name: str) -> bool:

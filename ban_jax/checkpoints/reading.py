@@ -12,10 +12,13 @@ from ban_jax.checkpoints import (
     candidate,
     classifiers,
     contents,
+    discovery,
     errors,
     flax_reader,
     limits,
     orbax_reader,
+    others,
+    packed,
     part_paths,
     safetensors_reader,
     torch_reader,
@@ -108,7 +111,7 @@ def read_all(
     check_architecture(architecture)
     label = _label(path)
     try:
-        parts = classifiers.of(path, _contents(path), architecture)
+        parts = _parts(path, architecture)
     except errors.CheckpointError as error:
         raise _told(label, error) from error
     except OSError as error:
@@ -138,6 +141,17 @@ def _told(label: str, error: errors.CheckpointError) -> errors.CheckpointError:
     )
 
 
+def _parts(path: str, architecture: str | None) -> list[classifiers.Part]:
+    """The classifiers in a file; where there is none, the error says what it holds."""
+    content = _contents(path)
+    try:
+        return classifiers.of(path, content, architecture)
+    except errors.CheckpointError as error:
+        other = others.what(content.root, content.size)
+        told = f"no classifier: {other}" if other else str(error)
+        raise errors.CheckpointError(told, calls=content.calls, other=other) from error
+
+
 def check_architecture(name: str | None) -> None:
     """Raises a CheckpointError for a name that no architecture has."""
     if name is not None and name not in models.ARCHITECTURES:
@@ -149,9 +163,12 @@ def check_architecture(name: str | None) -> None:
 def _contents(path: str) -> contents.Contents:
     if os.path.isdir(path):
         if not orbax_reader.is_checkpoint(path):
-            raise errors.CheckpointError("a folder, but not an Orbax checkpoint")
+            raise errors.CheckpointError(discovery.why_not_searched(path))
         return orbax_reader.read(path)
-    data = _bytes(path)
+    archive_path, entry = packed.split(path)
+    data = _bytes(archive_path)
+    if entry:
+        data = packed.read(data, entry)
     if zip_container.is_zip(data):
         archive = zip_container.Archive(data, limits.objects(len(data)))
         if flax_reader.is_npz(archive):

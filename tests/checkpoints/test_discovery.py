@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ban_jax import checkpoints
+from ban_jax.checkpoints import discovery
 from tests.checkpoints import builders
 
 
@@ -21,7 +22,7 @@ def found(*paths) -> list[str]:
     return [os.path.relpath(path, top) for path in checkpoints.find(paths)]
 
 
-def test_folders_are_walked_in_order_and_other_files_passed_over(tmp_path):
+def test_folders_are_walked_in_order_and_names_of_models_are_taken(tmp_path):
     touch(
         *(
             tmp_path / name
@@ -29,17 +30,20 @@ def test_folders_are_walked_in_order_and_other_files_passed_over(tmp_path):
                 "b.pt", "a.pth", "sub/c.pt.tar", "sub/d.safetensors", "e.TH",
                 "zoo.json", "config.json", "results.jsonl", "README.md", "x.txt",
                 "y.py", "z.png", "w.csv", "noext", ".hidden.pt", ".cache/f.pt",
-                "trigger_info.th", "step.orbax-checkpoint-tmp-3/g.pt",
             )
         )
     )  # fmt: skip
     assert found(tmp_path) == [
+        ".cache/f.pt",
         "a.pth",
         "b.pt",
         "e.TH",
         "sub/c.pt.tar",
         "sub/d.safetensors",
     ]
+    passed = {os.path.basename(one.path) for one in discovery.search(tmp_path).passed}
+    assert {"zoo.json", "noext", ".hidden.pt", "z.png", "w.csv"} <= passed
+    assert len(passed) == 10
 
 
 def test_an_orbax_folder_is_one_candidate(tmp_path):

@@ -1,0 +1,132 @@
+"""What a file without a classifier holds, where that can be told for certain.
+
+Programs leave much beside their models: optimizers, schedulers, random states, arguments,
+triggers, indices. To call a file one of these is to say that no backdoor can be in it, so
+each rule here excludes what could be weights, and the parts that were looked at must
+account for the file's bytes. What no rule knows is nothing of this kind.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ban_jax.checkpoints import pickle_objects, tensor
+
+_MAX_NODES = 200_000
+_FEW = 4
+"""Tensors that triggers and their masks come to."""
+_UNACCOUNTED = 2**16
+"""Bytes of a file that its format may add, and a quarter of it."""
+_INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64")
+
+
+class _Parts(NamedTuple):
+    """Everything in a file.
+
+    Attributes:
+      tensors: in the order met.
+      weight: bytes of the file that what was met accounts for, about.
+      kinds: names of the classes of objects.
+    """
+
+    tensors: list[tensor.Tensor]
+    weight: int
+    kinds: list[str]
+
+
+def what(root: Any, size: int) -> str | None:
+    """A few words for what is no classifier, or None.
+
+    Args:
+      root: of a `contents.Contents` in which no classifier was found.
+      size: bytes of the file.
+    """
+    parts = _parts(root)
+    if parts is None or size - parts.weight > _UNACCOUNTED + size // 4:
+        return None
+    if _is_optimizer(root):
+        return "the state of an optimizer"
+    if not parts.tensors:
+        return _without_tensors(root, parts.kinds)
+    if all(
+        t.storage.dtype in (*_INTEGERS, "bool") and len(t.shape) < 2
+        for t in parts.tensors
+    ):
+        return "indices, counters or random states"
+    if len(parts.tensors) == 1:
+        return f"a single tensor {parts.tensors[0].shape}"
+    if len(parts.tensors) <= _FEW and not _may_be_layers(parts.tensors):
+        return f"{len(parts.tensors)} tensors that are no layers"
+    return None
+
+
+def _without_tensors(root: Any, kinds: list[str]) -> str | None:
+    if isinstance(root, pickle_objects.Placeholder):
+        if root.kind == "argparse.Namespace":
+            return "arguments"
+        return f"an object without tensors, of {root.kind}"
+    if isinstance(root, Mapping) and "last_epoch" in root:
+        return "the state of a scheduler"
+    return "plain values, no tensors" if not kinds else "values without tensors"
+
+
+def _is_optimizer(root: Any) -> bool:
+    """`state` and `param_groups`, and nothing beside them that has tensors."""
+    if type(root) is not dict or type(root.get("param_groups")) is not list:
+        return False
+    if type(root.get("state")) is not dict:
+        return False
+    beside = {k: v for k, v in root.items() if k not in ("state", "param_groups")}
+    rest = _parts([beside, root["param_groups"]])
+    # Its state is kept by number; what is kept by name could be weights.
+    numbered = all(type(name) is int for name in root["state"])
+    return numbered and rest is not None and not rest.tensors
+
+
+def _may_be_layers(tensors: list[tensor.Tensor]) -> bool:
+    """Whether a vector may be the bias or scale of another tensor's outputs."""
+    lengths = {t.shape[0] for t in tensors if len(t.shape) == 1}
+    ends = {
+        end for t in tensors if len(t.shape) > 1 for end in (t.shape[0], t.shape[-1])
+    }
+    kernels = [t for t in tensors if len(t.shape) in (2, 4)]
+    return bool(lengths & ends) or len(kernels) > 2
+
+
+def _parts(root: Any) -> _Parts | None:
+    """All that an object holds, each part once; None where that is too much."""
+    found = _Parts([], 0, [])
+    weight = 0
+    pending, seen, storages = [root], set(), set()
+    while pending:
+        node = pending.pop()
+        weight += 16 + len(node) if isinstance(node, str | bytes | memoryview) else 16
+        if isinstance(node, tensor.Tensor):
+            found.tensors.append(node)
+            weight += 512
+            storage = node.storage
+            if id(storage) not in storages:
+                storages.add(id(storage))
+                weight += storage.count * storage.itemsize
+        elif id(node) not in seen:
+            inside = list(_inside(node))
+            if inside or isinstance(node, pickle_objects.Placeholder):
+                seen.add(id(node))
+            if isinstance(node, pickle_objects.Placeholder):
+                found.kinds.append(node.kind)
+            pending += inside
+        if len(seen) + len(pending) > _MAX_NODES:
+            return None
+    return found._replace(weight=weight)
+
+
+def _inside(node: Any) -> Iterator[Any]:
+    if type(node) is dict:
+        yield from node.keys()
+        yield from node.values()
+    elif type(node) in (list, tuple):
+        yield from node
+    elif isinstance(node, pickle_objects.Placeholder):
+        yield node.state
+        yield node.items
+    elif hasattr(node, "value"):
+        yield node.value

@@ -25,7 +25,7 @@ from ban_jax.convolution import tables
 from ban_jax.data import probe as probes
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.models import adapters
-from ban_jax.records import Evidence, Job, Record
+from ban_jax.records import Evidence, Job, Record, parts
 from ban_jax.repairs import batch, inputs
 from ban_jax.scanning import closer, in_memory
 from ban_jax.scanning import scan as scanning
@@ -157,6 +157,10 @@ def scan(
       chunk: candidates each device computes at once; None: planned from its memory.
       settings: of the detector, such as `epsilon=0.3`.
 
+    Yields:
+      A record per file; of one that holds several classifiers a record for each of them,
+      and at the end one for the file, its worst.
+
     Raises:
       ValueError: for what does not fit together. A file that cannot be read is an
         `inconclusive` record with `error` set.
@@ -199,13 +203,20 @@ def scan(
         whole = closer.joined(lines, _closer(lines, job, asker))
         yield from verdict.judge_all(whole, **told)
         return
-    draw, doubtful = verdict.Judge(**told), []
+    draw, doubtful, of_parts = verdict.Judge(**told), [], []
     for line, _ in scanning.scan(found, job, known=known):
         if draw.asks(line):
             doubtful.append(line)
-        else:
-            yield draw(line)
-    yield from map(draw, _closer(doubtful, job, draw))
+            continue
+        judged = draw(line)
+        if judged["part_of"] is not None:
+            of_parts.append(judged)
+        yield judged
+    for judged in map(draw, _closer(doubtful, job, draw)):
+        if judged["part_of"] is not None:
+            of_parts.append(judged)
+        yield judged
+    yield from parts.files(of_parts)
 
 
 def _closer(

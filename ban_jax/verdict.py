@@ -16,7 +16,7 @@ from ban_jax import detectors, registry
 from ban_jax.baselines import crowd, findings, profile, usable
 from ban_jax.detectors import rules, witnesses
 from ban_jax.detectors.rules import WITHIN, Baseline, BaselineKind
-from ban_jax.records import Evidence, Record, Verdict
+from ban_jax.records import Evidence, Record, Verdict, parts
 from ban_jax.records.record import Grade
 
 POPULATION_MINIMUM = 8
@@ -247,11 +247,15 @@ def judge_all(
     Args:
       records: lines of a results file; the crowd of the baseline of that name.
       baseline, threshold, trusted, profiles: see `Judge`.
+
+    Returns:
+      A verdict per line; and one per file that holds several classifiers, its worst.
     """
+    records = parts.evidence(records)
     draw = Judge(
         baseline,
         threshold=threshold,
-        trusted=trusted,
+        trusted=parts.evidence(trusted),
         population=records,
         profiles=profiles,
     )
@@ -263,10 +267,12 @@ def judge_all(
         if one["verdict"] != "inconclusive"
     }
     shares = dict(zip(drawn, false_shares(list(drawn.values())), strict=True))
-    return [
-        cast(Record, {**one, "q_value": shares.get(one["key"] or one["path"])})
-        for one in judged
-    ]
+    return parts.with_files(
+        [
+            cast(Record, {**one, "q_value": shares.get(one["key"] or one["path"])})
+            for one in judged
+        ]
+    )
 
 
 def judge(

@@ -1,11 +1,12 @@
 """Checkpoints of untrusted origin, read as data and nothing else."""
 
 from ban_jax.checkpoints.candidate import Candidate, ModelSpec, Names
+from ban_jax.checkpoints.classifiers import Part
 from ban_jax.checkpoints.convert import to_torch_names
 from ban_jax.checkpoints.discovery import find, stem
 from ban_jax.checkpoints.errors import CheckpointError
 from ban_jax.checkpoints.hashing import weights_hash
-from ban_jax.checkpoints.reading import read
+from ban_jax.checkpoints.reading import read, read_all
 from ban_jax.checkpoints.state_dict import read_state_dict
 from ban_jax.checkpoints.write import write_orbax, write_safetensors
 
@@ -14,8 +15,10 @@ __all__ = [
     "CheckpointError",
     "ModelSpec",
     "Names",
+    "Part",
     "find",
     "read",
+    "read_all",
     "read_state_dict",
     "stem",
     "to_torch_names",

@@ -76,7 +76,19 @@ def of(path: str, content: contents.Contents, architecture: str | None) -> list[
     Raises:
       CheckpointError: when there is none, or the only one does not fit.
     """
+    try:
+        return _of(path, content, architecture)
+    except errors.CheckpointError as error:
+        if not content.part:
+            raise
+        raise errors.CheckpointError(
+            f"{content.part}; {error}", calls=error.calls, other=error.other
+        ) from error
+
+
+def _of(path: str, content: contents.Contents, architecture: str | None) -> list[Part]:
     found, remarks = _found(content, architecture)
+    remarks = [*content.notes, *remarks]
     budget = limits.copies(content.size)
     if content.compressed:
         budget = limits.inflated(content.size)
@@ -276,6 +288,25 @@ def _unknown(reasons: dict[int, tuple[contents.StateDict, str]]) -> str:
         f"{errors.show(group.path) if group.path else 'The file'} has "
         f"{len(group.tensors)} tensors: {', '.join(first)}, ..."
     )
+
+
+def named(parts: list[Part], name: str, path: str) -> Part:
+    """The part of a name, which stands for itself and has the path it was asked for by.
+
+    Raises:
+      CheckpointError: when there is none of that name, or it does not fit.
+    """
+    names = [part_paths.split_name(part.path) for part in parts]
+    if len(parts) == 1 or name not in names:
+        there = errors.listing(names, 20) if len(parts) > 1 else "one, without a name"
+        raise errors.CheckpointError(
+            f"the file holds no classifier called {errors.show(name)}; there is {there}"
+        )
+    found = parts[names.index(name)]
+    if found.candidate is None:
+        assert found.error is not None
+        raise found.error
+    return Part(path, dataclasses.replace(found.candidate, path=path, part_of=""))
 
 
 def first(parts: list[Part]) -> candidate.Candidate:

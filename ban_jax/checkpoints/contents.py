@@ -42,6 +42,8 @@ class Contents(NamedTuple):
       calls: what its pickle asks to call or to make when Python's own pickle loads it,
         apart from the known reconstructions: qualified names such as `os.system`, each
         once, in the file's order. Nothing of it is run here.
+      notes: what a reader should know of how it was read.
+      part: which part of what it is, where the rest is not there.
     """
 
     root: Any
@@ -49,6 +51,8 @@ class Contents(NamedTuple):
     size: int
     compressed: bool = False
     calls: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    part: str = ""
 
 
 class StateDict(NamedTuple):

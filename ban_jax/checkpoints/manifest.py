@@ -15,7 +15,15 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ban_jax.checkpoints import contents, convert, discovery, errors, limits, recognise
+from ban_jax.checkpoints import (
+    contents,
+    convert,
+    discovery,
+    errors,
+    limits,
+    recognise,
+    sharded,
+)
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 OURS = "ban_jax"
@@ -71,7 +79,7 @@ def _remarks(
     if not path:
         return  # read from memory: there is nothing beside it
     folder, name = os.path.split(os.path.abspath(path))
-    if name in _CONFIGURED:
+    if sharded.whole_name(name) in _CONFIGURED:
         config = _json(os.path.join(folder, "config.json"), notes)
         if type(config) is dict:
             pretrained = config.get("pretrained_cfg")

@@ -34,7 +34,8 @@ def unanswered(lines: Sequence[Evidence], judge: verdict.Judge) -> list[str]:
     return [
         line["path"]
         for line in lines
-        if judge.asks(line)
+        if not line["parts"]
+        and judge.asks(line)
         and not any(note.startswith(job.FAILED) for note in line["notes"])
     ]
 

@@ -10,7 +10,7 @@ import tyro
 
 from ban_jax import checkpoints, detectors, records, repairs, report
 from ban_jax.commands import outcome, settings
-from ban_jax.records import jsonl
+from ban_jax.records import jsonl, parts
 from ban_jax.repairs import batch, inputs, record
 from ban_jax.storage import lock, run_folder
 from ban_jax.zoo import listing
@@ -132,7 +132,9 @@ def candidates(flags: RepairFlags) -> list[str]:
                 "stopped; let it end, or draw verdicts with `ban-jax report`"
             )
         flagged = [
-            line["path"] for line in lines if line.get("verdict") == "backdoored"
+            line["path"]
+            for line in parts.evidence(lines)
+            if line.get("verdict") == "backdoored"
         ]
         found += [path for path in flagged if path not in found]
     return found

@@ -198,7 +198,13 @@ def _scan(
     judged = verdict.judge_all(found, **told_to_judge)
     # Evidence of files that are not among the given paths this time is kept.
     told_of = {record["path"] for record in judged}
-    rest = [record for path, record in earlier.items() if path not in told_of]
+    searched = set(paths)
+    rest = [
+        record
+        for path, record in earlier.items()
+        # A file that was read again may have other parts than before.
+        if path not in told_of and record.get("part_of") not in searched
+    ]
     records.rewrite(lines, [*judged, *rest])
     if flags.trace:
         clock.write(flags.trace)

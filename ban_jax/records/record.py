@@ -21,8 +21,8 @@ from ban_jax.records import fields
 SCHEMA_VERSION = 4
 """Version 1, written up to 0.2, had no number, and what is now in `info` at the top;
 version 2, written by 0.3, did not tell the clean images, nor a verdict's witnesses;
-version 3, written by 0.4, told no calls, nothing of files that are no classifiers, and had
-no seal."""
+version 3, written by 0.4, told no calls, nothing of files that are no classifiers, judged
+one classifier per file, and had no seal."""
 
 
 class Normalisation(TypedDict):
@@ -78,6 +78,10 @@ class Evidence(TypedDict):
       other: what the file holds, where that is recognisably no classifier.
       error: why it could not be measured.
       notes: what a reader should know.
+      part_of: the file, where that holds several classifiers and this line is of one of
+        them (`path` is then `file.pt#name`); null where the path is the file's own.
+      parts: paths of the classifiers of a file that holds several, whose worst verdict
+        this line repeats (see `records.parts`); empty for every line of evidence.
       seal: of the user whose scan measured it, see `records.seal`; null where nothing was.
     """
 
@@ -111,6 +115,8 @@ class Evidence(TypedDict):
     other: str | None
     error: str | None
     notes: list[str]
+    part_of: str | None
+    parts: list[str]
     seal: str | None
 
 
@@ -189,6 +195,8 @@ _EMPTY: Mapping[str, Any] = {
     "other": None,
     "error": None,
     "notes": [],
+    "part_of": None,
+    "parts": [],
     "seal": None,
 }
 """A file of which nothing is known."""
@@ -290,6 +298,8 @@ def _from_third(line: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "calls": [],
         "other": None,
+        "part_of": None,
+        "parts": [],
         "seal": None,
         **line,
         "schema_version": SCHEMA_VERSION,

@@ -17,7 +17,16 @@ from ban_jax.storage import state
 
 Line = TypeVar("Line", bound=Mapping[str, Any])
 
-OF_THE_FILE = ("path", "recorded_accuracy", "notes", "calls", "other", "error")
+OF_THE_FILE = (
+    "path",
+    "recorded_accuracy",
+    "notes",
+    "calls",
+    "other",
+    "error",
+    "part_of",
+    "parts",
+)
 """Read anew from each file, so that no seal vouches for it."""
 UNSEALED = (*OF_THE_FILE, "schema_version", "seconds", "seal")
 """Time is left out so that the same measurements have the same seal."""

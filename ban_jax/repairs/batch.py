@@ -68,7 +68,7 @@ def repair_all(
     lines = {record["path"] for record in whole}
     task = Task(request, images, folder, clock, placement)
     told: set[str] = set()
-    for path, key, outcome, notes in loop.stream(
+    for path, key, outcome, notes, _ in loop.stream(
         paths, task, known=finished, architecture=request.arch, clock=clock
     ):
         if key in finished and path in lines:

@@ -77,12 +77,14 @@ class Outcome(NamedTuple):
       key: of its candidate; None where there is none.
       result: the task's; shared by the files of a key.
       own: the task's, of this file alone; None where there is no key.
+      part_of: the file, where that holds several classifiers and this is one of them.
     """
 
     path: str
     key: str | None
     result: Any
     own: Any = None
+    part_of: str | None = None
 
 
 class Read(NamedTuple):
@@ -93,12 +95,14 @@ class Read(NamedTuple):
       candidate: None where it cannot be read.
       reason: why nothing can be done with it, or an empty string.
       error: of reading it.
+      part_of: as for `Outcome`.
     """
 
     path: str
     candidate: checkpoints.Candidate | None
     reason: str
     error: checkpoints.CheckpointError | None = None
+    part_of: str | None = None
 
 
 def stream(
@@ -119,11 +123,14 @@ def stream(
       clock: collects where the time goes.
 
     Yields:
-      One outcome per path, in the order in which they become known.
+      One outcome per path, in the order in which they become known; one per classifier
+      of a file that holds several.
     """
     clock = clock or timeline.Timeline()
     finished = dict(known or {})
-    waiting: dict[str, list[tuple[str, Any]]] = collections.defaultdict(list)
+    waiting: dict[str, list[tuple[str, Any, str | None]]] = collections.defaultdict(
+        list
+    )
     filling: dict[Hashable, list[checkpoints.Candidate]] = collections.defaultdict(list)
     pending: collections.deque[
         tuple[list[str], concurrent.futures.Future[list[Any]]]
@@ -132,8 +139,8 @@ def stream(
 
     def deliver(key: str, result: Any) -> Iterator[Outcome]:
         """An outcome for every file of these weights."""
-        for path, own in waiting.pop(key):
-            yield Outcome(path, key, result, own)
+        for path, own, part_of in waiting.pop(key):
+            yield Outcome(path, key, result, own, part_of)
 
     def hand_over(kind: Hashable, *, last: bool = False) -> None:
         candidates = filling.pop(kind)
@@ -153,15 +160,15 @@ def stream(
                 yield from deliver(key, result)
 
     try:
-        for path, candidate, reason, error in _read_ahead(
+        for path, candidate, reason, error, part_of in _read_ahead(
             paths, task, architecture, clock
         ):
             if candidate is None or reason:
                 failed = task.failure(path, reason, candidate, error)
-                yield Outcome(path, None, failed)
+                yield Outcome(path, None, failed, None, part_of)
                 continue
             key = task.key_of(candidate)
-            waiting[key].append((path, task.of_the_file(candidate)))
+            waiting[key].append((path, task.of_the_file(candidate), part_of))
             if key in finished:
                 yield from deliver(key, finished[key])
             elif len(waiting[key]) == 1:
@@ -189,24 +196,38 @@ def _read_ahead(
     architecture: str | None,
     clock: timeline.Timeline,
 ) -> Iterator[Read]:
-    """Reads files on host threads, a few ahead of the consumer, in the given order."""
+    """Reads files on host threads, a few ahead of the consumer, in the given order.
 
-    def read(path: str) -> Read:
+    Each classifier of a file that holds several is one of its own.
+    """
+
+    def read(path: str) -> list[Read]:
         with clock("read"):
             try:
-                found = checkpoints.read(path, architecture=architecture)
+                parts = checkpoints.read_all(path, architecture=architecture)
             except checkpoints.CheckpointError as error:
-                return Read(path, None, str(error), error)
-            return Read(path, found, task.refuse(found))
+                return [Read(path, None, str(error), error)]
+            several = len(parts) > 1
+            return [
+                Read(
+                    part.path,
+                    part.candidate,
+                    task.refuse(part.candidate) if part.candidate else str(part.error),
+                    part.error,
+                    path if several else None,
+                )
+                for part in parts
+            ]
 
     pool = concurrent.futures.ThreadPoolExecutor(READ_AHEAD // 2, "read")
-    ahead: collections.deque[concurrent.futures.Future[Read]] = collections.deque()
+    ahead: collections.deque[concurrent.futures.Future[list[Read]]]
+    ahead = collections.deque()
     try:
         for path in paths:
             ahead.append(pool.submit(read, path))
             if len(ahead) > READ_AHEAD:
-                yield population.result_of(ahead.popleft())
+                yield from population.result_of(ahead.popleft())
         while ahead:
-            yield population.result_of(ahead.popleft())
+            yield from population.result_of(ahead.popleft())
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -41,20 +41,21 @@ def scan(
       placement: devices to compute on; None for all of this process.
 
     Yields:
-      A line for every path. A file that cannot be measured has `error` set; the scan goes
+      A line for every path, and for a file that holds several classifiers one for each of
+      them. A file that cannot be measured has `error` set; the scan goes
       on.
     """
     known = [line for line in known if line["key"] and seal.is_own(line)]
     lines = {(line["path"], line["key"]) for line in known}
     clock = clock or timeline.Timeline()
-    for path, key, evidence, own in loop.stream(
+    for path, key, evidence, own, part_of in loop.stream(
         paths,
         chunks.Scan(job, clock, placement),
         known={line["key"]: record.evidence_of(line) for line in known},
         architecture=job.settings.architecture,
         clock=clock,
     ):
-        line = cast(Evidence, {**evidence, "path": path})
+        line = cast(Evidence, {**evidence, "path": path, "part_of": part_of})
         if key is not None:
             line = _of_one_file(line, own)
         told = line["key"] is not None and (path, line["key"]) in lines

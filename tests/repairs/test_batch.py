@@ -79,13 +79,17 @@ def test_a_file_is_read_once_and_its_output_once(clean, tmp_path, monkeypatch):
         files.save(tmp_path, f"{factor}.safetensors", made.expert(factor))
         for factor in (1, 2, 4)
     ]
-    read, real = collections.Counter(), checkpoints.read
+    read = collections.Counter()
 
-    def reading(path, **more):
-        read[os.fspath(path)] += 1
-        return real(path, **more)
+    def counted(real):
+        def reading(path, **more):
+            read[os.fspath(path)] += 1
+            return real(path, **more)
 
-    monkeypatch.setattr(checkpoints, "read", reading)
+        return reading
+
+    for name in ("read", "read_all"):
+        monkeypatch.setattr(checkpoints, name, counted(getattr(checkpoints, name)))
     out = tmp_path / "out"
     command(clean, *names, out=out)
     outputs = [str(out / line["output"]) for line in lines(out).values()]

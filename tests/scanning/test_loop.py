@@ -26,12 +26,13 @@ class Task:
         self.size = wanted
         self.chunks, self.reads = [], collections.Counter()
 
-    def read(self, path, architecture=None):
+    def read_all(self, path, architecture=None):
         self.reads[path] += 1
         kind, key = path.rsplit("/", 1)[-1].split("-")
         if key == "bad":
             raise checkpoints.CheckpointError(f"{path}: not a checkpoint")
-        return types.SimpleNamespace(path=path, kind=kind, key=f"{kind}-{key}")
+        made = types.SimpleNamespace(path=path, kind=kind, key=f"{kind}-{key}")
+        return [checkpoints.Part(path, made)]
 
     def key_of(self, candidate):
         return candidate.key
@@ -67,7 +68,7 @@ class Task:
 @pytest.fixture
 def task(monkeypatch):
     made = Task()
-    monkeypatch.setattr(checkpoints, "read", made.read)
+    monkeypatch.setattr(checkpoints, "read_all", made.read_all)
     return made
 
 
@@ -84,10 +85,10 @@ names = st.builds(
 def test_every_file_has_one_outcome_and_every_weights_are_measured_once(paths, wanted):
     task = Task(wanted)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "read", task.read)
+        patch.setattr(checkpoints, "read_all", task.read_all)
         found = list(loop.stream(paths, task))
     assert sorted(one.path for one in found) == sorted(paths)
-    for path, key, result, own in found:
+    for path, key, result, own, _ in found:
         assert own == (f"own of {path}" if key else None)
         name = path.rsplit("/", 1)[-1]
         if name.endswith("bad"):

@@ -221,13 +221,13 @@ def test_a_long_scan_holds_no_more_weights_than_a_short_one(
             spec=dataclasses.replace(files.SPEC, width=2 + int(path) % kinds),
         )
         alive.add(found)
-        return found
+        return [checkpoints.Part(path, found)]
 
     def measuring(self, chunk):
         most.append(len(alive))
         return [as_measured(candidate) for candidate in chunk.candidates]
 
-    monkeypatch.setattr(checkpoints, "read", reading)
+    monkeypatch.setattr(checkpoints, "read_all", reading)
     monkeypatch.setattr(chunks.Scan, "measure", measuring)
     paths = [f"{number:03}" for number in range(120)]
     found = [line["path"] for line, _ in scan.scan(paths, job(probe, chunk=2))]

@@ -1,0 +1,170 @@
+"""Sets of files that together are one checkpoint, as Hugging Face programs write them.
+
+    model-00001-of-00002.safetensors   some of the tensors
+    model-00002-of-00002.safetensors   the others
+    model.safetensors.index.json       `weight_map`: tensor -> file
+
+and the same with `pytorch_model` and `.bin`. Whichever is asked for, the set is read.
+A program that loads it reads every file of the index whole, so the files must hold what the
+index says of them and nothing else.
+"""
+
+import json
+import os
+import re
+import stat
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ban_jax.checkpoints import contents, errors, limits, tensor
+
+_SHARD = re.compile(r"(.+)-0*(\d+)-of-0*(\d+)(\.safetensors|\.bin)")
+_INDEX = re.compile(r"(.+)(\.safetensors|\.bin)\.index\.json")
+_MAX_INDEX = 4 * limits.MIB
+MAX_FILES = 1000
+
+
+class Place(NamedTuple):
+    """Where a file belongs.
+
+    Attributes:
+      whole: name of the set's file if it were a single one.
+      index: path of the index.
+      told: what the file is, such as `part 1 of 2 of model.safetensors`.
+    """
+
+    whole: str
+    index: str
+    told: str
+
+
+def place(path: str) -> Place | None:
+    """Where a file belongs by its name; None for what is no part of a set."""
+    folder, name = os.path.split(path)
+    if found := _SHARD.fullmatch(name):
+        stem, number, total, suffix = found.groups()
+        whole = stem + suffix
+        told = f"part {number} of {total} of {whole}"
+        return Place(whole, os.path.join(folder, f"{whole}.index.json"), told)
+    if found := _INDEX.fullmatch(name):
+        return Place("".join(found.groups()), path, "the index of a set")
+    return None
+
+
+def read(
+    path: str, one: Place, read_file: Callable[[str], contents.Contents]
+) -> contents.Contents:
+    """The set that a file belongs to, put together; or the file, where no index is there.
+
+    Args:
+      path: a file of the set, or its index.
+      one: its place.
+      read_file: reads a file on its own.
+
+    Raises:
+      CheckpointError: saying which part of what the file is.
+    """
+    name = os.path.basename(path)
+    try:
+        if not os.path.lexists(one.index):
+            found = read_file(path)
+            note = f"{one.told}: no {os.path.basename(one.index)} lies beside it"
+            return found._replace(notes=(note,), part=note)
+        files = _files(one.index)
+        if path != one.index and name not in files:
+            raise errors.CheckpointError(
+                f"{os.path.basename(one.index)} does not list it"
+            )
+        return _joined(one, files, read_file)
+    except errors.CheckpointError as error:
+        raise errors.CheckpointError(
+            f"{one.told}: {error}", calls=error.calls, other=error.other
+        ) from error
+
+
+def _files(index: str) -> dict[str, list[str]]:
+    """File -> the tensors that the index says are in it."""
+    name = os.path.basename(index)
+    descriptor = os.open(index, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_INDEX:
+            raise errors.CheckpointError(
+                f"{name} has {status.st_size:,} bytes, at most {_MAX_INDEX:,} are read"
+            )
+        try:
+            found = json.loads(file.read(_MAX_INDEX))
+        except (ValueError, RecursionError) as error:
+            raise errors.CheckpointError(
+                f"{name} is no JSON: {errors.show(str(error))}"
+            ) from error
+    mapped = found.get("weight_map") if type(found) is dict else None
+    if type(mapped) is not dict or not mapped:
+        raise errors.CheckpointError(f"{name} has no weight_map")
+    files: dict[str, list[str]] = {}
+    for key, value in mapped.items():
+        if (
+            type(value) is not str
+            or os.path.basename(value) != value
+            or value[:1] == "."
+        ):
+            raise errors.CheckpointError(
+                f"{name} puts {errors.show(key)} into {errors.show(value)}, which is no "
+                "file beside it"
+            )
+        files.setdefault(value, []).append(key)
+    if len(files) > MAX_FILES:
+        raise errors.CheckpointError(
+            f"{name} lists {len(files):,} files; at most {MAX_FILES:,} are read"
+        )
+    return files
+
+
+def _joined(
+    one: Place,
+    files: dict[str, list[str]],
+    read_file: Callable[[str], contents.Contents],
+) -> contents.Contents:
+    folder = os.path.dirname(one.index)
+    absent = [name for name in files if not os.path.exists(os.path.join(folder, name))]
+    if absent:
+        raise errors.CheckpointError(
+            f"{len(absent)} of the {len(files)} files of {os.path.basename(one.index)} are "
+            f"missing: {errors.listing([errors.show(name) for name in absent], 20)}"
+        )
+    total = sum(os.path.getsize(os.path.join(folder, name)) for name in files)
+    if total > limits.MAX_FILE:
+        raise errors.CheckpointError(
+            f"the set has {total:,} bytes; at most {limits.MAX_FILE:,} are read"
+        )
+    root: dict[str, tensor.Tensor] = {}
+    calls: dict[str, None] = {}
+    for name in sorted(files):
+        try:
+            found = read_file(os.path.join(folder, name))
+        except errors.CheckpointError as error:
+            raise errors.CheckpointError(
+                f"{errors.show(name)}: {error}", calls=error.calls
+            ) from error
+        held = found.root if type(found.root) is dict else {}
+        tensors = {
+            key: value
+            for key, value in held.items()
+            if isinstance(value, tensor.Tensor)
+        }
+        if tensors.keys() != set(files[name]) or len(tensors) != len(held):
+            odd = sorted(held.keys() ^ set(files[name]))
+            raise errors.CheckpointError(
+                f"{errors.show(name)} does not hold what the index says of it: "
+                f"{errors.listing([errors.show(key) for key in odd], 20)}"
+            )
+        root |= tensors
+        calls |= dict.fromkeys(found.calls)
+    note = f"{one.told}, read as a whole: {len(files)} files by their index.json"
+    return contents.Contents(root, {}, total, calls=tuple(calls), notes=(note,))
+
+
+def whole_name(name: str) -> str:
+    """What a set's file would be called if it were a single one; else the name itself."""
+    found = place(name)
+    return name if found is None else found.whole

@@ -8,7 +8,14 @@ import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ban_jax.checkpoints import errors, file_bytes, orbax_reader, packed, sniffing
+from ban_jax.checkpoints import (
+    errors,
+    file_bytes,
+    orbax_reader,
+    packed,
+    part_paths,
+    sniffing,
+)
 
 SUFFIXES = sniffing.MODEL_SUFFIXES
 MAX_DEPTH = 64
@@ -67,6 +74,8 @@ def search(paths: Paths) -> Found:
         if os.path.isdir(path) and not _is_one(path):
             tops.append(path)
         elif os.path.lexists(path) or all(packed.split(path)):
+            search.take(os.path.normpath(path))
+        elif all(part_paths.split(path)):
             search.take(os.path.normpath(path))
         else:
             raise errors.CheckpointError(f"{path}: no such file or folder")

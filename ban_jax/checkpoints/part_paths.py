@@ -2,6 +2,8 @@
 
 import os
 
+from ban_jax.checkpoints import packed
+
 MARK = "#"
 
 
@@ -19,12 +21,17 @@ def join(path: str, part: str) -> str:
 
 def split(path: str) -> tuple[str, str]:
     """The file, and the part of it that is meant; empty where the path is a file's."""
-    if os.path.lexists(path) or MARK not in path:
+    if MARK not in path or _is_there(path):
         return path, ""
     file, _, part = path.rpartition(MARK)
-    while file.endswith(MARK) and not os.path.lexists(file):
+    while file.endswith(MARK) and not _is_there(file):
         file = file.removesuffix(MARK)
-    return (file, part) if os.path.lexists(file) and part else (path, "")
+    return (file, part) if part and _is_there(file) else (path, "")
+
+
+def _is_there(path: str) -> bool:
+    """Whether a path is of a file, a folder, or of something in an archive."""
+    return os.path.lexists(path) or all(packed.split(path))
 
 
 def split_name(path: str) -> str:

@@ -1,6 +1,5 @@
 """One file or folder -> one candidate, or one error that says why not."""
 
-import dataclasses
 import mmap
 import os
 import stat
@@ -21,6 +20,7 @@ from ban_jax.checkpoints import (
     packed,
     part_paths,
     safetensors_reader,
+    sharded,
     torch_reader,
     zip_container,
 )
@@ -76,42 +76,29 @@ def read(
       CheckpointError: whatever is wrong with the file; the message starts with its
         path.
     """
-    path = os.fspath(path)
-    file, part = part_paths.split(path)
-    parts = read_all(file, architecture=architecture)
-    if not part:
-        return classifiers.first(parts)
-    for one in parts:
-        if part_paths.split_name(one.path) == part and one.path != file:
-            if one.candidate is None:
-                assert one.error is not None
-                raise one.error
-            # Asked for by name, it stands for itself.
-            return dataclasses.replace(one.candidate, path=path, part_of="")
-    known = ", ".join(part_paths.split_name(one.path) for one in parts[:20])
-    told = known if len(parts) > 1 else "one alone, which has no name of its own"
-    raise errors.CheckpointError(
-        f"{_label(path)}: the file holds no classifier of that name; it holds {told}"
-    )
+    return classifiers.first(read_all(path, architecture=architecture))
 
 
 def read_all(
     path: str | os.PathLike[str], *, architecture: str | None = None
 ) -> list[classifiers.Part]:
-    """Every classifier in a file; see `read`.
+    """Every classifier in a file, or the one that is asked for; see `read`.
 
     Returns:
-      The likeliest first. A single one has the file's path; of several each has a path of
-      its own, and one that does not fit has its error.
+      The likeliest first. A single one has the path that was given; of several each has a
+      path of its own, and one that does not fit has its error.
 
     Raises:
       CheckpointError: when there is none; the message starts with the file's path.
     """
     path = os.fspath(path)
     check_architecture(architecture)
+    file, name = part_paths.split(path)
     label = _label(path)
     try:
-        parts = _parts(path, architecture)
+        parts = _parts(file, architecture)
+        if name:
+            parts = [classifiers.named(parts, name, path)]
     except errors.CheckpointError as error:
         raise _told(label, error) from error
     except OSError as error:
@@ -161,6 +148,14 @@ def check_architecture(name: str | None) -> None:
 
 
 def _contents(path: str) -> contents.Contents:
+    """What a file holds, or the set of files that it is a part of."""
+    place = sharded.place(path)
+    if place is None or os.path.isdir(path):
+        return _of_one(path)
+    return sharded.read(path, place, _of_one)
+
+
+def _of_one(path: str) -> contents.Contents:
     if os.path.isdir(path):
         if not orbax_reader.is_checkpoint(path):
             raise errors.CheckpointError(discovery.why_not_searched(path))

@@ -19,6 +19,7 @@ from ban_jax import models
 from ban_jax.checkpoints import (
     candidate,
     contents,
+    errors,
     hashing,
     naming,
     network_search,
@@ -43,7 +44,7 @@ class Recognised(NamedTuple):
       others: names of further architectures that have these tensors.
       root: what the names of the network share, empty or ending in a dot.
       aliases: further names of the file -> the common name of the same tensor.
-      left_out: names of the file that are no part of a network, with their shapes.
+      left_out: names of the file that are no part of a network, as they are shown.
       notes: what a reader should know.
     """
 
@@ -222,7 +223,7 @@ def _settled(
         for name in one.names:
             rest.pop(name, None)
     for name in [name for name in rest if naming.is_foreign(name)]:
-        left_out.append(f"{names[name]} {rest.pop(name).shape}")
+        left_out.append(f"{errors.show(names[name])} {rest.pop(name).shape}")
     return [
         _recognised(one, rest, names, counters, found, left_out, notes) for one in made
     ]
@@ -250,7 +251,7 @@ def _recognised(
             tensors[common], keys[common] = value, names[name]
     constants, doubt = pixels.chosen(found, fit.root)
     unused = [
-        names[name]
+        errors.show(names[name])
         for other in found
         if constants is None
         or (other.mean, other.std) != (constants.mean, constants.std)

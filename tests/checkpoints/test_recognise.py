@@ -159,11 +159,15 @@ def test_the_same_entry_twice_is_refused(read):
     [
         ({"a.weight": np.ones((3, 4)), "a.bias": np.ones(3)}, "'a.weight' (3, 4)"),
         (
-            {f"layer{s}.{b}.conv1.weight": np.ones(1) for s in (1, 2) for b in (0, 1)},
+            {
+                f"layer{s}.{b}.conv1.weight": np.ones((1, 1, 3, 3))
+                for s in (1, 2)
+                for b in (0, 1)
+            },
             "residual blocks (2, 2, 0, 0) per stage, known are (2, 2, 2, 2) (resnet18)",
         ),
         (
-            {f"layer{i}.0.conv3.weight": np.ones(1) for i in (1, 2, 3)},
+            {f"layer{i}.0.conv3.weight": np.ones((1, 1, 1, 1)) for i in (1, 2, 3)},
             "bottleneck residual blocks",
         ),
         (

@@ -4,11 +4,21 @@ import ast
 import struct
 from typing import Any
 
-from ban_jax.checkpoints import errors, limits, tensor, zip_container
+from ban_jax.checkpoints import (
+    errors,
+    file_bytes,
+    limits,
+    reconstructions,
+    tensor,
+    watchdog,
+    zip_container,
+)
 
 MAX_DEPTH = 64
 _MAX_NPY_HEADER = 4096
-_ARRAY_EXTENSION = 1
+_ARRAY_EXTENSIONS = (1, 3)
+"""Of Flax: arrays, and NumPy's scalars, which may hold whole arrays too."""
+_CHUNKED = "__msgpack_chunked_array__"
 
 
 class MsgpackReader:
@@ -20,7 +30,7 @@ class MsgpackReader:
     None.
     """
 
-    def __init__(self, data: memoryview, budget: limits.Budget):
+    def __init__(self, data: file_bytes.Data, budget: limits.Budget):
         self.data = data
         self.position = 0
         self.budget = budget
@@ -88,27 +98,32 @@ class MsgpackReader:
 
     def list(self, count: int, depth: int) -> list[Any]:
         self.budget.spend(60)
+        watchdog.check()
         return [self.read(depth + 1) for _ in range(count)]
 
     def map(self, count: int, depth: int) -> dict[str, Any]:
         self.budget.spend(240)
+        watchdog.check()
         made: dict[str, Any] = {}
         for _ in range(count):
             self.budget.spend(60)
             key = self.read(MAX_DEPTH)
             value = self.read(depth + 1)
-            if type(key) is str:
-                if key in made:
-                    raise errors.CheckpointError(
-                        f"msgpack key {errors.show(key)} occurs twice"
-                    )
-                made[key] = value
+            if type(key) is not str or key in made:
+                raise errors.CheckpointError(
+                    f"msgpack key {errors.show(key)} is no text or occurs twice"
+                )
+            made[key] = value
+        if _CHUNKED in made:
+            raise errors.CheckpointError(
+                "a msgpack array in chunks, as Flax writes those of over a gigabyte"
+            )
         return made
 
     def extension(self, size: int) -> Any:
         kind = self.number(1)
         content = self.take(size)
-        if kind != _ARRAY_EXTENSION:
+        if kind not in _ARRAY_EXTENSIONS:
             return None
         self.budget.spend(600)
         described = MsgpackReader(content, self.budget).read(MAX_DEPTH - 2)
@@ -136,7 +151,7 @@ def _array(name: Any, shape: Any, data: memoryview) -> tensor.Tensor:
     return made
 
 
-def looks_like_msgpack(data: memoryview) -> bool:
+def looks_like_msgpack(data: file_bytes.Data) -> bool:
     """A map with few or many entries whose first key is text."""
     if len(data) < 4:
         return False
@@ -146,7 +161,7 @@ def looks_like_msgpack(data: memoryview) -> bool:
     )
 
 
-def read_msgpack(data: memoryview) -> Any:
+def read_msgpack(data: file_bytes.Data) -> Any:
     """The tree of a `flax.serialization` file.
 
     Raises:
@@ -175,16 +190,24 @@ def read_npz(archive: zip_container.Archive) -> dict[str, tensor.Tensor]:
         damaged or implausibly compressible ones.
     """
     budget = limits.inflated(len(archive.data))
-    return {
-        name.removesuffix(".npy"): _npy(name, archive.inflate(name, budget))
-        for name in archive.entries
-    }
+    arrays = {}
+    for name, entry in archive.entries.items():
+        short = name.removesuffix(".npy")
+        if not entry.plain or short in archive.entries:
+            raise errors.CheckpointError(
+                f"array {errors.show(name)} has a name that NumPy reads in two ways"
+            )
+        watchdog.check()
+        arrays[short] = _npy(name, archive.inflate(name, budget))
+    return arrays
 
 
 def _npy(name: str, data: memoryview) -> tensor.Tensor:
     label = f"array {errors.show(name)}"
     if data[:6] != b"\x93NUMPY" or len(data) < 12:
         raise errors.CheckpointError(f"{label} is not in NumPy's format")
+    if data[6] not in (1, 2, 3) or data[7]:
+        raise errors.CheckpointError(f"{label} is of version {data[6]}.{data[7]}")
     width = 2 if data[6] == 1 else 4
     length = int.from_bytes(data[8 : 8 + width], "little")
     start = 8 + width + length
@@ -203,18 +226,21 @@ def _npy(name: str, data: memoryview) -> tensor.Tensor:
         )
     if (
         type(descr) is not str
-        or descr[1:] not in _NPY_CODES
+        or descr[:1] not in ("<", ">", "|", "=")
+        or descr[1:] not in reconstructions.NUMPY_CODES
         or type(shape) is not tuple
     ):
         raise errors.CheckpointError(
             f"{label} has dtype {errors.show(descr)}, expected numbers"
         )
-    storage = tensor.Storage(_NPY_CODES[descr[1:]], 0, name, data)
+    storage = tensor.Storage(reconstructions.NUMPY_CODES[descr[1:]], 0, name, data)
     storage.start = start
     storage.count = (len(data) - start) // storage.itemsize
     storage.order = ">" if descr[0] == ">" else "<"
     strides = None
-    if header["fortran_order"] is True:
+    if type(header["fortran_order"]) is not bool:
+        raise errors.CheckpointError(f"{label} has a damaged header")
+    if header["fortran_order"]:
         made = tensor.Tensor(storage, shape)
         strides = [1]
         for size in made.shape[:-1]:
@@ -226,8 +252,3 @@ def _npy(name: str, data: memoryview) -> tensor.Tensor:
             f"{label} of shape {shape} has room for {storage.count:,} elements"
         )
     return made
-
-
-_NPY_CODES = {
-    code: name for name, code in tensor.DTYPES.items() if name != tensor.BFLOAT16
-} | {"b1": "bool"}

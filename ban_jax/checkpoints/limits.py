@@ -1,15 +1,21 @@
 """Bounds on what reading one file may cost.
 
 Reading a file of `n` bytes holds at most, in this order:
-  - the file itself: read into memory up to `READ_WHOLE`, memory-mapped above;
+  - the file itself: read into memory up to `READ_WHOLE`; of a larger one, the parts
+    asked for: its table of contents, and one tensor at a time (msgpack and npz: all);
   - Python objects described by the file: `OBJECT_SLACK + 2 n`;
   - names of tensors gathered while looking for the classifier: `OBJECT_SLACK`;
   - decompressed bytes (`.npz` and Orbax alone): `4 n + COPY_SLACK`;
   - the selected tensors as float32: `2 n + COPY_SLACK`, or for compressed containers
     `4 n + COPY_SLACK`; views of one storage, expanded ones too, count in full.
-So at most `5 n + 66 MiB`, and `11 n + 66 MiB` for compressed containers. Work is
-bounded too: every step consumes a byte of the file or is charged here, and a pickle
-runs at most `MAX_OPERATIONS` opcodes.
+So at most `5 n + 66 MiB`, and `11 n + 66 MiB` for compressed containers. The text files
+beside it (`zoo.json`, `config.json`) are held to `MAX_JSON` bytes and, by what their
+brackets and commas announce, to `JSON_OBJECTS` of objects; of those files four are
+remembered by the process.
+
+Work is bounded too: every step consumes a byte of the file or is charged here, and a
+pickle runs at most `MAX_OPERATIONS` opcodes. A file gets `seconds(n)` from its opening
+to its weights; `watchdog` ends what takes longer.
 """
 
 from ban_jax.checkpoints.errors import CheckpointError
@@ -18,12 +24,23 @@ MIB = 2**20
 READ_WHOLE = 64 * MIB
 OBJECT_SLACK = 32 * MIB
 COPY_SLACK = MIB
+MAX_PICKLE = 64 * MIB
+"""Bytes at the start of a legacy file that its pickles must lie in."""
 MAX_FILE = 16 * 2**30
 MAX_OPERATIONS = 10_000_000
 MAX_ENTRIES = 100_000
 """Entries of a zip archive, and tensors of a file."""
 MAX_RANK = 16
 """Dimensions of a tensor; weights have at most four."""
+MAX_JSON = 4 * MIB
+JSON_OBJECTS = 32 * MIB
+FOLDER_SECONDS = 600
+"""For an Orbax folder, whose bytes are not known beforehand."""
+
+
+def seconds(size: int) -> float:
+    """Time to read a file of `size` bytes, tracing its architecture included."""
+    return 30 + 2 * size / MIB
 
 
 class Budget:

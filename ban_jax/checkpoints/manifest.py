@@ -8,10 +8,8 @@ and `normalisation` `{"mean": [...], "std": [...]}`.
 """
 
 import functools
-import json
 import math
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +18,8 @@ from ban_jax.checkpoints import (
     convert,
     discovery,
     errors,
+    file_bytes,
+    json_text,
     limits,
     recognise,
     sharded,
@@ -30,7 +30,6 @@ OURS = "ban_jax"
 """Key of our own remarks, a JSON text, in safetensors and Orbax metadata."""
 _ACCURACIES = ("clean_accuracy", "best_clean_acc", "clean_acc", "test_clean_acc")
 _CONFIGURED = ("model.safetensors", "pytorch_model.bin", "pytorch_model.safetensors")
-_MAX_JSON = 4 * limits.MIB
 
 
 def lookup(
@@ -69,8 +68,8 @@ def _remarks(
         yield {"mean": found.mean, "std": found.std}, "the model's own layer"
     if OURS in content.metadata:
         try:
-            ours = json.loads(content.metadata[OURS])
-        except (ValueError, RecursionError):
+            ours = json_text.loads(content.metadata[OURS].encode())
+        except ValueError:
             ours = None
         if type(ours) is dict:
             yield ours, "the file"
@@ -96,23 +95,18 @@ def _json(path: str, notes: list[str]) -> Any:
         status = os.stat(path)
     except OSError:
         return None
-    if not stat.S_ISREG(status.st_mode):
-        return None
     try:
         return _load_json(path, status.st_mtime_ns, status.st_size)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         notes.append(
-            f"{os.path.basename(path)} cannot be read: {errors.show(str(error))}"
+            f"{os.path.basename(path)} cannot be read: {errors.show(str(error), 300)}"
         )
         return None
 
 
 @functools.lru_cache(maxsize=4)
 def _load_json(path: str, changed: int, size: int) -> Any:
-    if size > _MAX_JSON:
-        raise ValueError(f"it has {size:,} bytes")
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    return json_text.loads(bytes(file_bytes.read(path, limits.MAX_JSON)[:]))
 
 
 def _normalisation(

@@ -2,7 +2,7 @@
 
 It interprets the opcodes of protocols 0 to 5 itself. A name found in the file is never
 imported, looked up or called: it becomes a `Symbol`, a text. Calling a symbol looks
-that text up in `pickle_objects.CALLS`, our own functions that make tensors, dicts and
+that text up in `reconstructions.CALLS`, our own functions that make tensors, dicts and
 numbers; everything else makes an inert `Placeholder`. There is no other way out of the
 file, so there is nothing to forbid.
 
@@ -13,8 +13,10 @@ Promises, each with a test:
     items it moves, which other opcodes paid for, or is charged for them; never more
     than `limits.MAX_OPERATIONS` opcodes;
   - no recursion: nesting costs stack entries of the machine, not of Python;
-  - only strings become keys of dicts, so neither hashing nested tuples nor colliding
-    integers can be made to take long. Entries with other keys are dropped.
+  - only text and small numbers become keys of dicts, so neither hashing nested tuples
+    nor colliding integers can be made to take long. Entries with other keys are dropped.
+  - what `torch.load(weights_only=True)` makes of the same bytes is made here, or the
+    file is refused; `benchmarks/reader_differential.py` compares.
 
 One file of over 400 lines: one machine with one table of opcodes, to be read beside these
 promises.
@@ -24,12 +26,19 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from ban_jax.checkpoints import errors, limits, pickle_objects
+from ban_jax.checkpoints import (
+    call_names,
+    errors,
+    limits,
+    pickle_objects,
+    reconstructions,
+    watchdog,
+)
 
 MAX_INTEGER = 64
 """Bytes of an integer; PyTorch's magic number has ten."""
-MAX_CALLS = 1000
-"""Names remembered of those a pickle asks to call."""
+_CHECKED = 4096
+"""Operations between two looks at the clock."""
 
 
 class PickleMachine:
@@ -60,7 +69,7 @@ class PickleMachine:
         self.marks: list[int] = []
         self.floor = 0  # the last mark: what lies below it is out of reach
         self.memo: list[Any] = []
-        self.calls: dict[str, None] = {}  # names asked for, in order
+        self.calls = call_names.Calls(budget)
 
     def load(self) -> Any:
         """The object.
@@ -70,18 +79,21 @@ class PickleMachine:
         """
         data, table = self.data, _TABLE
         try:
-            for _ in range(limits.MAX_OPERATIONS):
-                opcode = data[self.position]
-                self.position += 1
-                if opcode == _STOP:
-                    break
-                table[opcode](self)
-            else:
-                raise errors.CheckpointError(
-                    f"the pickle has more than {limits.MAX_OPERATIONS:,} operations"
-                )
+            for _ in range(limits.MAX_OPERATIONS // _CHECKED):
+                watchdog.check()
+                for _ in range(_CHECKED):
+                    opcode = data[self.position]
+                    self.position += 1
+                    if opcode == _STOP:
+                        return self.finish()
+                    table[opcode](self)
         except IndexError as error:
             raise errors.CheckpointError("the pickle ends before its STOP") from error
+        raise errors.CheckpointError(
+            f"the pickle has more than {limits.MAX_OPERATIONS:,} operations"
+        )
+
+    def finish(self) -> Any:
         if self.marks:
             raise errors.CheckpointError("the pickle stops inside an unfinished object")
         return self.pop()
@@ -124,21 +136,29 @@ class PickleMachine:
         return int.from_bytes(self.take(size), "little")
 
     def line(self, limit: int = 4096) -> bytes:
-        chunk = bytes(self.data[self.position : self.position + limit])
-        length = chunk.find(b"\n")
-        if length < 0:
-            raise errors.CheckpointError("a line of the pickle does not end")
-        self.position += length + 1
-        return chunk[:length]
+        # Looks a little further each time: a line costs what it is long, not `limit`.
+        size = 64
+        while True:
+            chunk = bytes(self.data[self.position : self.position + min(size, limit)])
+            length = chunk.find(b"\n")
+            if length >= 0:
+                self.position += length + 1
+                return chunk[:length]
+            if size >= limit or len(chunk) < size:
+                raise errors.CheckpointError("a line of the pickle does not end")
+            size *= 4
 
     def push_text(self, raw: memoryview, encoding: str = "utf-8") -> None:
-        self.budget.spend(4 * len(raw))
-        self.push(str(raw, encoding, "surrogatepass"), 64)
+        self.push(str(raw, encoding, "surrogatepass"), 64 + 4 * len(raw))
 
     def push_python2_text(self, size: int) -> None:
         raw = self.take(size)
-        # Python 2 wrote text and bytes alike; keys of state dicts are ASCII.
-        self.push_text(raw, "latin-1")
+        self.budget.spend(4 * size)
+        try:
+            text = str(raw, "utf-8")  # as torch.load reads it
+        except UnicodeDecodeError:
+            text = str(raw, "latin-1")  # bytes; Python 2 wrote them alike
+        self.push(text, 64)
 
     def push_integer(self, size: int) -> None:
         raw = self.take(size)
@@ -161,8 +181,12 @@ class PickleMachine:
             )
         self.budget.spend(60 * (len(items) // 2))
         for index in range(0, len(items), 2):
-            if type(items[index]) is str:
-                target[items[index]] = items[index + 1]
+            key = items[index]
+            if type(key) is not str:
+                key = pickle_objects.key(key)
+                if key is None:
+                    continue
+            target[key] = items[index + 1]
 
     def extend(self, target: Any, items: list[Any]) -> None:
         if type(target) is list:
@@ -205,46 +229,30 @@ class PickleMachine:
             160 + 4 * (len(module) + len(name)),
         )
 
-    def make(self, function: Any, arguments: Any) -> None:
-        """REDUCE, NEWOBJ, INST and OBJ: data for the names we know, else inert."""
+    def make(self, function: Any, arguments: Any, new: bool = False) -> None:
+        """REDUCE, INST and OBJ, and NEWOBJ: data for the names we know, else inert."""
         if not isinstance(function, pickle_objects.Symbol):
             self.push(pickle_objects.Placeholder("result of a call"), 96)
             return
-        self.note_call(function.text)
-        call = pickle_objects.CALLS.get(function.text)
-        if call is pickle_objects.reconstructor and type(arguments) is tuple:
-            for argument in arguments[:1]:
-                if isinstance(argument, pickle_objects.Symbol):
-                    self.note_call(argument.text)
+        name = function.text
+        if name not in call_names.QUIET:
+            self.calls.note(name, arguments)
+            if name in call_names.NEW_OBJECT and arguments and not new:
+                return self.make(arguments[0], arguments[1:], new=True)
+        call = reconstructions.CALLS.get(name)
+        if new:
+            call = reconstructions.NEW.get(name, call)
         if call is None or type(arguments) is not tuple:
-            self.push(pickle_objects.Placeholder(function.text), 96)
+            self.push(pickle_objects.Placeholder(name), 96)
         else:
             self.push(call(self.budget, arguments), 120)
-
-    def note_call(self, name: str) -> None:
-        """Remembers a name that is none of the known reconstructions."""
-        if pickle_objects.is_inert(name) or name in self.calls:
-            return
-        if len(self.calls) < MAX_CALLS:
-            self.budget.spend(160)
-            self.calls[name] = None
 
     def build(self) -> None:
         state = self.pop()
         target = self.top()
-        if isinstance(target, pickle_objects.Placeholder):
-            target.state = state
-        elif isinstance(target, pickle_objects.Dtype):
-            if type(state) is tuple and len(state) > 1 and state[1] in (">", "<", "|"):
-                target.order = state[1]
-        elif isinstance(target, pickle_objects.EmptyArray) and type(state) is tuple:
-            target.value = (
-                pickle_objects.array(self.budget, *state[1:])
-                if len(state) == 5
-                else None
-            )
-        # Other targets are plain data; their attributes (the _metadata of a state dict)
-        # are of no use here.
+        reconstructions.build(self.budget, target, state)
+        if isinstance(target, pickle_objects.Symbol):
+            self.calls.note(target.text, ())  # attributes of a module or class
 
 
 def _op_byte(machine: PickleMachine) -> None:
@@ -386,9 +394,14 @@ def _op_reduce(machine: PickleMachine) -> None:
     machine.make(function, arguments)
 
 
+def _op_new_object(machine: PickleMachine) -> None:
+    arguments, function = machine.pop(), machine.pop()
+    machine.make(function, arguments, new=True)
+
+
 def _op_new_object_keywords(machine: PickleMachine) -> None:
     machine.pop()
-    _op_reduce(machine)
+    _op_new_object(machine)
 
 
 def _op_instance(machine: PickleMachine) -> None:
@@ -480,7 +493,7 @@ _OPCODES: dict[int, Callable[[PickleMachine], Any]] = {
         "b": PickleMachine.build,
         "i": _op_instance,
         "o": _op_object,
-        "\x81": _op_reduce,
+        "\x81": _op_new_object,
         "\x92": _op_new_object_keywords,
         "P": _op_text_persistent,
         "Q": _op_persistent,

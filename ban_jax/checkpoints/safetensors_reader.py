@@ -1,10 +1,9 @@
 """safetensors: a length, a JSON header, raw tensors. The header is not believed."""
 
-import json
 import math
 from typing import Any
 
-from ban_jax.checkpoints import errors, limits, tensor
+from ban_jax.checkpoints import errors, file_bytes, json_text, limits, tensor
 
 MAX_HEADER = limits.MIB
 """Bytes; some ten thousand tensors. JSON takes up to thirty times its size."""
@@ -22,15 +21,21 @@ _DTYPES = {
     "U16": "uint16",
     "U8": "uint8",
     "BOOL": "bool",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+    "C64": "complex64",
 }
 
 
-def looks_like(data: memoryview) -> bool:
+def looks_like(data: file_bytes.Data) -> bool:
     """Whether `data` starts with a header length and the brace of its JSON."""
     return len(data) > 8 and data[8] == 0x7B and data[7] == 0 and data[6] == 0
 
 
-def read(data: memoryview) -> tuple[dict[str, tensor.Tensor], dict[str, str]]:
+def read(data: file_bytes.Data) -> tuple[dict[str, tensor.Tensor], dict[str, str]]:
     """Tensors by name, views of `data`, and the file's own metadata.
 
     Raises:
@@ -43,15 +48,9 @@ def read(data: memoryview) -> tuple[dict[str, tensor.Tensor], dict[str, str]]:
             f"{len(data) - 8:,} behind the length, and at most {MAX_HEADER:,} are read"
         )
     try:
-        header = json.loads(
-            str(data[8 : 8 + length], "utf-8"), object_pairs_hook=_unique
-        )
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, errors.CheckpointError):
-            raise
-        raise errors.CheckpointError(
-            f"the safetensors header is not JSON: {error}"
-        ) from None
+        header = json_text.loads(bytes(data[8 : 8 + length]), unique=True)
+    except ValueError as error:
+        raise errors.CheckpointError(f"the safetensors header is {error}") from None
     if type(header) is not dict:
         raise errors.CheckpointError("the safetensors header is not a JSON object")
     metadata = header.pop("__metadata__", {})
@@ -59,10 +58,10 @@ def read(data: memoryview) -> tuple[dict[str, tensor.Tensor], dict[str, str]]:
         type(value) is str for value in metadata.values()
     ):
         raise errors.CheckpointError("the safetensors __metadata__ is not all text")
-    content = data[8 + length :]
+    content = len(data) - 8 - length
     tensors, spans = {}, []
     for name, described in header.items():
-        tensors[name], span = _tensor(name, described, content)
+        tensors[name], span = _tensor(name, described, data, 8 + length)
         spans.append(span)
     position = 0
     for start, end in sorted(spans):
@@ -72,23 +71,17 @@ def read(data: memoryview) -> tuple[dict[str, tensor.Tensor], dict[str, str]]:
                 f"ends at {position:,}: entries must neither overlap nor leave holes"
             )
         position = end
-    if position != len(content):
+    if position != content:
         raise errors.CheckpointError(
-            f"the safetensors entries end at byte {position:,} of {len(content):,}"
+            f"the safetensors entries end at byte {position:,} of {content:,}"
         )
     return tensors, metadata
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise errors.CheckpointError("a name occurs twice in the safetensors header")
-    return made
-
-
 def _tensor(
-    name: str, described: Any, content: memoryview
+    name: str, described: Any, data: file_bytes.Data, begin: int
 ) -> tuple[tensor.Tensor, tuple[int, int]]:
+    """One entry; its offsets count from byte `begin` of the file."""
     label = f"safetensors entry {errors.show(name)}"
     if type(described) is not dict:
         raise errors.CheckpointError(f"{label} is not a JSON object")
@@ -103,12 +96,14 @@ def _tensor(
     if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
         raise errors.CheckpointError(f"{label} has a damaged shape or data_offsets")
     start, end = offsets
-    if not start <= end <= len(content):
+    if not start <= end <= len(data) - begin:
         raise errors.CheckpointError(
-            f"{label} lies at bytes {start:,} to {end:,} of {len(content):,}"
+            f"{label} lies at bytes {start:,} to {end:,} of {len(data) - begin:,}: the "
+            "file is cut off"
         )
-    storage = tensor.Storage(_DTYPES[dtype], math.prod(shape), name, content)
-    storage.start = start
+    storage = tensor.Storage(
+        _DTYPES[dtype], math.prod(shape), name, data, start=begin + start
+    )
     if storage.count * storage.itemsize != end - start:
         raise errors.CheckpointError(
             f"{label} of shape {shape} and dtype {dtype} needs "

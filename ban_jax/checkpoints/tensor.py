@@ -1,7 +1,8 @@
 """A tensor inside a file: bytes, dtype, shape and strides; copied only on demand."""
 
 import math
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ban_jax.checkpoints import errors, limits
 
 BFLOAT16 = "bfloat16"
-DTYPES = {
+NUMPY = {
     "float64": "f8",
     "float32": "f4",
     "float16": "f2",
@@ -22,11 +23,24 @@ DTYPES = {
     "uint32": "u4",
     "uint64": "u8",
     "bool": "?",
+}
+"""The dtypes NumPy has, and its codes for them."""
+DTYPES = {
+    **NUMPY,
     # NumPy has no bfloat16: its bits are the upper half of a float32.
     BFLOAT16: "u2",
+    # Numbers of eight bits mean something with their scales alone: `FLOATS` has none.
+    "float8_e4m3fn": "u1",
+    "float8_e4m3fnuz": "u1",
+    "float8_e5m2": "u1",
+    "float8_e5m2fnuz": "u1",
+    "float8_e8m0fnu": "u1",
+    "complex64": "c8",
+    "complex128": "c16",
 }
-"""The dtypes that are read, and how NumPy sees their bytes."""
+"""The dtypes whose bytes are read, and how NumPy sees them."""
 
+ITEMSIZES = {name: np.dtype(code).itemsize for name, code in DTYPES.items()}
 FLOATS = ("float64", "float32", "float16", BFLOAT16)
 
 
@@ -34,22 +48,67 @@ class Storage:
     """A run of elements of one dtype, `count` of them from byte `start` of `buffer`.
 
     `buffer` may be filled in after tensors refer to the storage: legacy PyTorch files
-    hold their storages behind the pickle.
+    hold their storages behind the pickle. A storage with a `base` is a part of it, or
+    its bytes seen as another dtype; `start` then counts from the base's start.
+
+    Attributes:
+      crc: the checksum its container gives for bytes `[start, start + size)`, and that
+        size; None where there is none, or where it was checked already.
     """
 
-    __slots__ = ("buffer", "count", "dtype", "key", "order", "start")
+    __slots__ = ("base", "buffer", "count", "crc", "dtype", "key", "order", "start")
 
-    def __init__(self, dtype: str, count: int, key: str = "", buffer: Any = None):
+    def __init__(
+        self,
+        dtype: str,
+        count: int,
+        key: str = "",
+        buffer: Any = None,
+        *,
+        start: int = 0,
+        base: "Storage | None" = None,
+    ):
         self.dtype = dtype
         self.count = count
         self.key = key
         self.buffer = buffer
-        self.start = 0
+        self.start = start
         self.order = "<"
+        self.base = base
+        self.crc: tuple[int, int] | None = None
 
     @property
     def itemsize(self) -> int:
-        return np.dtype(DTYPES[self.dtype]).itemsize
+        return ITEMSIZES[self.dtype]
+
+    def as_dtype(self, dtype: str) -> "Storage":
+        """The same bytes as elements of another dtype."""
+        if dtype == self.dtype:
+            return self
+        count = self.count * self.itemsize // ITEMSIZES[dtype]
+        return Storage(dtype, count, self.key, base=self)
+
+    def content(self, first: int, end: int) -> tuple[Any, str]:
+        """Elements `[first, end)` as a buffer, and their byte order.
+
+        Raises:
+          CheckpointError: where the file does not hold them.
+        """
+        start, root = self.start, self
+        while root.base is not None:
+            root = root.base
+            start += root.start
+        if root.buffer is None:
+            raise errors.CheckpointError(
+                f"storage {errors.show(self.key)} is not in the file"
+            )
+        if root.order == ">" and root.dtype != self.dtype:
+            raise errors.CheckpointError(
+                f"storage {errors.show(self.key)} is big-endian {root.dtype}, read as "
+                f"{self.dtype}"
+            )
+        size = self.itemsize
+        return root.buffer[start + first * size : start + end * size], root.order
 
 
 class Tensor:
@@ -62,7 +121,7 @@ class Tensor:
       CheckpointError: for a view that is not made of numbers or leaves its storage.
     """
 
-    __slots__ = ("offset", "shape", "size", "storage", "strides")
+    __slots__ = ("last", "offset", "shape", "size", "storage", "strides")
 
     def __init__(
         self,
@@ -91,31 +150,35 @@ class Tensor:
         self.strides = tuple(strides)
         self.storage = storage
         self.offset = offset
-        last = offset + sum(
+        self.last = offset + sum(
             (size - 1) * stride
             for size, stride in zip(self.shape, self.strides, strict=True)
         )
-        if self.size and last >= storage.count:
+        if self.size and self.last >= storage.count:
             raise errors.CheckpointError(
                 f"a tensor of shape {self.shape}, strides {self.strides} and offset "
-                f"{offset} reaches element {last} of storage "
+                f"{offset} reaches element {self.last} of storage "
                 f"{errors.show(storage.key)}, which holds {storage.count}"
             )
 
     def view(self) -> np.ndarray:
-        """The elements where they lie; bfloat16 as uint16. Read only, no copy."""
+        """The elements where they lie; bfloat16 as uint16. Read only, no copy.
+
+        Raises:
+          CheckpointError: for elements that are not in the file, or are no numbers.
+        """
+        if self.storage.dtype not in DTYPES:
+            raise errors.CheckpointError(f"is {self.storage.dtype}, which is not read")
+        code = DTYPES[self.storage.dtype]
         if not self.size:
-            return np.zeros(self.shape, DTYPES[self.storage.dtype])
-        if self.storage.buffer is None:
-            raise errors.CheckpointError(
-                f"storage {errors.show(self.storage.key)} is not in the file"
-            )
+            return np.zeros(self.shape, code)
+        raw, order = self.storage.content(self.offset, self.last + 1)
         itemsize = self.storage.itemsize
         view = np.ndarray(
             self.shape,
-            self.storage.order + DTYPES[self.storage.dtype],
-            self.storage.buffer,
-            self.storage.start + self.offset * itemsize,
+            order + code,
+            raw,
+            0,
             tuple(stride * itemsize for stride in self.strides),
         )
         view.flags.writeable = False
@@ -140,6 +203,41 @@ class Tensor:
             return np.array(view, np.float32, order="C")
 
 
+def opaque(kind: str, shape: Sequence[int] = ()) -> Tensor:
+    """A tensor whose numbers are not read: `kind`, in words, stands for its dtype.
+
+    What asks for floating point refuses it and names `kind`.
+    """
+    made = Tensor(Storage("uint8", 1), shape, [0] * len(shape))
+    made.storage = Storage(kind, made.size)
+    return made
+
+
+def wrong_checksums(tensors: Iterable[Tensor]) -> list[str]:
+    """Keys of the storages below `tensors` whose bytes have another checksum."""
+    wrong, seen = [], set()
+    for value in tensors:
+        root = value.storage
+        while root.base is not None:
+            root = root.base
+        if root.crc is None or id(root) in seen:
+            continue
+        seen.add(id(root))
+        expected, size = root.crc
+        if checksum(root.buffer, root.start, size) != expected:
+            wrong.append(root.key)
+    return wrong
+
+
+def checksum(data: Any, start: int, size: int) -> int:
+    """CRC-32 of bytes `[start, start + size)`, a piece at a time."""
+    crc = 0
+    for position in range(start, start + size, limits.MIB):
+        end = min(position + limits.MIB, start + size)
+        crc = zlib.crc32(data[position:end], crc)
+    return crc
+
+
 def from_array(array: np.ndarray) -> Tensor:
     """A tensor over a NumPy array of a known dtype.
 
@@ -153,11 +251,6 @@ def from_array(array: np.ndarray) -> Tensor:
         )
     array = np.ascontiguousarray(array)
     view = array.reshape(-1).view(np.uint8).data if array.size else None
-    storage = Storage(
-        "uint16" if array.dtype.name == BFLOAT16 else array.dtype.name,
-        array.size,
-        buffer=view,
-    )
-    storage.dtype = array.dtype.name
+    storage = Storage(array.dtype.name, array.size, buffer=view)
     storage.order = ">" if array.dtype.str.startswith(">") else "<"
     return Tensor(storage, array.shape)

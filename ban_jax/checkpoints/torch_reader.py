@@ -3,15 +3,19 @@
 Facts used: the zip holds one folder with `data.pkl`, storages as raw entries
 `data/<key>` and perhaps `byteorder`. A legacy file is a sequence: five pickles (magic
 number, protocol, system, the object, the list of storage keys), then for each key a
-64-bit element count and the raw elements. In both, a storage is a persistent id
-`("storage", class, key, device, elements)`.
+64-bit element count and the raw elements, little-endian whatever the system pickle says.
+In both, a storage is a persistent id `("storage", class, key, device, elements)`.
+
+PyTorch keeps the first storage of a key and does not look at later descriptions, so a
+key described in two ways is refused in both layouts; torch.save never writes one.
 """
 
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from ban_jax.checkpoints import (
     errors,
+    file_bytes,
     limits,
     pickle_objects,
     pickle_reader,
@@ -19,7 +23,8 @@ from ban_jax.checkpoints import (
     zip_container,
 )
 
-_LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PICKLED_MAGIC = b"\x8a\x0a" + _MAGIC.to_bytes(10, "little")
 LEGACY_PROTOCOL = 1001
 _STORAGES = {
     "DoubleStorage": "float64",
@@ -33,23 +38,42 @@ _STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
     "UntypedStorage": "uint8",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
 }
 _STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
 
 
-def is_legacy(data: memoryview) -> bool:
-    return _LEGACY_MAGIC in bytes(data[:32])
+class Pickled(NamedTuple):
+    """What the pickles of a file say.
+
+    Attributes:
+      root: the object, its tensors views of the file's bytes.
+      calls: names the pickle asks to call, apart from known and harmless ones.
+      unread: names of what was given tensors and is not read.
+    """
+
+    root: Any
+    calls: tuple[str, ...]
+    unread: tuple[str, ...]
 
 
-def read_zip(archive: zip_container.Archive) -> tuple[Any, tuple[str, ...]]:
-    """The object in a zip file, its tensors views of the archive's bytes.
+def is_legacy(data: file_bytes.Data) -> bool:
+    return _PICKLED_MAGIC in bytes(data[:32])
 
-    Returns:
-      The object, and the names its pickle asks to call.
+
+def is_script(archive: zip_container.Archive) -> bool:
+    """Whether the archive is TorchScript, by the entry that PyTorch goes by."""
+    return any(name.endswith("/constants.pkl") for name in archive.entries)
+
+
+def zip_pickle(archive: zip_container.Archive) -> Pickled:
+    """The object in a zip file.
 
     Raises:
       CheckpointError: for a damaged file, or one that is not PyTorch's.
     """
+    archive.fold()
     pickles = [
         name
         for name in archive.entries
@@ -62,38 +86,42 @@ def read_zip(archive: zip_container.Archive) -> tuple[Any, tuple[str, ...]]:
         )
     folder = pickles[0].removesuffix("data.pkl")
     order = _byte_order(archive, folder)
-    storages: dict[tuple[str, str], tensor.Storage] = {}
+    storages: dict[str, tuple[_Storage, Any]] = {}
 
     def persistent(pid: Any) -> Any:
-        dtype, key, count = _storage_id(pid)
-        if dtype is None:
-            return pickle_objects.Placeholder("storage of an unknown type")
-        if (key, dtype) not in storages:
-            storage = tensor.Storage(
-                dtype, count, key, archive.stored(f"{folder}data/{key}")
+        described = _storage_id(pid)
+        if described is None:
+            return pickle_objects.Placeholder("in a storage of an unknown kind")
+        key = described.key
+        if key in storages:
+            _same(described, storages[key][0])
+            return storages[key][1]
+        made: Any
+        if described.dtype is None:
+            made = pickle_objects.Placeholder(f"in {described.kind}")
+        else:
+            entry = archive.find(f"{folder}data/{key}")
+            made = tensor.Storage(
+                described.dtype, described.count, key, archive.data, start=entry.start
             )
-            storage.order = order
-            if count * storage.itemsize > len(storage.buffer):
+            made.order = order
+            made.crc = entry.crc, entry.size
+            if made.count * made.itemsize > entry.size:
                 raise errors.CheckpointError(
-                    f"storage {errors.show(key)} announces {count:,} elements of "
-                    f"{dtype}, but its entry holds {len(storage.buffer):,} bytes"
+                    f"storage {errors.show(key)} announces {made.count:,} elements of "
+                    f"{made.dtype}, but its entry holds {entry.size:,} bytes"
                 )
-            storages[key, dtype] = storage
-        storage = storages[key, dtype]
-        if storage.count != count:
-            raise errors.CheckpointError(
-                f"storage {errors.show(key)} has {storage.count:,} elements at one "
-                f"place of the file and {count:,} at another"
-            )
-        return storage
+        storages[key] = described, made
+        return made
 
     pickle = archive.stored(pickles[0])
     machine = pickle_reader.PickleMachine(pickle, archive.budget, persistent)
-    return machine.load(), tuple(machine.calls)
+    root = machine.load()
+    return Pickled(root, tuple(machine.calls.asked), tuple(machine.calls.unread))
 
 
 def _byte_order(archive: zip_container.Archive, folder: str) -> str:
-    if f"{folder}byteorder" not in archive.entries:
+    if not archive.has(f"{folder}byteorder"):
         return "<"
     order = bytes(archive.stored(f"{folder}byteorder"))
     if order not in (b"little", b"big"):
@@ -103,109 +131,176 @@ def _byte_order(archive: zip_container.Archive, folder: str) -> str:
     return "<" if order == b"little" else ">"
 
 
-def _storage_id(pid: Any) -> tuple[str | None, str, int]:
-    """dtype (None where unknown), key and element count of a persistent id."""
+class _Storage(NamedTuple):
+    """A persistent id; `dtype` is None for classes whose elements are not read."""
+
+    dtype: str | None
+    kind: str
+    key: str
+    count: int
+
+
+def _storage_id(pid: Any) -> _Storage | None:
+    """None for what names no storage.
+
+    Raises:
+      CheckpointError: for a storage without a usable key and size.
+    """
     if type(pid) is not tuple or len(pid) < 5 or pid[0] != "storage":
-        return None, "", 0
+        return None
     _, symbol, key, _, count = pid[:5]
     if not isinstance(symbol, pickle_objects.Symbol):
-        return None, "", 0
-    module, _, name = symbol.text.rpartition(".")
-    if module not in _STORAGE_MODULES or name not in _STORAGES:
-        return None, "", 0
+        return None
+    module, _, kind = symbol.text.rpartition(".")
     if type(key) is not str or type(count) is not int or not 0 <= count < 2**48:
         raise errors.CheckpointError(
             f"a storage with key {errors.show(key)} and {errors.show(count)} elements"
         )
-    return _STORAGES[name], key, count
+    dtype = _STORAGES.get(kind) if module in _STORAGE_MODULES else None
+    return _Storage(dtype, kind if dtype is None else dtype, key, count)
 
 
-def read_legacy(data: memoryview) -> tuple[Any, tuple[str, ...]]:
-    """The object in a legacy file, its tensors views of `data`.
+def _same(one: _Storage, other: _Storage) -> None:
+    if one != other:
+        raise errors.CheckpointError(
+            f"storage {errors.show(one.key)} is described in two ways: {one.count:,} "
+            f"elements of {errors.show(one.kind)} and {other.count:,} of "
+            f"{errors.show(other.kind)}"
+        )
 
-    Returns:
-      The object, and the names its pickles ask to call.
+
+def legacy_pickle(data: file_bytes.Data) -> Pickled:
+    """The object in a legacy file.
 
     Raises:
       CheckpointError: for a damaged file.
     """
+    storages = _LegacyStorages()
     budget = limits.objects(len(data))
-    storages: dict[str, tensor.Storage] = {}
-    views: list[tuple[tensor.Storage, tensor.Storage, int]] = []
+    head = data[: limits.MAX_PICKLE]
+    position, parts, calls, unread = 0, [], {}, {}
+    for index in range(5):
+        machine = pickle_reader.PickleMachine(
+            head, budget, storages.persistent if index == 3 else None, position
+        )
+        parts.append(machine.load())
+        position = machine.position
+        calls.update(machine.calls.asked)
+        unread.update(machine.calls.unread)
+    magic, protocol, _, root, keys = parts
+    if (magic, protocol) != (_MAGIC, LEGACY_PROTOCOL):
+        raise errors.CheckpointError(
+            f"magic number and protocol are {errors.show((magic, protocol))}, expected "
+            f"{(_MAGIC, LEGACY_PROTOCOL)}"
+        )
+    storages.locate(data, position, keys)
+    return Pickled(root, tuple(calls), tuple(unread))
 
-    def persistent(pid: Any) -> Any:
+
+class _LegacyStorages:
+    """The storages of a legacy file, and the views of them, by their keys."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, tuple[_Storage, Any]] = {}
+        self.views: dict[str, tuple[tuple[str, int, int], Any]] = {}
+
+    def persistent(self, pid: Any) -> Any:
         # ("module", class, source file, source): the class, whose source is ignored.
         if type(pid) is tuple and len(pid) > 1 and pid[0] == "module":
             return pid[1]
-        dtype, key, count = _storage_id(pid)
-        if dtype is None:
-            return pickle_objects.Placeholder("storage of an unknown type")
-        storage = storages.setdefault(key, tensor.Storage(dtype, count, key))
-        if (storage.dtype, storage.count) != (dtype, count):
-            raise errors.CheckpointError(
-                f"storage {errors.show(key)} is described in two ways"
-            )
-        if len(pid) > 5 and type(pid[5]) is tuple:
-            return _storage_view(storage, pid[5], views)
+        described = _storage_id(pid)
+        if described is None:
+            return pickle_objects.Placeholder("in a storage of an unknown kind")
+        key = described.key
+        if key in self.views:
+            raise _two_things(key)
+        if key not in self.known:
+            made: Any = pickle_objects.Placeholder(f"in {described.kind}")
+            if described.dtype is not None:
+                made = tensor.Storage(described.dtype, described.count, key)
+            self.known[key] = described, made
+        _same(described, self.known[key][0])
+        storage = self.known[key][1]
+        if len(pid) > 5 and pid[5] is not None:
+            return self.view(storage, key, pid[5])
         return storage
 
-    calls: dict[str, None] = {}
-    position, parts = 0, []
-    for _ in range(5):
-        machine = pickle_reader.PickleMachine(data, budget, persistent, position)
-        parts.append(machine.load())
-        position = machine.position
-        calls.update(machine.calls)
-    _, protocol, system, root, keys = parts
-    if protocol != LEGACY_PROTOCOL:
-        raise errors.CheckpointError(
-            f"protocol {errors.show(protocol)}, expected {LEGACY_PROTOCOL}"
+    def view(self, base: Any, base_key: str, metadata: Any) -> Any:
+        """A storage that is a part of another one: `(key, offset, elements)`."""
+        parts = (
+            metadata if type(metadata) is tuple and len(metadata) == 3 else [None] * 3
         )
-    order = "<"
-    if type(system) is dict and system.get("little_endian") is False:
-        order = ">"
-    if type(keys) is not list or not all(type(key) is str for key in keys):
-        raise errors.CheckpointError("the list of storage keys is damaged")
-    for key in keys:
-        if key not in storages or storages[key].buffer is not None:
-            raise errors.CheckpointError(
-                f"storage {errors.show(key)} is listed twice or used nowhere"
+        key, offset, count = parts
+        if type(key) is not str or type(offset) is not int or type(count) is not int:
+            raise errors.CheckpointError("the view of a storage is damaged")
+        if key in self.known:
+            raise _two_things(key)
+        described = base_key, offset, count
+        if key in self.views:
+            if self.views[key][0] != described:
+                raise _two_things(key)
+            return self.views[key][1]
+        view = base
+        if isinstance(base, tensor.Storage):
+            if offset < 0 or count < 0 or offset + count > base.count:
+                raise errors.CheckpointError(
+                    f"the view of storage {errors.show(base.key)} from {offset} to "
+                    f"{offset + count} leaves its {base.count} elements"
+                )
+            view = tensor.Storage(
+                base.dtype, count, key, start=offset * base.itemsize, base=base
             )
-        storage = storages[key]
-        if position + 8 > len(data):
-            raise errors.CheckpointError(
-                f"the file is cut off before storage {errors.show(key)}"
-            )
-        (count,) = struct.unpack_from(f"{order}q", data, position)
-        position += 8
-        if count != storage.count or count * storage.itemsize > len(data) - position:
-            raise errors.CheckpointError(
-                f"storage {errors.show(key)} should hold {storage.count:,} elements of "
-                f"{storage.dtype}, its header says {count:,}, and "
-                f"{len(data) - position:,} bytes of the file remain"
-            )
-        storage.buffer, storage.start, storage.order = data, position, order
-        position += count * storage.itemsize
-    for view, base, offset in views:
-        view.buffer, view.order = base.buffer, base.order
-        view.start = base.start + offset * base.itemsize
-    return root, tuple(calls)
+        self.views[key] = described, view
+        return view
+
+    def locate(self, data: file_bytes.Data, position: int, keys: Any) -> None:
+        """Finds the elements behind the pickles, from byte `position` on.
+
+        Raises:
+          CheckpointError: unless each listed storage is there once, as described.
+        """
+        if type(keys) is not list or not all(type(key) is str for key in keys):
+            raise errors.CheckpointError("the list of storage keys is damaged")
+        seen: set[str] = set()
+        for key in keys:
+            if key not in self.known or key in seen:
+                raise errors.CheckpointError(
+                    f"storage {errors.show(key)} is listed twice or used nowhere"
+                )
+            seen.add(key)
+            described, storage = self.known[key]
+            if not isinstance(storage, tensor.Storage):
+                raise errors.CheckpointError(
+                    f"storage {errors.show(key)} is {errors.show(described.kind)}, "
+                    "whose size is not known"
+                )
+            if position + 8 > len(data):
+                raise errors.CheckpointError(
+                    f"the file is cut off before storage {errors.show(key)}"
+                )
+            (count,) = struct.unpack("<q", data[position : position + 8])
+            position += 8
+            size = count * storage.itemsize
+            if count != storage.count or size > len(data) - position:
+                raise errors.CheckpointError(
+                    f"storage {errors.show(key)} should hold {storage.count:,} elements "
+                    f"of {storage.dtype}, its header says {count:,}, and "
+                    f"{len(data) - position:,} bytes of the file remain"
+                )
+            storage.buffer, storage.start = data, position
+            position += size
 
 
-def _storage_view(
-    base: tensor.Storage,
-    metadata: tuple,
-    views: list[tuple[tensor.Storage, tensor.Storage, int]],
-) -> tensor.Storage:
-    """A storage that is a part of another one: `(key, offset, elements)`."""
-    key, offset, count = metadata if len(metadata) == 3 else (None, None, None)
-    if type(key) is not str or type(offset) is not int or type(count) is not int:
-        raise errors.CheckpointError("the view of a storage is damaged")
-    if offset < 0 or count < 0 or offset + count > base.count:
-        raise errors.CheckpointError(
-            f"the view of storage {errors.show(base.key)} from {offset} to "
-            f"{offset + count} leaves its {base.count} elements"
-        )
-    view = tensor.Storage(base.dtype, count, key)
-    views.append((view, base, offset))
-    return view
+def _two_things(key: str) -> errors.CheckpointError:
+    return errors.CheckpointError(
+        f"storage {errors.show(key)} is described in two ways: as itself and as a part of "
+        "another, or as two parts"
+    )
+
+
+def read_zip(archive: zip_container.Archive) -> tuple[Any, tuple[str, ...]]:
+    return zip_pickle(archive)[:2]
+
+
+def read_legacy(data: file_bytes.Data) -> tuple[Any, tuple[str, ...]]:
+    return legacy_pickle(data)[:2]

@@ -2,7 +2,9 @@
 
 Python's own reader is built to open what can be opened. Here an archive that could be
 read in two ways is refused: duplicate names, entries that overlap each other or the
-directory, local headers that disagree with the directory, bytes before the archive.
+directory, local headers that disagree with the directory, bytes before the archive,
+second names in extra fields. `Archive.fold` adds names that differ in case alone, which
+PyTorch's reader takes for one.
 """
 
 import itertools
@@ -10,7 +12,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from ban_jax.checkpoints import errors, limits
+from ban_jax.checkpoints import errors, file_bytes, limits, tensor
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -19,12 +21,17 @@ _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
+_UTF8 = 0x800
+_ZIP64, _UNICODE_PATH = 1, 0x7075
 _DESCRIPTOR = 0x8
 STORED, DEFLATED = 0, 8
 
 
 class Entry(NamedTuple):
-    """One file of an archive: bytes `[start, start + packed)` of the buffer."""
+    """One file of an archive: bytes `[start, start + packed)` of the buffer.
+
+    `plain` tells that every reader decodes the name alike.
+    """
 
     name: str
     start: int
@@ -32,6 +39,7 @@ class Entry(NamedTuple):
     size: int
     method: int
     crc: int
+    plain: bool
 
 
 class Archive:
@@ -41,47 +49,58 @@ class Archive:
       CheckpointError: for an archive that is damaged or ambiguous.
     """
 
-    def __init__(self, data: memoryview, budget: limits.Budget):
+    def __init__(self, data: file_bytes.Data, budget: limits.Budget):
         self.data = data
         self.budget = budget
         self.entries: dict[str, Entry] = {}
+        self.folded: dict[str, str] = {}
         count, start, size = _directory(data)
         if count > limits.MAX_ENTRIES or count * _CENTRAL.size > size:
             raise errors.CheckpointError(
                 f"the zip directory announces {count:,} entries in {size:,} bytes"
             )
         budget.spend(600 * count)
+        directory = data[start : start + size]
         spans = []
-        position, end = start, start + size
+        position = 0
         for _ in range(count):
-            entry, local, position = self._entry(position, end, start)
+            entry, local, position = self._entry(directory, position, start)
             if entry.name in self.entries:
                 raise errors.CheckpointError(
                     f"two zip entries have the name {errors.show(entry.name)}"
                 )
             self.entries[entry.name] = entry
             spans.append((local, entry.start + entry.packed))
-        if position != end:
+        if position != size:
             raise errors.CheckpointError("the zip directory is longer than its entries")
         spans.sort()
+        if spans and spans[0][0]:
+            raise errors.CheckpointError(
+                f"the first zip entry starts at byte {spans[0][0]:,}, expected 0"
+            )
         for (_, before), (after, _) in itertools.pairwise(spans):
             if after < before:
                 raise errors.CheckpointError("zip entries overlap")
 
-    def _entry(self, position: int, end: int, limit: int) -> tuple[Entry, int, int]:
-        if position + _CENTRAL.size > end:
+    def _entry(
+        self, directory: memoryview, position: int, limit: int
+    ) -> tuple[Entry, int, int]:
+        if position + _CENTRAL.size > len(directory):
             raise errors.CheckpointError("the zip directory is cut off")
-        fields = _CENTRAL.unpack_from(self.data, position)
+        fields = _CENTRAL.unpack_from(directory, position)
         signature, _, _, flags, method, _, _, crc, packed, size = fields[:10]
         name_length, extra_length, comment_length, disk, _, _, local = fields[10:]
         position += _CENTRAL.size
         after = position + name_length + extra_length + comment_length
-        if signature != b"PK\1\2" or after > end:
+        if signature != b"PK\1\2" or after > len(directory):
             raise errors.CheckpointError("the zip directory is damaged")
-        raw_name = bytes(self.data[position : position + name_length])
-        extra = self.data[position + name_length : after - comment_length]
-        size, packed, local, disk = _zip64(extra, size, packed, local, disk)
+        raw_name = bytes(directory[position : position + name_length])
         name = raw_name.decode("utf-8")
+        if "\0" in name:
+            raise errors.CheckpointError(f"a zip entry is named {errors.show(name)}")
+        extra = directory[position + name_length : after - comment_length]
+        if extra_length:
+            size, packed, local, disk = _zip64(extra, size, packed, local, disk)
         if flags & _ENCRYPTED or disk:
             raise errors.CheckpointError(
                 f"zip entry {errors.show(name)} is encrypted or on another disk"
@@ -90,12 +109,14 @@ class Archive:
             raise errors.CheckpointError(
                 f"zip entry {errors.show(name)} starts beyond the archive's content"
             )
-        header = _LOCAL.unpack_from(self.data, local)
+        raw = self.data[local : local + _LOCAL.size + name_length]
+        header = _LOCAL.unpack_from(raw)
         start = local + _LOCAL.size + header[9] + header[10]
         if (
             header[0] != b"PK\3\4"
             or header[3] != method
-            or bytes(self.data[local + _LOCAL.size :][: header[9]]) != raw_name
+            or header[9] != name_length
+            or raw[_LOCAL.size :] != raw_name
             or not _sizes_agree(header, packed, size)
         ):
             raise errors.CheckpointError(
@@ -106,7 +127,29 @@ class Archive:
                 f"zip entry {errors.show(name)} announces {size:,} bytes "
                 f"({packed:,} packed) that are not in the file"
             )
-        return Entry(name, start, packed, size, method, crc), local, after
+        if method not in (STORED, DEFLATED):
+            raise errors.CheckpointError(
+                f"zip entry {errors.show(name)} uses compression {method}, expected "
+                "none or deflate"
+            )
+        plain = bool(flags & _UTF8) or raw_name.isascii()
+        return Entry(name, start, packed, size, method, crc, plain), local, after
+
+    def fold(self) -> None:
+        """From now on finds entries whatever the case of their names, as PyTorch does.
+
+        Raises:
+          CheckpointError: for two names that differ in case alone.
+        """
+        for name in self.entries:
+            # ASCII letters alone, as PyTorch's reader: `lower` knows more.
+            folded = str(name.encode().lower(), "utf-8")
+            other = self.folded.setdefault(folded, name)
+            if other != name:
+                raise errors.CheckpointError(
+                    f"the zip entries {errors.show(other)} and {errors.show(name)} "
+                    "differ in case alone; PyTorch takes them for one"
+                )
 
     def stored(self, name: str) -> memoryview:
         """The bytes of an entry that is not compressed, where they lie.
@@ -114,6 +157,11 @@ class Archive:
         Raises:
           CheckpointError: for a missing or compressed entry.
         """
+        entry = self.find(name)
+        return self.data[entry.start : entry.start + entry.size]
+
+    def find(self, name: str) -> Entry:
+        """An entry that is not compressed; see `stored`."""
         entry = self._find(name)
         if entry.method != STORED:
             raise errors.CheckpointError(
@@ -121,33 +169,41 @@ class Archive:
                 "entries uncompressed, so this file was repacked: load it and save it "
                 "again with torch.save"
             )
-        return self.data[entry.start : entry.start + entry.size]
+        return entry
+
+    def has(self, name: str) -> bool:
+        return (
+            name in self.entries or str(name.encode().lower(), "utf-8") in self.folded
+        )
 
     def inflate(self, name: str, budget: limits.Budget) -> memoryview:
-        """The bytes of an entry, decompressed if need be and then charged."""
+        """The bytes of an entry, decompressed if need be and then charged; checked."""
         entry = self._find(name)
-        if entry.method == STORED:
-            return self.data[entry.start : entry.start + entry.size]
-        if entry.method != DEFLATED:
-            raise errors.CheckpointError(
-                f"zip entry {errors.show(name)} uses compression {entry.method}, "
-                "expected none or deflate"
-            )
-        budget.spend(entry.size)
         packed = self.data[entry.start : entry.start + entry.packed]
-        stream = zlib.decompressobj(-zlib.MAX_WBITS)
-        content = stream.decompress(packed, entry.size + 1) if entry.size else b""
-        if len(content) != entry.size or zlib.crc32(content) != entry.crc:
+        content: memoryview | bytes = packed
+        if entry.method == DEFLATED:
+            budget.spend(entry.size)
+            stream = zlib.decompressobj(-zlib.MAX_WBITS)
+            content = stream.decompress(packed, entry.size + 1) if entry.size else b""
+        if len(content) != entry.size:
             raise errors.CheckpointError(
                 f"zip entry {errors.show(name)} does not decompress to the "
                 f"{entry.size:,} bytes it announces"
             )
+        if tensor.checksum(content, 0, entry.size) != entry.crc:
+            raise errors.CheckpointError(
+                f"zip entry {errors.show(name)} has another checksum than the archive "
+                "gives it: the file is damaged"
+            )
         return memoryview(content)
 
     def _find(self, name: str) -> Entry:
+        known = name
         if name not in self.entries:
+            known = self.folded.get(str(name.encode().lower(), "utf-8"), "")
+        if known not in self.entries:
             raise errors.CheckpointError(f"the zip has no entry {errors.show(name)}")
-        return self.entries[name]
+        return self.entries[known]
 
 
 def _sizes_agree(header: tuple, packed: int, size: int) -> bool:
@@ -160,13 +216,18 @@ def _sizes_agree(header: tuple, packed: int, size: int) -> bool:
 def _zip64(
     extra: memoryview, size: int, packed: int, local: int, disk: int
 ) -> tuple[int, int, int, int]:
-    position = 0
+    position, seen = 0, False
     while position + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, position)
         position += 4
         if position + length > len(extra):
             break
-        if kind == 1:
+        if kind == _UNICODE_PATH or (kind == _ZIP64 and seen):
+            raise errors.CheckpointError(
+                "a zip entry has a second name or two sets of sizes"
+            )
+        if kind == _ZIP64:
+            seen = True
             field = extra[position : position + length]
             values = [
                 struct.unpack_from("<Q", field, i)[0] for i in range(0, length - 7, 8)
@@ -184,7 +245,7 @@ def _zip64(
     return size, packed, local, disk
 
 
-def _directory(data: memoryview) -> tuple[int, int, int]:
+def _directory(data: file_bytes.Data) -> tuple[int, int, int]:
     """Number of entries, start and size of the central directory."""
     tail_start = max(0, len(data) - _END.size - _FULL16)
     tail = bytes(data[tail_start:])
@@ -199,10 +260,10 @@ def _directory(data: memoryview) -> tuple[int, int, int]:
         raise errors.CheckpointError("the zip's end record is damaged")
     locator = end - _LOCATOR64.size
     if locator >= 0 and data[locator : locator + 4] == b"PK\6\7":
-        end64 = _LOCATOR64.unpack_from(data, locator)[2]
+        end64 = _LOCATOR64.unpack(data[locator:end])[2]
         if end64 + _END64.size > locator or data[end64 : end64 + 4] != b"PK\6\6":
             raise errors.CheckpointError("the zip64 end record is damaged")
-        count, size, start = _END64.unpack_from(data, end64)[7:10]
+        count, size, start = _END64.unpack(data[end64 : end64 + _END64.size])[7:10]
         end = end64
     if start + size != end:
         raise errors.CheckpointError(
@@ -212,5 +273,5 @@ def _directory(data: memoryview) -> tuple[int, int, int]:
     return count, start, size
 
 
-def is_zip(data: memoryview) -> bool:
+def is_zip(data: file_bytes.Data) -> bool:
     return data[:4] in (b"PK\3\4", b"PK\5\6")

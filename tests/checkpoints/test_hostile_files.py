@@ -242,7 +242,7 @@ def test_a_storage_described_in_two_ways_is_refused(model):
     state = builders.state_dict()
     other = builders.tensor(builders.storage("0", 1), [1], [1])
     model.write_bytes(builders.torch_file(state, {"bn1.bias": other}))
-    refused(model, "elements at one place")
+    refused(model, "described in two ways")
 
 
 @pytest.mark.parametrize("change", [-1, 1, 2**40])

@@ -1,0 +1,127 @@
+"""Which calls of a pickle are worth telling: all but the known and harmless ones."""
+
+import itertools
+import re
+from typing import Any
+
+from ban_jax.checkpoints import errors, limits, pickle_objects, reconstructions, tensor
+
+MAX_CALLS = 1000
+"""Names remembered of those a file asks to call."""
+NEW_OBJECT = ("copyreg.__newobj__", "copy_reg.__newobj__")
+CALLING = frozenset(
+    """
+    collections.defaultdict copyreg.__newobj__ copy_reg.__newobj__
+    copyreg._reconstructor copy_reg._reconstructor
+    torch._tensor._rebuild_from_type_v2 torch._tensor._rebuild_from_type
+    torch.tensor._rebuild_from_type_v2 torch.tensor._rebuild_from_type
+    """.split()
+)
+"""Of the known names, those that in Python call what they are given."""
+_RUNNING = frozenset(("torch.fx.graph_module.reduce_graph_module",))
+"""Of the known names, those that in Python run code from the file."""
+QUIET = frozenset(reconstructions.CALLS) - CALLING - _RUNNING
+"""The names of every checkpoint, of which nothing is told."""
+_CLASSES = re.compile(
+    r"(torch\.nn\.modules|torch\.nn\.parallel|torch\.optim|torch\.ao\.nn(\.\w+)*"
+    r"|torchvision\.(models|transforms|ops|datasets)(\.\w+)*|timm\.(models|layers))"
+    r"\.[a-z0-9_]+\.[A-Z]\w*"
+    # TorchScript's own: no Python stands behind them.
+    r"|__torch__\.[\w.]+"
+)
+"""Classes of well-known libraries, one name below a module: no way further inside."""
+_INERT = frozenset(
+    """
+    collections.deque argparse.Namespace datetime.date datetime.datetime datetime.time datetime.timedelta
+    datetime.timezone decimal.Decimal fractions.Fraction types.SimpleNamespace
+    pathlib.Path pathlib.PosixPath pathlib.PurePosixPath pathlib.WindowsPath
+    pathlib.PureWindowsPath uuid.UUID PIL.Image.Image
+    numpy.random._pickle.__generator_ctor numpy.random._pickle.__randomstate_ctor
+    numpy.random._pickle.__bit_generator_ctor numpy.random._mt19937.MT19937
+    torch.device torch.Generator torch.serialization._get_layout
+    torch.storage.UntypedStorage torch.storage.TypedStorage
+    torch.utils.data.dataset.Subset torch.utils.data.dataset.TensorDataset
+    torch.jit._pickle.build_boollist torch.jit._pickle.build_doublelist
+    torch.jit._pickle.build_intlist torch.jit._pickle.build_tensorlist
+    torch.jit._pickle.build_tensor_from_id torch.jit._pickle.restore_type_tag
+    """.split()
+) | {
+    f"{module}.{name}"
+    for module in ("builtins", "__builtin__")
+    for name in (
+        "bool bytearray bytes complex dict float frozenset int list object range "
+        "set slice str tuple"
+    ).split()
+}
+
+
+def is_inert(name: str) -> bool:
+    """Whether loading what `name` makes runs no code that the file chose.
+
+    True for the known reconstructions, plain data types of Python, and the layers of
+    well-known libraries. Anything else is reported, a class of the writer's own too:
+    its module is imported and its methods run.
+    """
+    return (
+        name in QUIET
+        or name in CALLING
+        or name in _INERT
+        or _CLASSES.fullmatch(name) is not None
+    )
+
+
+class Calls:
+    """Names that a pickle asks to call, each once, in the file's order.
+
+    Attributes:
+      asked: those worth telling.
+      unread: those given tensors, which are therefore not read.
+    """
+
+    __slots__ = ("asked", "budget", "unread")
+
+    def __init__(self, budget: limits.Budget):
+        self.budget = budget
+        self.asked: dict[str, None] = {}
+        self.unread: dict[str, None] = {}
+
+    def note(self, name: str, arguments: Any) -> None:
+        """Remembers a call of a name that is not `QUIET`.
+
+        Raises:
+          CheckpointError: for PyTorch's tensor classes, whose numbers would be missed.
+        """
+        if name.startswith("torch.") and name.endswith("Tensor"):
+            raise errors.CheckpointError(
+                f"the pickle makes a new {errors.show(name)}, which torch.save does not"
+            )
+        if name not in CALLING:
+            if _holds_numbers(arguments):
+                self._add(self.unread, name)
+            if not is_inert(name):
+                self._add(self.asked, name)
+        elif type(arguments) is tuple:
+            for argument in arguments[:4]:
+                if isinstance(argument, pickle_objects.Symbol):
+                    if not is_inert(argument.text):
+                        self._add(self.asked, argument.text)
+
+    def _add(self, names: dict[str, None], name: str) -> None:
+        if name not in names and len(names) < MAX_CALLS:
+            self.budget.spend(160)
+            names[name] = None
+
+
+def _holds_numbers(arguments: Any) -> bool:
+    """Whether tensors are among the first arguments, directly or one level down."""
+    if type(arguments) is not tuple:
+        return False
+    for argument in arguments[:8]:
+        parts: Any = (argument,)
+        if type(argument) is dict:
+            parts = itertools.islice(argument.values(), 8)
+        elif type(argument) in (list, tuple):
+            parts = argument[:8]
+        if any(isinstance(part, tensor.Tensor | tensor.Storage) for part in parts):
+            return True
+    return False

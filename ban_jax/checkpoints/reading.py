@@ -1,8 +1,6 @@
 """One file or folder -> one candidate, or one error that says why not."""
 
-import mmap
 import os
-import stat
 import struct
 import zlib
 
@@ -13,16 +11,13 @@ from ban_jax.checkpoints import (
     contents,
     discovery,
     errors,
-    flax_reader,
-    limits,
+    file_bytes,
+    opening,
     orbax_reader,
     others,
     packed,
     part_paths,
-    safetensors_reader,
     sharded,
-    torch_reader,
-    zip_container,
 )
 
 _DAMAGE = (
@@ -40,18 +35,6 @@ _DAMAGE = (
     zlib.error,
 )
 """What malformed content can make the readers raise besides `CheckpointError`."""
-_FOREIGN = (
-    (b"\x1f\x8b", "a gzip file: unpack it first"),
-    (b"BZh", "a bzip2 file: unpack it first"),
-    (b"\xfd7zXZ", "an xz file: unpack it first"),
-    (b"7z\xbc\xaf", "a 7z archive: unpack it first"),
-    (b"Rar!", "a RAR archive: unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "a zstd file: unpack it first"),
-    (b"\x89HDF", "an HDF5 (Keras) file"),
-    (b"\x93NUMPY", "a single NumPy array"),
-    (b"version https://git-lfs", "a Git LFS pointer: the file itself was not fetched"),
-)
-_KNOWN = "PyTorch, safetensors, Flax msgpack, npz or an Orbax folder"
 
 
 def read(
@@ -161,65 +144,7 @@ def _of_one(path: str) -> contents.Contents:
             raise errors.CheckpointError(discovery.why_not_searched(path))
         return orbax_reader.read(path)
     archive_path, entry = packed.split(path)
-    data = _bytes(archive_path)
+    data = file_bytes.read(archive_path)
     if entry:
         data = packed.read(data, entry)
-    if zip_container.is_zip(data):
-        archive = zip_container.Archive(data, limits.objects(len(data)))
-        if flax_reader.is_npz(archive):
-            return contents.Contents(flax_reader.read_npz(archive), {}, len(data), True)
-        root, calls = torch_reader.read_zip(archive)
-        return contents.Contents(root, {}, len(data), calls=calls)
-    if torch_reader.is_legacy(data):
-        root, calls = torch_reader.read_legacy(data)
-        return contents.Contents(root, {}, len(data), calls=calls)
-    if safetensors_reader.looks_like(data):
-        tensors, metadata = safetensors_reader.read(data)
-        return contents.Contents(tensors, metadata, len(data))
-    if flax_reader.looks_like_msgpack(data):
-        return contents.Contents(flax_reader.read_msgpack(data), {}, len(data))
-    raise errors.CheckpointError(f"{_foreign(data)}; expected {_KNOWN}")
-
-
-def _foreign(data: memoryview) -> str:
-    start = bytes(data[:265])
-    if not start:
-        return "an empty file"
-    for magic, meaning in _FOREIGN:
-        if start.startswith(magic):
-            return meaning
-    if start[257:262] == b"ustar":
-        return (
-            "a tar archive (a packed folder, or a PyTorch file from before 2017): "
-            "unpack it, or load and save it again with a newer PyTorch"
-        )
-    if start[0] == 0x80 and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        return "a bare pickle without PyTorch's header"
-    return f"not a checkpoint: it starts with {errors.show(start[:16])}"
-
-
-def _bytes(path: str) -> memoryview:
-    """The bytes of a regular file."""
-    # Without O_NONBLOCK opening a named pipe would wait for a writer forever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise errors.CheckpointError("not a regular file")
-        size = status.st_size
-        if size > limits.MAX_FILE:
-            raise errors.CheckpointError(
-                f"has {size:,} bytes; at most {limits.MAX_FILE:,} are read"
-            )
-        # A file that shrinks while it is mapped kills the process, so only files too
-        # large to hold are mapped.
-        if size > limits.READ_WHOLE:
-            return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
-        data = bytearray(size)
-        view, position = memoryview(data), 0
-        while position < size:
-            count = file.readinto(view[position:])
-            if not count:
-                raise errors.CheckpointError("shrank while it was read")
-            position += count
-        return view.toreadonly()
+    return opening.of_bytes(data)

@@ -1,0 +1,92 @@
+"""The bytes of a file -> what lies in it, by the format that its content shows."""
+
+import tarfile
+
+from ban_jax.checkpoints import (
+    contents,
+    errors,
+    file_bytes,
+    flax_reader,
+    limits,
+    safetensors_reader,
+    torch_reader,
+    zip_container,
+)
+
+_FOREIGN = (
+    (b"\x1f\x8b", "a gzip file: unpack it first"),
+    (b"BZh", "a bzip2 file: unpack it first"),
+    (b"\xfd7zXZ", "an xz file: unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive: unpack it first"),
+    (b"Rar!", "a RAR archive: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file: unpack it first"),
+    (b"\x89HDF", "an HDF5 (Keras) file"),
+    (b"\x93NUMPY", "a single NumPy array"),
+    (b"version https://git-lfs", "a Git LFS pointer: the file itself was not fetched"),
+)
+_TAR = (
+    "a tar archive (a packed folder, or a PyTorch file from before 2017): unpack it, or "
+    "load and save it again with a newer PyTorch"
+)
+_KNOWN = "PyTorch, safetensors, Flax msgpack, npz or an Orbax folder"
+
+
+def of_bytes(data: file_bytes.Data) -> contents.Contents:
+    """Reads a file of any known format.
+
+    Raises:
+      CheckpointError: for another format, and for damage; what else malformed content can
+        raise is listed in `reading`.
+    """
+    size = len(data)
+    if zip_container.is_zip(data):
+        archive = zip_container.Archive(data, limits.objects(size))
+        if flax_reader.is_npz(archive):
+            return contents.Contents(flax_reader.read_npz(archive), {}, size, True)
+        notes = ("a TorchScript archive",) if torch_reader.is_script(archive) else ()
+        return _pickled(torch_reader.zip_pickle(archive), size, notes)
+    # Before anything else: torch.load asks for a tar archive before it looks for a
+    # pickle, and a file can be both.
+    if is_tar(data):
+        raise errors.CheckpointError(f"{_TAR}; expected {_KNOWN}")
+    if torch_reader.is_legacy(data):
+        return _pickled(torch_reader.legacy_pickle(data), size)
+    if safetensors_reader.looks_like(data):
+        tensors, metadata = safetensors_reader.read(data)
+        return contents.Contents(tensors, metadata, size)
+    if flax_reader.looks_like_msgpack(data):
+        return contents.Contents(flax_reader.read_msgpack(data), {}, size)
+    raise errors.CheckpointError(f"{_foreign(data)}; expected {_KNOWN}")
+
+
+def _pickled(
+    read: torch_reader.Pickled, size: int, notes: tuple[str, ...] = ()
+) -> contents.Contents:
+    if read.unread:
+        names = [errors.show(name) for name in read.unread]
+        notes = (
+            *notes,
+            f"tensors were given to what is not read: {errors.listing(names, 20)}",
+        )
+    return contents.Contents(read.root, {}, size, calls=read.calls, notes=notes)
+
+
+def is_tar(data: file_bytes.Data) -> bool:
+    """Whether the first 512 bytes are the header of a tar archive, with its checksum."""
+    try:
+        tarfile.TarInfo.frombuf(bytes(data[:512]), "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        return False
+    return True
+
+
+def _foreign(data: file_bytes.Data) -> str:
+    start = bytes(data[:265])
+    if not start:
+        return "an empty file"
+    for magic, meaning in _FOREIGN:
+        if start.startswith(magic):
+            return meaning
+    if start[0] == 0x80 and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+        return "a bare pickle without PyTorch's header"
+    return f"not a checkpoint: it starts with {errors.show(start[:16])}"

@@ -31,6 +31,9 @@ BEFORE = {
     "detectors": {
         "targeted": {"start": 0.3, "radii": (0.5, 1.0)},
         "ban": {"start": 0.3, "radii": (0.5, 1.0), "restarts": 2},
+        # Searches that end early, at weights that went up and down.
+        "neural_cleanse": {"rounds": 40, "patience": 1, "success": 0.7},
+        "tabor": {"rounds": 40, "patience": 1, "success": 0.7, "blocking": 0.1},
         "reference": {"crop": 1, "epsilon": 0.3, "mask_learning_rate": 0.2},
     },
     "repairs": {
@@ -49,6 +52,8 @@ AFTER = {
     "radii": ((0.25, 0.75),),
     "l1_weight": (30.0,),
     "steps": (5,),
+    # A size that must fall below twice the best always does: such a search never ends.
+    "improvement": (2.0,),
     # The search ends after its first step.
     "tolerance": (2.0,),
     # One image leads nowhere towards its own class.

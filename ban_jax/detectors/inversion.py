@@ -252,14 +252,16 @@ def towards(logits: Array, target: Array, *, exchanged: bool = False) -> Array:
 
     Args:
       logits: of the images.
-      target: `[]` the class.
+      target: `[]` the class, or `[B]` one of each image.
       exchanged: with the arguments exchanged, as code released with Keras calls it: then
         it is linear in the probability p of the class, `16.118 (1 - p) + 1e-7 p`.
     """
+    classes = jnp.broadcast_to(target, logits.shape[:1])[:, None]
+    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), classes, axis=-1)
     if exchanged:
-        p = jax.nn.softmax(logits)[:, target]
+        p = jnp.exp(log_p)
         return jnp.mean(-(1 - p) * math.log(CLIP) - p * math.log1p(-CLIP))
-    return -jnp.mean(jax.nn.log_softmax(logits)[:, target])
+    return -jnp.mean(log_p)
 
 
 def told(found: Searched, points: int = POINTS) -> dict[str, Any]:

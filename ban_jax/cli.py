@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "draws verdicts again from stored evidence",
     "merge": "joins the results of `scan --shard`",
     "repair": "removes backdoors: repairs checkpoints, scans them again, compares",
+    "compare": "sets detectors side by side on models whose truth is known",
     "train": "trains clean and backdoored models with known ground truth",
     "prepare": "downloads a TFDS data set",
     "bench": "measures this package on the device at hand",

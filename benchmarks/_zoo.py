@@ -1,35 +1,17 @@
 """What benchmarks make of labelled zoos: their ground truth, shares and AUC."""
 
-import json
-import os
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
-from sklearn import metrics
 
-from ban_jax.zoo import listing, success
+from ban_jax.comparing import statistics
+from ban_jax.zoo import labelled as _labelled
+from ban_jax.zoo import success
 
-CONFIDENCE = 0.95
-DRAWS = 2000
-"""Of the bootstrap."""
-
-
-def entries(folder: str) -> list[dict[str, Any]]:
-    """The models that a zoo's `zoo.json` lists."""
-    with open(os.path.join(folder, listing.INDEX), encoding="utf-8") as file:
-        return json.load(file)
-
-
-def labelled(folder: str) -> dict[str, dict[str, Any]]:
-    """Path of each checkpoint -> its entry of `zoo.json`."""
-    return {os.path.join(folder, entry["file"]): entry for entry in entries(folder)}
-
-
-def has_failed(entry: dict[str, Any]) -> bool:
-    """Whether a model's backdoor failed in training."""
-    return bool(entry.get("failed"))
+entries, labelled = _labelled.entries, _labelled.labelled
+has_failed = _labelled.has_failed
 
 
 def success_counted(entries: Sequence[dict[str, Any]]) -> str:
@@ -43,24 +25,14 @@ def success_counted(entries: Sequence[dict[str, Any]]) -> str:
 
 def share(count: int, total: int) -> list[float]:
     """A share and its 95 % interval (Wilson's)."""
-    if not total:
-        return [float("nan")] * 3
-    found = stats.binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
-    return [count / total, float(found.low), float(found.high)]
+    found = statistics.share(count, total, "wilson")
+    return [math.nan if x is None else x for x in found[2:]]
 
 
-def auc(backdoored: Sequence[float], clean: Sequence[float]) -> float:
-    """Probability that a backdoored model scores above a clean one, ties half."""
-    labels = [1] * len(backdoored) + [0] * len(clean)
-    return float(metrics.roc_auc_score(labels, [*backdoored, *clean]))
+auc = statistics.auc
 
 
 def auc_interval(backdoored: np.ndarray, clean: np.ndarray) -> list[float]:
-    """The AUC and its 95 % interval: `DRAWS` bootstrap draws over models."""
-    rng = np.random.default_rng(0)
-    draws = [
-        auc(*(rng.choice(group, group.size) for group in (backdoored, clean)))
-        for _ in range(DRAWS)
-    ]
-    tail = (1 - CONFIDENCE) / 2
-    return [auc(backdoored, clean), *np.quantile(draws, [tail, 1 - tail]).tolist()]
+    """The AUC and its 95 % interval: bootstrap draws over models."""
+    found = statistics.area(backdoored.tolist(), clean.tolist())
+    return [math.nan] * 3 if found is None else list(found)

@@ -272,4 +272,5 @@ DETECTOR = Detector(
     summary="searches towards each class, of neuron noise and of one change of all images",
     vectors=WORDS,
     needs=frozenset({"images", "labels", "classes"}),
+    counts=("steps", "pixel_steps"),
 )

@@ -448,4 +448,5 @@ DETECTOR = Detector(
             "Predictions under noise", "The same share, read through all features."
         ),
     },
+    counts=("steps", "mask_epochs"),
 )

@@ -20,7 +20,7 @@ from ban_jax.records.record import (
 )
 from ban_jax.records.results import Writer, load
 from ban_jax.records.settings import Settings
-from ban_jax.records.spreadsheet import write_csv
+from ban_jax.records.spreadsheet import write_csv, write_table
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -44,4 +44,5 @@ __all__ = [
     "of_the_file",
     "rewrite",
     "write_csv",
+    "write_table",
 ]

@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ban_jax.records.jsonl import PathLike, finite
@@ -32,6 +32,8 @@ CSV_COLUMNS = (
     "mode",
     "seconds",
     "sha256",
+    "calls",
+    "other",
     "reason",
     "error",
 )
@@ -41,7 +43,18 @@ def write_csv(path: PathLike, records: Iterable[Mapping[str, Any]]) -> None:
     """Writes the flat columns of each record, sorted by path, for a spreadsheet.
 
     `interval_low` and `interval_high` are the ends of the interval; `witnesses` is what
-    each vector says of the most unusual class, as `name=z` with semicolons between.
+    each vector says of the most unusual class, as `name=z` with semicolons between, `calls`
+    what the file asks to have called, and `other` what it holds that is no classifier.
+
+    """
+    ordered = sorted(records, key=lambda record: os.fspath(record["path"]))
+    write_table(path, CSV_COLUMNS, (_flat(finite(record)) for record in ordered))
+
+
+def write_table(
+    path: PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Writes rows of numbers and texts, what a row lacks as an empty cell.
 
     Text that a spreadsheet would take for a formula (a file may be named `=cmd()`) gets
     a leading apostrophe; all text is quoted, so that a program that splits at
@@ -49,10 +62,9 @@ def write_csv(path: PathLike, records: Iterable[Mapping[str, Any]]) -> None:
     """
     buffer = io.StringIO()
     table = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    table.writerow(CSV_COLUMNS)
-    for record in sorted(records, key=lambda record: os.fspath(record["path"])):
-        plain = _flat(finite(record))
-        table.writerow([_cell(plain.get(column)) for column in CSV_COLUMNS])
+    table.writerow(columns)
+    for row in rows:
+        table.writerow([_cell(row.get(column)) for column in columns])
     atomic.write(path, buffer.getvalue().encode(errors="backslashreplace"))
 
 
@@ -65,7 +77,12 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
         for name, z in (record.get("witnesses") or {}).items()
         if target is not None and target < len(z) and z[target] is not None
     ]
-    told = {"interval_low": low, "interval_high": high, "witnesses": ";".join(said)}
+    told = {
+        "interval_low": low,
+        "interval_high": high,
+        "witnesses": ";".join(said),
+        "calls": ";".join(map(str, record.get("calls") or ())),
+    }
     return {**record, **told}
 
 

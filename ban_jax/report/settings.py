@@ -22,7 +22,7 @@ def panels(lines: Sequence[fields.Record], asked: fields.Record) -> list[Panel]:
       asked: flags of the scan.
     """
     found = [
-        Panel("What was asked for", _pairs(asked)),
+        Panel("What was asked for", pairs(asked)),
         *_shared("Detection settings", "config", lines),
         *_shared("Versions", "versions", lines),
     ]
@@ -39,10 +39,11 @@ def _shared(title: str, field: str, lines: Sequence[fields.Record]) -> Iterator[
             groups[key] = groups.get(key, 0) + 1
     for key, times in groups.items():
         often = f", {text.count(times, 'checkpoint')}" if len(groups) > 1 else ""
-        yield Panel(title + often, _pairs(json.loads(key)))
+        yield Panel(title + often, pairs(json.loads(key)))
 
 
-def _pairs(settings: fields.Record) -> list[tuple[str, str]]:
+def pairs(settings: fields.Record) -> list[tuple[str, str]]:
+    """Settings as text, groups of them flat."""
     return [(name, _told(value)) for name, value in fields.flat(settings).items()]
 
 

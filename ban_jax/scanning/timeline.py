@@ -59,7 +59,8 @@ class Timeline:
             self._spans.append(Span(stage, name, start, stop, candidates))
 
     def summary(self) -> dict[str, Any]:
-        """Seconds of the whole, and per stage: seconds, spans, seconds beside the device.
+        """Seconds of the whole, and per stage: seconds, spans, the candidates that these
+        are about, seconds beside the device.
 
         Several threads may be in one stage at once: its seconds are those of all.
         """
@@ -68,12 +69,18 @@ class Timeline:
         starts = np.array([span.start for span in device])
         stops = np.array([span.stop for span in device])
         stages: dict[str, dict[str, Any]] = collections.defaultdict(
-            lambda: {"seconds": 0.0, "spans": 0, "beside_device_seconds": 0.0}
+            lambda: {
+                "seconds": 0.0,
+                "spans": 0,
+                "candidates": 0,
+                "beside_device_seconds": 0.0,
+            }
         )
         for span in spans:
             entry = stages[span.stage]
             entry["seconds"] += span.stop - span.start
             entry["spans"] += 1
+            entry["candidates"] += span.candidates
             shared = np.minimum(span.stop, stops) - np.maximum(span.start, starts)
             entry["beside_device_seconds"] += float(shared[shared > 0].sum())
         wall = max((span.stop for span in spans), default=0.0)

@@ -1,0 +1,246 @@
+"""`ban-jax compare`: detectors side by side on a zoo whose truth is known."""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tyro
+
+from ban_jax import detectors, records, report, verdict
+from ban_jax.commands import comparison, outcome, scan, settings
+from ban_jax.comparing import budget, figures, runs, writing
+from ban_jax.data import clean_images
+from ban_jax.detectors.rules import BaselineKind
+from ban_jax.records import Job
+from ban_jax.storage import atomic, lock, versions
+from ban_jax.types import Precision
+from ban_jax.zoo import BUNDLED, labelled
+
+COMPARABLE = [
+    name for name, one in detectors.DETECTORS.items() if "classes" not in one.needs
+]
+"""Those that look at all classes; the others look closer at what these doubt."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareFlags:
+    """Compares detectors on a labelled zoo: how often they are right, and what they cost.
+
+    Models whose backdoor failed in training are left out and counted. A candidate that
+    cannot be judged counts as neither found nor clean. Each detector is judged by its own
+    rule: a published method by the published one. Interrupted, it goes on where it was.
+
+    Attributes:
+      zoo: folder with `zoo.json`, as `ban-jax train` writes it; by default the models that
+        ship with the package, on the digits data set.
+      detectors: names, separated by commas; by default all.
+      data, data_dir, split, image_size, num_clean, seed, precision, chunk: as for `scan`.
+      out: folder for the evidence, comparison.json, comparison.csv and comparison.html.
+      baseline: insists on what candidates are compared with, for all detectors alike.
+      profile: as for `scan`.
+      budget: seconds that each detector may take per candidate: its step counts are
+        changed to fit, by what a short run of it measures. By default each has its own
+        documented counts.
+      resume: go on from the evidence in --out.
+    """
+
+    zoo: tyro.conf.Positional[str | None] = None
+    detectors: str = ",".join(COMPARABLE)
+    data: str | None = None
+    data_dir: str | None = None
+    split: str = "test"
+    image_size: int | None = None
+    num_clean: int = 512
+    out: str = "ban-comparison"
+    baseline: BaselineKind | None = None
+    profile: str | None = None
+    budget: float | None = None
+    seed: int = 0
+    precision: Precision = "float32"
+    chunk: int | None = None
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            if name not in COMPARABLE:
+                known = ", ".join(COMPARABLE)
+                raise ValueError(f"--detectors must be of {known}; got {name!r}")
+        outcome.require(
+            self.budget is None or self.budget > 0,
+            "--budget",
+            "more than 0 seconds",
+            self.budget,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the detectors, each once."""
+        found = [name.strip() for name in self.detectors.split(",")]
+        return tuple(dict.fromkeys(name for name in found if name))
+
+
+Flags = settings.with_settings(
+    CompareFlags, {name: one.settings for name, one in detectors.DETECTORS.items()}
+)
+
+
+def run(flags: CompareFlags) -> int:
+    """Compares, prints the table, and writes all files to `--out`."""
+    settings.warn_of_idle(flags, flags.names[0], "--detectors", *_at_work(flags))
+    if flags.zoo is None:
+        print(
+            f"No zoo given: comparing on the one that ships with the package, {BUNDLED}"
+        )
+        flags = dataclasses.replace(flags, zoo=BUNDLED, data=flags.data or "digits")
+    assert flags.zoo is not None
+    whole = labelled.labelled(flags.zoo)
+    truth = {p: one for p, one in whole.items() if not labelled.has_failed(one)}
+    failed = [one for one in whole.values() if labelled.has_failed(one)]
+    if not truth:
+        raise ValueError(f"{flags.zoo}: no model in it to compare on")
+    atomic.prepare_folder(flags.out)
+    with lock.held(os.path.join(flags.out, runs.TIMES)):
+        found = _compare(flags, truth)
+    told = _told(flags, truth, failed, found)
+    for path in writing.write(flags.out, told):
+        print(path)
+    return outcome.CLEAN
+
+
+def _compare(flags: CompareFlags, truth: figures.Truth) -> list[figures.Method]:
+    groups: dict[str, list[str]] = collections.defaultdict(list)
+    for path in sorted(truth):
+        groups[truth[path]["architecture"]].append(path)
+    # Whatever one of them cannot do without is missed before another has begun.
+    jobs = {name: _job(flags, name) for name in flags.names}
+    told: dict[str, Any] = {
+        "baseline": flags.baseline,
+        "profiles": comparison.profiles(flags.profile),
+    }
+    found = []
+    for name, job in jobs.items():
+        fitted = _fitted(flags, job, groups, truth)
+        with outcome.progress() as progress:
+            task = progress.add_task(name, total=len(truth))
+            ran = runs.run(
+                groups,
+                {arch: fitted[arch].job if fitted else job for arch in groups},
+                flags.out,
+                verdict.Judge(**told),
+                resume=flags.resume,
+                progress=lambda task=task: progress.advance(task),  # type: ignore[misc]
+            )
+        judged = verdict.judge_all(ran.lines, **told)
+        summary = detectors.DETECTORS[name].summary
+        found.append(figures.method(name, summary, judged, truth, ran, fitted))
+        report.print_methods(found[-1:])
+    if len(found) > 1:
+        report.print_methods(found)
+    return found
+
+
+def _fitted(
+    flags: CompareFlags,
+    job: Job,
+    groups: Mapping[str, Sequence[str]],
+    truth: figures.Truth,
+) -> dict[str, budget.Fitted]:
+    """Architecture -> the job that fits the budget; empty without one.
+
+    What an earlier run of the same flags measured is used again: the settings decide what
+    evidence is filed under.
+    """
+    if flags.budget is None:
+        return {}
+    path = os.path.join(flags.out, writing.RATES)
+    rates = writing.read_rates(path) if flags.resume else {}
+    found = {}
+    for architecture, paths in groups.items():
+        key = f"{job.settings.mode}/{job.digest}/{architecture}"
+        classes = int(truth[paths[0]].get("num_classes") or 10)
+        rate = rates.get(key) or budget.rate(job, paths, classes)
+        found[architecture] = budget.fitted(job, rate, flags.budget, classes)
+        if rate is not None:
+            rates[key] = rate
+            writing.write_rates(path, rates)
+        one = found[architecture]
+        print(
+            f"{job.settings.mode}, {architecture}: counts times {one.factor:.3g}, "
+            f"{one.work:,} forward-equivalents"
+        )
+    return found
+
+
+def _job(flags: CompareFlags, name: str) -> Job:
+    """What a scan with these flags would measure by this detector.
+
+    Raises:
+      ValueError: for flags that contradict each other, the data or the detector.
+    """
+    detector = detectors.DETECTORS[name]
+    config = settings.chosen(flags, name, detector.settings)
+    if flags.data is not None and "images" not in detector.needs:
+        config = _sized(flags, config)
+    chosen = {name.replace("-", "_"): config} if dataclasses.fields(config) else {}
+    if detector.further is not None:
+        further = detectors.DETECTORS[detector.further]
+        given = settings.chosen(flags, detector.further, further.settings)
+        chosen[detector.further.replace("-", "_")] = given
+    shared = {
+        field: getattr(flags, field)
+        for field in (
+            "data",
+            "data_dir",
+            "split",
+            "image_size",
+            "num_clean",
+            "seed",
+            "precision",
+            "chunk",
+            "baseline",
+        )
+    }
+    told = scan.Flags(paths=(flags.zoo,), mode=name, **shared, **chosen)  # type: ignore[call-arg]
+    return scan.prepare(told)
+
+
+def _sized(flags: CompareFlags, config: Any) -> Any:
+    """Settings whose made-up images are as large as the data's, unless a size was given."""
+    if getattr(config, "image_size", None) != getattr(type(config)(), "image_size", 0):
+        return config
+    height = clean_images.load(flags).pixels.shape[1]
+    return dataclasses.replace(config, image_size=height)
+
+
+def _at_work(flags: CompareFlags) -> list[str]:
+    further = [detectors.DETECTORS[name].further for name in flags.names]
+    return [*flags.names, *(name for name in further if name)]
+
+
+def _asked(flags: CompareFlags) -> dict[str, Any]:
+    """The flags that decide figures; settings of detectors are told beside these."""
+    told = outcome.describe(flags)
+    return {n: told[n] for n in told if n not in ("zoo", "out", "resume", "data_dir")}
+
+
+def _told(
+    flags: CompareFlags,
+    truth: figures.Truth,
+    failed: Sequence[Mapping[str, Any]],
+    found: Sequence[figures.Method],
+) -> dict[str, Any]:
+    """All that `comparison.json` says."""
+    return records.finite(
+        {
+            "zoo": os.path.basename(os.path.normpath(str(flags.zoo))),
+            "models": len(truth),
+            "clean": sum(map(labelled.is_clean, truth.values())),
+            "failed": [one.get("name", one["file"]) for one in failed],
+            "budget": flags.budget,
+            "flags": _asked(flags),
+            "versions": versions.versions(),
+            "methods": list(found),
+        }
+    )

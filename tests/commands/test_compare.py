@@ -1,0 +1,157 @@
+"""`ban-jax compare`, from flags to files, with detectors that cost next to nothing."""
+
+import csv
+import json
+import os
+import shutil
+
+import pytest
+
+from ban_jax import cli
+from ban_jax.comparing import runs
+from ban_jax.scanning import scan
+from ban_jax.zoo import BUNDLED, labelled
+from tests.report import page_parser
+
+CHEAP = ["--detectors", "trojan_signatures,weights"]
+
+
+@pytest.fixture
+def zoo(tmp_path):
+    """A copy of the bundled zoo that may be changed."""
+    folder = tmp_path / "zoo"
+    shutil.copytree(BUNDLED, folder, ignore=shutil.ignore_patterns("pictures"))
+    return folder
+
+
+def change(zoo, index, **changes):
+    entries = json.loads((zoo / "zoo.json").read_text())
+    entries[index] |= changes
+    (zoo / "zoo.json").write_text(json.dumps(entries))
+    return entries[index]
+
+
+def compare(zoo, out, *more):
+    code = cli.main(["compare", str(zoo), "--out", str(out), *CHEAP, *more])
+    return code, json.loads((out / "comparison.json").read_text())
+
+
+def test_all_files_are_written_and_tell_the_same(zoo, tmp_path, capsys):
+    code, told = compare(zoo, tmp_path / "out")
+    assert code == 0
+    assert [one["name"] for one in told["methods"]] == ["trojan_signatures", "weights"]
+    assert (told["models"], told["clean"], told["failed"]) == (12, 4, [])
+    for one in told["methods"]:
+        assert {row["attack"] for row in one["rows"]} == {"clean", "badnets", "blend"}
+        assert one["total"]["flagged"]["total"] == 8
+        assert one["seconds"] > 0 and one["false_alarms"]["total"] == 4
+    with open(tmp_path / "out" / "comparison.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    first = told["methods"][0]
+    whole = next(r for r in rows if r["detector"] == "trojan_signatures")
+    assert float(whole["auc"]) == first["total"]["auc"]["value"]
+    assert len(rows) == sum(1 + len(one["rows"]) for one in told["methods"])
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "trojan_signatures" in page and page.count("<svg") >= 2
+    assert "http://" not in page and "https://" not in page
+    page_parser.Page(page)
+    printed = capsys.readouterr().out
+    assert "trojan_signatures" in printed and "false alarms" in printed
+
+
+def test_a_failed_backdoor_is_left_out_and_counted(zoo, tmp_path):
+    entries = labelled.entries(str(zoo))
+    index = next(i for i, one in enumerate(entries) if one["kind"] == "blend")
+    failed = change(zoo, index, failed=True)
+    _, told = compare(zoo, tmp_path / "out")
+    assert told["models"] == 11 and told["failed"] == [failed["name"]]
+    names = {line["model"] for line in told["methods"][0]["candidates"]}
+    assert failed["name"] not in names and len(names) == 11
+
+
+def test_a_file_that_cannot_be_read_is_neither_found_nor_clean(zoo, tmp_path):
+    entries = labelled.entries(str(zoo))
+    (zoo / entries[0]["file"]).write_bytes(b"nothing")
+    _, told = compare(zoo, tmp_path / "out")
+    total = told["methods"][0]["total"]
+    assert total["inconclusive"] == 1 and total["models"] == 12
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "Not judged" in page
+
+
+def test_a_run_that_is_started_again_measures_nothing_twice(zoo, tmp_path, monkeypatch):
+    _, first = compare(zoo, tmp_path / "out")
+    measured = []
+    whole = scan.scan
+
+    def counted(*args, **more):
+        for one in whole(*args, **more):
+            measured.append(one.is_new)
+            yield one
+
+    monkeypatch.setattr(runs.scan, "scan", counted)
+    _, second = compare(zoo, tmp_path / "out")
+    assert first == second and len(measured) == 24 and not any(measured)
+    compare(zoo, tmp_path / "out", "--no-resume")
+    assert all(measured[24:])
+
+
+def test_time_is_added_up_over_runs(zoo, tmp_path, monkeypatch):
+    entries = labelled.entries(str(zoo))
+    whole = (zoo / "zoo.json").read_text()
+    (zoo / "zoo.json").write_text(json.dumps(entries[:6]))
+    compare(zoo, tmp_path / "out")
+    times = json.loads((tmp_path / "out" / runs.TIMES).read_text())
+    before = {key: one["candidates"] for key, one in times.items()}
+    (zoo / "zoo.json").write_text(whole)
+    compare(zoo, tmp_path / "out")
+    times = json.loads((tmp_path / "out" / runs.TIMES).read_text())
+    after = {key: one["candidates"] for key, one in times.items()}
+    assert set(before) <= set(after) and sum(after.values()) == 24
+    assert sum(before.values()) == 12
+
+
+def test_hostile_names_stay_text(zoo, tmp_path):
+    change(zoo, 0, name="<script>alert(1)</script>", kind="<b>bad\u202e</b>")
+    entries = labelled.entries(str(zoo))
+    (zoo / entries[0]["file"]).write_bytes(b"nothing")
+    compare(zoo, tmp_path / "out")
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "<script>alert" not in page and "<b>bad" not in page and "\u202e" not in page
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--detectors", "weights,nonsense"], "got 'nonsense'"),
+        (["--detectors", "directed"], "--detectors must be of"),
+        (["--budget", "0"], "--budget must be more than 0 seconds"),
+        (["--detectors", "ban"], "needs clean images"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused_before_any_work(
+    zoo, tmp_path, capsys, flags, told
+):
+    out = tmp_path / "out"
+    assert cli.main(["compare", str(zoo), "--out", str(out), *flags]) == cli.USAGE
+    assert told in capsys.readouterr().err
+    assert not out.exists() or not [n for n in os.listdir(out) if n.endswith("jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "there is no such file"),
+        ("{", "cannot be read"),
+        ("{}", "expected a list"),
+        ('[{"file": "a"}]', "model 1 needs 'kind' as text, found None"),
+        ("[3]", "model 1 needs 'file' as text"),
+        ("[]", "no model in it"),
+    ],
+)
+def test_a_folder_without_truth_is_told_of(tmp_path, capsys, text, told):
+    if text is not None:
+        (tmp_path / "zoo.json").write_text(text)
+    out = str(tmp_path / "out")
+    assert cli.main(["compare", str(tmp_path), "--out", out, *CHEAP]) == cli.USAGE
+    assert told in capsys.readouterr().err

@@ -1,0 +1,111 @@
+"""Counts that fit a budget, by the detectors' own work formulas."""
+
+import dataclasses
+import types
+
+import pytest
+
+from ban_jax import checkpoints, detectors, records
+from ban_jax.comparing import budget
+from ban_jax.data import clean_images
+from ban_jax.records import Job
+from ban_jax.zoo import BUNDLED, labelled
+
+COUNTED = [
+    name
+    for name, one in detectors.DETECTORS.items()
+    if budget.has_counts(one, one.settings())
+]
+
+
+def job(name, probe=None):
+    config = detectors.DETECTORS[name].settings()
+    return Job(records.Settings(mode=name, config=config), probe)
+
+
+def probe():
+    """Stands in for 512 images; only their number counts."""
+    return types.SimpleNamespace(labels=types.SimpleNamespace(size=512))
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_the_work_fits_and_a_little_more_would_not(name):
+    whole = budget._work(job(name, probe()), 10)
+    least = budget._work(budget.scaled(job(name, probe()), 0.0), 10)
+    for share in (0.5, 1.0, 3.0):
+        if share * whole < least:
+            continue
+        found = budget.fitted(job(name, probe()), 1000.0, share * whole / 1000, 10)
+        assert found.work <= share * whole
+        more = budget.scaled(job(name, probe()), found.factor * 1.3 + 1.0)
+        assert budget._work(more, 10) > share * whole
+    assert found.factor > 1.5
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_the_documented_work_gives_the_documented_counts(name):
+    whole = budget._work(job(name, probe()), 10)
+    found = budget.fitted(job(name, probe()), 1.0, float(whole), 10)
+    assert found.job.settings.config == job(name).settings.config
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_no_count_falls_below_what_it_allows(name):
+    found = budget.fitted(job(name, probe()), 1.0, 1e-9, 10)
+    config = found.job.settings.config
+    for field in dataclasses.fields(config):
+        if field.name in detectors.DETECTORS[name].counts:
+            least = max(field.metadata.get("minimum", 0), 1)
+            documented = getattr(job(name).settings.config, field.name)
+            assert getattr(config, field.name) == min(least, documented)
+        else:
+            assert getattr(config, field.name) == getattr(
+                job(name).settings.config, field.name
+            )
+
+
+def test_a_closer_look_is_changed_with_the_first():
+    found = budget.scaled(job("ban"), 2.0).settings
+    assert found.config.steps == 2 * job("ban").settings.config.steps
+    documented = job("ban").settings.closer.config
+    assert found.closer.config.steps == 2 * documented.steps
+
+
+def test_a_method_without_counts_is_left_as_it_is():
+    for name in ("trojan_signatures", "weights"):
+        assert budget.rate(job(name), [], 10) is None
+        found = budget.fitted(job(name), None, 0.001, 10)
+        assert found.job.settings.config == job(name).settings.config
+        assert found.factor == 1.0
+
+
+def test_the_rate_is_measured_on_candidates_that_can_be_read(tmp_path, monkeypatch):
+    flags = types.SimpleNamespace(
+        data="digits",
+        data_dir=None,
+        split="test",
+        image_size=None,
+        num_clean=128,
+        seed=0,
+    )
+    measured = clean_images.minibatches(clean_images.load(flags))
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"nothing")
+    whole = labelled.labelled(BUNDLED)
+    (path, *_) = [p for p, one in whole.items() if one["architecture"] == "resnet18"]
+    one = Job(
+        records.Settings(mode="targeted", config=_quick(), dataset="digits"), measured
+    )
+    assert budget.rate(one, [str(broken)], 10) is None
+    read = []
+    monkeypatch.setattr(
+        budget.checkpoints,
+        "read",
+        lambda path, _read=checkpoints.read: read.append(path) or _read(path),
+    )
+    assert budget.rate(one, [str(broken), path], 10) > 0
+    assert read == [str(broken), path]
+
+
+def _quick():
+    return detectors.DETECTORS["targeted"].settings(steps=1, radii=(1.0,))

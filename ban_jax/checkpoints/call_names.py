@@ -32,8 +32,9 @@ _CLASSES = re.compile(
 """Classes of well-known libraries, one name below a module: no way further inside."""
 _INERT = frozenset(
     """
-    collections.deque argparse.Namespace datetime.date datetime.datetime datetime.time datetime.timedelta
-    datetime.timezone decimal.Decimal fractions.Fraction types.SimpleNamespace
+    collections.deque argparse.Namespace datetime.date datetime.datetime
+    datetime.time datetime.timedelta datetime.timezone decimal.Decimal
+    fractions.Fraction types.SimpleNamespace
     pathlib.Path pathlib.PosixPath pathlib.PurePosixPath pathlib.WindowsPath
     pathlib.PureWindowsPath uuid.UUID PIL.Image.Image
     numpy.random._pickle.__generator_ctor numpy.random._pickle.__randomstate_ctor

@@ -5,7 +5,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ban_jax.checkpoints import errors, hashing, limits, pickle_objects, tensor
+from ban_jax.checkpoints import (
+    errors,
+    hashing,
+    limits,
+    pickle_objects,
+    tensor,
+    watchdog,
+)
 
 PREFERRED = (
     "netC",
@@ -102,8 +109,11 @@ class _Search:
             if node.items:
                 yield from self.entries(node.items)
             return
+        if type(node) not in (dict, list, tuple):
+            return  # a number or a single tensor is the whole file
         pairs: Iterable[tuple[Any, Any]]
         pairs = node.items() if type(node) is dict else enumerate(node)
+        watchdog.check()
         for name, value in pairs:
             self.steps += 1
             if self.steps > _MAX_STEPS:

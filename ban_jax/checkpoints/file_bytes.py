@@ -9,7 +9,7 @@ import stat
 import weakref
 from typing import overload
 
-from ban_jax.checkpoints import errors, limits
+from ban_jax.checkpoints import errors, limits, watchdog
 
 
 class FileBytes:
@@ -63,6 +63,7 @@ def read(path: str, limit: int = limits.MAX_FILE) -> Data:
             raise errors.CheckpointError(
                 f"has {status.st_size:,} bytes; at most {limit:,} are read"
             )
+        watchdog.extend(limits.SECONDS_PER_MIB * status.st_size / limits.MIB)
         if status.st_size > limits.READ_WHOLE:
             kept = True
             return FileBytes(descriptor, status.st_size)

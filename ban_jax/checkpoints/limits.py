@@ -14,8 +14,8 @@ brackets and commas announce, to `JSON_OBJECTS` of objects; of those files four 
 remembered by the process.
 
 Work is bounded too: every step consumes a byte of the file or is charged here, and a
-pickle runs at most `MAX_OPERATIONS` opcodes. A file gets `seconds(n)` from its opening
-to its weights; `watchdog` ends what takes longer.
+pickle runs at most `MAX_OPERATIONS` opcodes. From its opening to its weights a file gets
+`SECONDS`, and `SECONDS_PER_MIB` for each MiB of it; `watchdog` ends what takes longer.
 """
 
 from ban_jax.checkpoints.errors import CheckpointError
@@ -34,13 +34,9 @@ MAX_RANK = 16
 """Dimensions of a tensor; weights have at most four."""
 MAX_JSON = 4 * MIB
 JSON_OBJECTS = 32 * MIB
-FOLDER_SECONDS = 600
-"""For an Orbax folder, whose bytes are not known beforehand."""
-
-
-def seconds(size: int) -> float:
-    """Time to read a file of `size` bytes, tracing its architecture included."""
-    return 30 + 2 * size / MIB
+SECONDS = 30.0
+"""To find and open a file, and to trace the architecture it turns out to be."""
+SECONDS_PER_MIB = 2.0
 
 
 class Budget:

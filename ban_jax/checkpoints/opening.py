@@ -43,8 +43,8 @@ def of_bytes(data: file_bytes.Data) -> contents.Contents:
         archive = zip_container.Archive(data, limits.objects(size))
         if flax_reader.is_npz(archive):
             return contents.Contents(flax_reader.read_npz(archive), {}, size, True)
-        notes = ("a TorchScript archive",) if torch_reader.is_script(archive) else ()
-        return _pickled(torch_reader.zip_pickle(archive), size, notes)
+        told = torch_reader.script(archive)
+        return _pickled(torch_reader.zip_pickle(archive), size, (told,) if told else ())
     # Before anything else: torch.load asks for a tar archive before it looks for a
     # pickle, and a file can be both.
     if is_tar(data):
@@ -72,8 +72,10 @@ def _pickled(
 
 
 def is_tar(data: file_bytes.Data) -> bool:
-    """Whether the first 512 bytes are the header of a tar archive, with its checksum."""
-    try:
+    """Whether the first 512 bytes are the header of a tar archive."""
+    if data[257:262] == b"ustar":
+        return True
+    try:  # old ones have a checksum and no name
         tarfile.TarInfo.frombuf(bytes(data[:512]), "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError):
         return False

@@ -16,7 +16,7 @@ import numpy as np
 import tensorstore
 from orbax.checkpoint import v1 as ocp
 
-from ban_jax.checkpoints import contents, errors, hashing, limits, tensor
+from ban_jax.checkpoints import contents, errors, hashing, limits, tensor, watchdog
 
 _METADATA = (".json", ".zarray", "_METADATA")
 # They allocate what their own header announces; the ones Orbax uses stream.
@@ -38,6 +38,7 @@ def read(folder: str) -> contents.Contents:
         are larger than its files can hold.
     """
     size = _check_folder(folder)
+    watchdog.extend(limits.SECONDS_PER_MIB * size / limits.MIB)
     # Orbax and TensorStore raise what their layers raise; a folder they cannot read is
     # a damaged one, whatever the type.
     try:

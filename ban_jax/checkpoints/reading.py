@@ -12,12 +12,14 @@ from ban_jax.checkpoints import (
     discovery,
     errors,
     file_bytes,
+    limits,
     opening,
     orbax_reader,
     others,
     packed,
     part_paths,
     sharded,
+    watchdog,
 )
 
 _DAMAGE = (
@@ -79,7 +81,7 @@ def read_all(
     file, name = part_paths.split(path)
     label = _label(path)
     try:
-        parts = _parts(file, architecture)
+        parts = watchdog.within(limits.SECONDS, lambda: _parts(file, architecture))
         if name:
             parts = [classifiers.named(parts, name, path)]
     except errors.CheckpointError as error:
@@ -118,7 +120,9 @@ def _parts(path: str, architecture: str | None) -> list[classifiers.Part]:
         return classifiers.of(path, content, architecture)
     except errors.CheckpointError as error:
         other = others.what(content.root, content.size)
-        told = f"no classifier: {other}" if other else str(error)
+        told = "; ".join(
+            [f"no classifier: {other}" if other else str(error), *content.notes]
+        )
         raise errors.CheckpointError(told, calls=content.calls, other=other) from error
 
 

@@ -62,9 +62,19 @@ def is_legacy(data: file_bytes.Data) -> bool:
     return _PICKLED_MAGIC in bytes(data[:32])
 
 
-def is_script(archive: zip_container.Archive) -> bool:
-    """Whether the archive is TorchScript, by the entry that PyTorch goes by."""
-    return any(name.endswith("/constants.pkl") for name in archive.entries)
+def script(archive: zip_container.Archive) -> str:
+    """What to say of a TorchScript archive; empty for others.
+
+    PyTorch goes by the same entry.
+    """
+    if not any(name.endswith("/constants.pkl") for name in archive.entries):
+        return ""
+    if not any("/constants/" in name for name in archive.entries):
+        return "a TorchScript archive"
+    return (
+        "a TorchScript archive that is frozen or has constants: weights folded into its "
+        "code have no names, so save the model's state dict instead"
+    )
 
 
 def zip_pickle(archive: zip_container.Archive) -> Pickled:
@@ -296,11 +306,3 @@ def _two_things(key: str) -> errors.CheckpointError:
         f"storage {errors.show(key)} is described in two ways: as itself and as a part of "
         "another, or as two parts"
     )
-
-
-def read_zip(archive: zip_container.Archive) -> tuple[Any, tuple[str, ...]]:
-    return zip_pickle(archive)[:2]
-
-
-def read_legacy(data: file_bytes.Data) -> tuple[Any, tuple[str, ...]]:
-    return legacy_pickle(data)[:2]

@@ -13,21 +13,40 @@ from typing import TypeVar
 from ban_jax.checkpoints import errors
 
 _Made = TypeVar("_Made")
+
+
+class _Watch:
+    """How long the work of a thread may take, from its start."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self.start = time.monotonic()
+
+    def left(self) -> float:
+        return self.start + self.seconds - time.monotonic()
+
+    def error(self) -> errors.CheckpointError:
+        return errors.CheckpointError(
+            f"reading took longer than {self.seconds:,.0f} seconds, the most a file of "
+            "this size may take"
+        )
+
+
 _local = threading.local()
 
 
 def within(seconds: float, work: Callable[[], _Made]) -> _Made:
-    """`work()`, or an error after so many seconds.
+    """`work()`, or an error after so many seconds and those that `extend` adds.
 
     Raises:
       CheckpointError: when the time is over. What `work` raises passes through.
     """
     made: list[_Made] = []
     raised: list[BaseException] = []
+    watch = _Watch(seconds)
 
     def run() -> None:
-        _local.deadline = time.monotonic() + seconds
-        _local.seconds = seconds
+        _local.watch = watch
         try:
             made.append(work())
         except BaseException as error:
@@ -36,12 +55,20 @@ def within(seconds: float, work: Callable[[], _Made]) -> _Made:
     # A daemon: the interpreter does not wait at its end for a file that never came.
     thread = threading.Thread(target=run, name="read a checkpoint", daemon=True)
     thread.start()
-    thread.join(seconds)
+    while thread.is_alive():
+        if watch.left() <= 0:
+            raise watch.error()
+        thread.join(watch.left())
     if raised:
         raise raised[0]
-    if not made:
-        raise errors.CheckpointError(_message(seconds))
     return made[0]
+
+
+def extend(seconds: float) -> None:
+    """Gives the work of this thread more time, once it is known how large the file is."""
+    watch = getattr(_local, "watch", None)
+    if watch is not None:
+        watch.seconds += seconds
 
 
 def check() -> None:
@@ -50,12 +77,6 @@ def check() -> None:
     Raises:
       CheckpointError: then, and never outside of `within`.
     """
-    if time.monotonic() > getattr(_local, "deadline", float("inf")):
-        raise errors.CheckpointError(_message(_local.seconds))
-
-
-def _message(seconds: float) -> str:
-    return (
-        f"reading took longer than {seconds:,.0f} seconds, the most a file of this size "
-        "may take"
-    )
+    watch = getattr(_local, "watch", None)
+    if watch is not None and watch.left() <= 0:
+        raise watch.error()

@@ -21,8 +21,10 @@ from ban_jax.checkpoints import (
     file_bytes,
     json_text,
     limits,
+    pixels,
     recognise,
     sharded,
+    tensor,
 )
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -37,9 +39,12 @@ def lookup(
     content: contents.Contents,
     found: recognise.Recognised,
 ) -> tuple[Normalisation | None, str | None, float | None, list[str]]:
-    """Normalisation, where it was found, the recorded accuracy, and notes."""
+    """Normalisation, where it was found, the recorded accuracy, and notes.
+
+    Among the notes is what the container's own checksums say of the weights.
+    """
     assert found.spec is not None
-    notes: list[str] = []
+    notes = _checksums(found)
     normalisation = source = accuracy = None
     for remarks, label in _remarks(path, content, found, notes):
         if normalisation is None:
@@ -56,6 +61,18 @@ def lookup(
                 f"{found.spec.num_classes}"
             )
     return normalisation, source, accuracy, notes
+
+
+def _checksums(found: recognise.Recognised) -> list[str]:
+    """What PyTorch does not look at: a file can be changed or damaged and still load."""
+    wrong = tensor.wrong_checksums(found.tensors.values())
+    if not wrong:
+        return []
+    names = errors.listing([errors.show(key) for key in wrong], 5)
+    return [
+        f"{len(wrong)} storages have another checksum than the archive gives them, which "
+        f"PyTorch does not check: {names}"
+    ]
 
 
 def _remarks(
@@ -130,9 +147,14 @@ def _normalisation(
     ):
         notes.append(f"the normalisation in {label} is not of {channels} channels")
         return None
-    spread = channels if len(mean) == 1 else 1
-    widen = channels if len(std) == 1 else 1
-    return tuple(mean * spread), tuple(std * widen)
+    mean = mean * channels if len(mean) == 1 else mean
+    std = std * channels if len(std) == 1 else std
+    if max(*map(abs, mean), *std) > pixels.LARGEST:
+        notes.append(
+            f"the normalisation in {label} is for pixels of 0..255: it is divided by 255"
+        )
+        mean, std = ([value / 255 for value in part] for part in (mean, std))
+    return tuple(mean), tuple(std)
 
 
 def _accuracy(remarks: Mapping[str, Any]) -> float | None:

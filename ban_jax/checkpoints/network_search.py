@@ -43,6 +43,7 @@ class Fit(NamedTuple):
 
     Attributes:
       root: the prefix.
+      architecture: its name.
       spec: the network; None where sizes cannot be read off, and `reason` says why.
       reason: see `spec`.
       named: its tensors, and those under the prefix that are not its own.
@@ -50,6 +51,7 @@ class Fit(NamedTuple):
     """
 
     root: str
+    architecture: str
     spec: candidate.ModelSpec | None
     reason: str
     named: Named
@@ -126,7 +128,7 @@ def search(values: Mapping[str, Any], known: list[str], kinds: Kinds) -> Search:
         if fit is None:
             continue
         if not kinds.is_whole(fit):
-            fit = _with_head(fit, known, heads, kinds) or fit
+            fit = _with_head(fit, heads, kinds) or fit
         if kinds.is_whole(fit):
             found.whole.append(fit)
             assert fit.spec is not None
@@ -141,7 +143,7 @@ def search(values: Mapping[str, Any], known: list[str], kinds: Kinds) -> Search:
         root = [one for one, names in under.items() if len(names) == len(values)][-1]
         inside = {name[len(root) :]: value for name, value in values.items()}
         named = _named(models.ARCHITECTURES[known[0]], root, inside)
-        found.partial.append(Fit(root, *_spec(known[0], named), named))
+        found.partial.append(Fit(root, known[0], *_spec(known[0], named), named))
     return found._replace(rest=list(rest))
 
 
@@ -188,7 +190,9 @@ def _fit(
     if not fitting:
         return None
     (name, named), *others = fitting
-    return Fit(root, *_spec(name, named), named, tuple(other for other, _ in others))
+    return Fit(
+        root, name, *_spec(name, named), named, tuple(other for other, _ in others)
+    )
 
 
 def _named(
@@ -210,37 +214,31 @@ def _named(
 
 
 def _with_head(
-    fit: Fit,
-    known: list[str],
-    heads: Mapping[str, tuple[Any, Any]],
-    kinds: Kinds,
+    fit: Fit, heads: Mapping[str, tuple[Any, Any]], kinds: Kinds
 ) -> Fit | None:
     """The same with its last layer, where exactly one layer elsewhere can be it."""
-    for name in known:
-        head = classifier_name(name)
-        if f"{head}.weight" in fit.named.tensors:
+    head = classifier_name(fit.architecture)
+    if f"{head}.weight" in fit.named.tensors:
+        return None
+    made: dict[Any, Fit] = {}
+    features = 0
+    for layer, (weight, bias) in heads.items():
+        if features and weight.shape[1] != features:
             continue
-        made: dict[Any, Fit] = {}
-        features = 0
-        for layer, (weight, bias) in heads.items():
-            if features and weight.shape[1] != features:
-                continue
-            moved = {f"{layer}.{leaf}" for leaf in ("weight", "bias")}
-            keys = {c: k for c, k in fit.named.keys.items() if k not in moved}
-            tensors = {common: fit.named.tensors[common] for common in keys}
-            tensors |= {f"{head}.weight": weight, f"{head}.bias": bias}
-            keys |= {f"{head}.{leaf}": f"{layer}.{leaf}" for leaf in ("weight", "bias")}
-            named = Named(tensors, keys, fit.named.clashes)
-            spec, reason = _spec(name, named)
-            if spec is None:
-                break
-            if not features:  # the same whatever the number of classes
-                features = kinds.expected(spec)[f"{head}.weight"][1][1]
-            if weight.shape[1] == features:
-                made[identity(weight)] = Fit(fit.root, spec, reason, named, fit.others)
-        if len(made) == 1:
-            return made.popitem()[1]
-    return None
+        moved = {f"{layer}.{leaf}" for leaf in ("weight", "bias")}
+        keys = {c: k for c, k in fit.named.keys.items() if k not in moved}
+        tensors = {common: fit.named.tensors[common] for common in keys}
+        tensors |= {f"{head}.weight": weight, f"{head}.bias": bias}
+        keys |= {f"{head}.{leaf}": f"{layer}.{leaf}" for leaf in ("weight", "bias")}
+        named = Named(tensors, keys, fit.named.clashes)
+        spec, reason = _spec(fit.architecture, named)
+        if spec is None:
+            return None
+        if not features:  # the same whatever the number of classes
+            features = kinds.expected(spec)[f"{head}.weight"][1][1]
+        if weight.shape[1] == features:
+            made[identity(weight)] = fit._replace(spec=spec, reason=reason, named=named)
+    return made.popitem()[1] if len(made) == 1 else None
 
 
 def classifier_name(architecture: str) -> str:

@@ -23,6 +23,9 @@ _LAYER = re.compile(
     r"(?:.*\.)?(?:0|\w*norm\w*|bn\w*|\w*prep\w*|\w*scal\w*|mean_?shift)"
 )
 _CHANNELS = (1, 3)
+LARGEST = 4.0
+"""Of means and deviations of pixels in [0, 1]; larger ones are of pixels in 0..255. What
+programs use is at most 1."""
 
 
 class Normaliser(NamedTuple):

@@ -23,6 +23,9 @@ RAW = "none"
 HALF = "half"
 """Name of mean 0.5, std 0.5: pixels in [-1, 1]."""
 
+BYTES = "0..255"
+"""Name of mean 0, std 1/255: pixels as the bytes of an image file."""
+
 
 def options(dataset: str, channels: int) -> dict[str, tuple[tuple, tuple]]:
     """Constants worth trying on a data set, the likeliest first.
@@ -37,6 +40,7 @@ def options(dataset: str, channels: int) -> dict[str, tuple[tuple, tuple]]:
             tried |= group
     tried[RAW] = ((0.0,) * channels, (1.0,) * channels)
     tried[HALF] = ((0.5,) * channels, (0.5,) * channels)
+    tried[BYTES] = ((0.0,) * channels, (1 / 255,) * channels)
     return tried
 
 
@@ -46,7 +50,7 @@ def parse_normalisation(text: str, channels: int) -> tuple[tuple, tuple]:
     Raises:
       ValueError: for anything else; the message shows both forms.
     """
-    named = {RAW: options("", channels)[RAW], HALF: options("", channels)[HALF]}
+    named = {name: options("", channels)[name] for name in (RAW, HALF, BYTES)}
     for group in NORMALISATIONS.values():
         named |= group
     if text in named:

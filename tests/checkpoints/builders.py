@@ -124,3 +124,32 @@ def flax_tree(state: dict, spec: checkpoints.ModelSpec = SPEC) -> dict:
             node = node.setdefault(folder, {})
         node[leaf] = state[name].transpose(axes.get(len(shape), range(len(shape))))
     return tree
+
+
+def nested_file(root: object) -> bytes:
+    """A PyTorch file of nested dicts, lists, tuples, texts, integers and arrays.
+
+    An array that occurs twice is one storage under two names.
+    """
+    storages: dict[str, bytes] = {}
+    keys: dict[int, str] = {}
+
+    def body(value) -> bytes:
+        if isinstance(value, dict):
+            return b"}(" + b"".join(body(k) + body(v) for k, v in value.items()) + b"u"
+        if isinstance(value, list | tuple):
+            end = b"t" if isinstance(value, tuple) else b"l"
+            return b"(" + b"".join(map(body, value)) + end
+        if isinstance(value, str):
+            return text(value)
+        if isinstance(value, int):
+            return integer(value)
+        kinds = {"f4": "FloatStorage", "i8": "LongStorage", "u1": "ByteStorage"}
+        key = keys.setdefault(id(value), str(len(keys)))
+        storages[key] = value.tobytes()
+        kind = kinds[value.dtype.str[1:]]
+        return tensor(
+            storage(key, value.size, kind), value.shape, contiguous(value.shape)
+        )
+
+    return torch_zip(pickle(body(root)), storages)

@@ -33,8 +33,8 @@ class CompareFlags:
     rule: a published method by the published one. Interrupted, it goes on where it was.
 
     Attributes:
-      zoo: folder with `zoo.json`, as `ban-jax train` writes it; by default the models that
-        ship with the package, on the digits data set.
+      zoos: folders with `zoo.json`, as `ban-jax train` writes it; by default the models
+        that ship with the package, on the digits data set.
       detectors: names, separated by commas; by default all.
       data, data_dir, split, image_size, num_clean, seed, precision, chunk: as for `scan`.
       out: folder for the evidence, comparison.json, comparison.csv and comparison.html.
@@ -46,7 +46,7 @@ class CompareFlags:
       resume: go on from the evidence in --out.
     """
 
-    zoo: tyro.conf.Positional[str | None] = None
+    zoos: tyro.conf.Positional[tuple[str, ...]] = ()
     detectors: str = ",".join(COMPARABLE)
     data: str | None = None
     data_dir: str | None = None
@@ -89,17 +89,16 @@ Flags = settings.with_settings(
 def run(flags: CompareFlags) -> int:
     """Compares, prints the table, and writes all files to `--out`."""
     settings.warn_of_idle(flags, flags.names[0], "--detectors", *_at_work(flags))
-    if flags.zoo is None:
+    if not flags.zoos:
         print(
             f"No zoo given: comparing on the one that ships with the package, {BUNDLED}"
         )
-        flags = dataclasses.replace(flags, zoo=BUNDLED, data=flags.data or "digits")
-    assert flags.zoo is not None
-    whole = labelled.labelled(flags.zoo)
+        flags = dataclasses.replace(flags, zoos=(BUNDLED,), data=flags.data or "digits")
+    whole = {p: one for zoo in flags.zoos for p, one in labelled.labelled(zoo).items()}
     truth = {p: one for p, one in whole.items() if not labelled.has_failed(one)}
     failed = [one for one in whole.values() if labelled.has_failed(one)]
     if not truth:
-        raise ValueError(f"{flags.zoo}: no model in it to compare on")
+        raise ValueError(f"{', '.join(flags.zoos)}: no model in it to compare on")
     atomic.prepare_folder(flags.out)
     with lock.held(os.path.join(flags.out, runs.TIMES)):
         found = _compare(flags, truth)
@@ -202,7 +201,7 @@ def _job(flags: CompareFlags, name: str) -> Job:
             "baseline",
         )
     }
-    told = scan.Flags(paths=(flags.zoo,), mode=name, **shared, **chosen)  # type: ignore[call-arg]
+    told = scan.Flags(paths=flags.zoos, mode=name, **shared, **chosen)  # type: ignore[call-arg]
     return scan.prepare(told)
 
 
@@ -222,7 +221,7 @@ def _at_work(flags: CompareFlags) -> list[str]:
 def _asked(flags: CompareFlags) -> dict[str, Any]:
     """The flags that decide figures; settings of detectors are told beside these."""
     told = outcome.describe(flags)
-    return {n: told[n] for n in told if n not in ("zoo", "out", "resume", "data_dir")}
+    return {n: told[n] for n in told if n not in ("zoos", "out", "resume", "data_dir")}
 
 
 def _told(
@@ -234,7 +233,7 @@ def _told(
     """All that `comparison.json` says."""
     return records.finite(
         {
-            "zoo": os.path.basename(os.path.normpath(str(flags.zoo))),
+            "zoo": ", ".join(os.path.basename(os.path.normpath(z)) for z in flags.zoos),
             "models": len(truth),
             "clean": sum(map(labelled.is_clean, truth.values())),
             "failed": [one.get("name", one["file"]) for one in failed],

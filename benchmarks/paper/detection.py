@@ -1,0 +1,57 @@
+"""Detection on CIFAR-10: architectures x attacks x seven detectors, and what they cost.
+
+    python -m benchmarks.paper.detection --out FOLDER --data-dir TFDS    # CPU scale
+    python -m benchmarks.paper.detection --full --out FOLDER --data-dir TFDS
+
+Needs CIFAR-10 as TFDS has it (`ban-jax prepare cifar10`). CPU scale judges the models of
+`benchmarks/zoo/` (width 8, 32x32), failed backdoors left out. `--full` trains 20 models of
+clean, BadNets, Blend, WaNet, IAD and Bpp for each of ResNet18, VGG16 and DenseNet121 at
+width 64 (200 epochs, the rate divided by 10 at 100 and 150), then judges them: 360
+trainings, for a GPU. Both go on where they were stopped.
+
+What it gave: `benchmarks/results/paper_detection.json`, told in `docs/methods.md`.
+"""
+
+import tyro
+
+from benchmarks.paper import _steps
+
+ARCHITECTURES = ("resnet18", "vgg16", "densenet121")
+KINDS = {
+    _steps.QUICK: ("clean", "badnets", "blend"),
+    _steps.SLOW: ("wanet", "iad", "bpp"),
+}
+DETECTORS = f"{_steps.SEVEN},mm_bd,trojan_signatures,weights,targeted"
+
+
+def steps(flags: _steps.Flags):
+    """The commands, in order."""
+    if not flags.full:
+        yield _steps.compare(flags, [_steps.ZOO], DETECTORS, "compared")
+        return
+    for arch in ARCHITECTURES:
+        for rate, kinds in KINDS.items():
+            told = f"{_steps.SHARED} {rate} --width 64 --seeds {_steps.SEEDS}"
+            given = ("--arch", arch, "--attacks", ",".join(kinds))
+            yield _steps.train(flags, folder(arch, rate), told, *given)
+    for arch in ARCHITECTURES:
+        zoos = [f"{flags.out}/{folder(arch, rate)}" for rate in KINDS]
+        yield _steps.compare(flags, zoos, DETECTORS, f"compared_{arch}")
+
+
+def folder(arch: str, rate: str) -> str:
+    """Of the models of an architecture that are trained at a rate."""
+    return f"{arch}_{rate.split()[-1]}"
+
+
+def main(flags: _steps.Flags) -> None:
+    """Runs the steps and writes the result file."""
+    if _steps.run(flags, steps(flags)):
+        folders = {"CPU scale": "compared"}
+        if flags.full:
+            folders = {arch: f"compared_{arch}" for arch in ARCHITECTURES}
+        _steps.write_comparisons(flags, "detection", folders)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(_steps.Flags, description=__doc__))

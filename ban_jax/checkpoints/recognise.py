@@ -174,7 +174,7 @@ def _lacking(
     table = network_search.expected(fit.spec) if fit.spec is not None else {}
     for name in foreign:
         if name not in table:
-            del tensors[name]
+            del tensors[name], keys[name]
     return Recognised(
         fit.spec,
         fit.reason,

@@ -1,0 +1,167 @@
+"""Every classifier in a file is read: averages, lists, clients, networks side by side."""
+
+import numpy as np
+import pytest
+
+from ban_jax import checkpoints
+from ban_jax.checkpoints import discovery, part_paths
+from tests.checkpoints import builders
+
+SPEC = checkpoints.ModelSpec("resnet18", 10, 2)
+STATE = builders.state_dict(SPEC)
+OTHER = builders.state_dict(SPEC, seed=1)
+PARAMETERS = {name: OTHER[name] for name in OTHER if "running" not in name}
+
+
+@pytest.fixture
+def parts(tmp_path):
+    def parts(root: object) -> dict[str, checkpoints.Part]:
+        path = tmp_path / "model.pt"
+        path.write_bytes(builders.nested_file(root))
+        found = checkpoints.read_all(path)
+        return {one.path.removeprefix(f"{path}"): one for one in found}
+
+    return parts
+
+
+def hashes(found: dict[str, checkpoints.Part]) -> dict[str, str]:
+    return {name: part.candidate.sha256 for name, part in found.items()}
+
+
+def of(state: dict) -> str:
+    return checkpoints.read_state_dict(state).sha256
+
+
+def prefixed(state: dict, prefix: str) -> dict:
+    return {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("root", "names"),
+    [
+        ({"state_dict": STATE, "state_dict_ema": OTHER}, "state_dict state_dict_ema"),
+        (
+            {"state_dict": STATE, "ema_state_dict": {"steps": np.int64([5]), **OTHER}},
+            "state_dict ema_state_dict",
+        ),
+        ({"model": STATE, "model_ema": prefixed(OTHER, "module.")}, "model model_ema"),
+        (
+            {"net": STATE, "averaged_model": {"shadow": OTHER}},
+            "net averaged_model/shadow",
+        ),
+        ([STATE, OTHER], "0 1"),
+        ({"models": (STATE, OTHER)}, "models/0 models/1"),
+        ({0: STATE, 1: OTHER}, "0 1"),
+        (
+            {"global_model": STATE, "clients": {17: {"weights": OTHER}}},
+            "global_model clients/17/weights",
+        ),
+        ({**STATE, "ema": OTHER}, ". ema"),
+        (
+            {
+                "state_dict": {
+                    **prefixed(STATE, "student."),
+                    **prefixed(OTHER, "teacher."),
+                }
+            },
+            "state_dict/student state_dict/teacher",
+        ),
+        ({**prefixed(STATE, "model."), **prefixed(OTHER, "model_ema.module.")}, None),
+    ],
+    ids=str,
+)
+def test_each_classifier_is_a_part(root, names, parts):
+    found = parts(root)
+    if names is not None:
+        assert list(found) == [f"#{name}" for name in names.split()]
+    assert list(hashes(found).values()) == [of(STATE), of(OTHER)]
+
+
+def test_a_single_classifier_has_the_path_of_its_file(parts):
+    (only,) = parts({"model": STATE, "optimizer": {"lr": 1}}).items()
+    assert only[0] == "" and only[1].candidate.part_of == ""
+
+
+def test_a_part_is_read_by_its_path(parts, tmp_path):
+    parts({"state_dict": STATE, "state_dict_ema": OTHER})
+    path = f"{tmp_path}/model.pt#state_dict_ema"
+    found = checkpoints.read(path)
+    assert (found.path, found.sha256, found.part_of) == (path, of(OTHER), "")
+    assert found.names.container == "state_dict_ema"
+    assert discovery.find([path]) == [path]
+    with pytest.raises(
+        checkpoints.CheckpointError, match="there is state_dict, state_"
+    ):
+        checkpoints.read(f"{tmp_path}/model.pt#ema")
+
+
+def test_without_a_name_the_likeliest_is_read_and_the_others_are_named(parts, tmp_path):
+    parts({"ema": OTHER, "netC": STATE})
+    found = checkpoints.read(tmp_path / "model.pt")
+    assert found.sha256 == of(STATE)
+    assert "other classifiers, which were not judged: ema" in found.notes[0]
+    memory = checkpoints.read_state_dict({"ema": OTHER, "netC": STATE})
+    assert memory.sha256 == of(STATE) and "not judged: ema" in memory.notes[0]
+
+
+def test_no_file_can_take_the_place_of_a_part(parts, tmp_path):
+    (tmp_path / "model.pt#ema").write_bytes(builders.nested_file(STATE))
+    found = parts({"model": STATE, "ema": OTHER})
+    assert list(found) == ["#model", "##ema"]
+    assert checkpoints.read(f"{tmp_path}/model.pt#ema").sha256 == of(STATE)
+    assert checkpoints.read(f"{tmp_path}/model.pt##ema").sha256 == of(OTHER)
+    assert part_paths.split_name(found["##ema"].path) == "ema"
+
+
+def test_the_same_tensors_under_two_names_are_one_classifier(parts):
+    ((path, only),) = parts({"model": STATE, "best_model": STATE}).items()
+    assert path == ""
+    assert only.candidate.notes == ("best_model holds the same tensors as model",)
+
+
+def test_equal_weights_in_two_places_are_two_parts(parts):
+    copy = {name: value.copy() for name, value in STATE.items()}
+    found = parts({"model": STATE, "best_model": copy})
+    assert set(hashes(found).values()) == {of(STATE)} and len(found) == 2
+
+
+def test_one_that_does_not_fit_leaves_the_others_alone(parts, tmp_path):
+    odd = {**OTHER, "linear.bias": np.ones(43, np.float32)}
+    found = parts({"model": STATE, "ema": odd})
+    assert found["#model"].candidate.sha256 == of(STATE)
+    assert found["#ema"].candidate is None
+    assert "bias for 43" in str(found["#ema"].error)
+    assert str(found["#ema"].error).startswith(f"{tmp_path}/model.pt#ema: ")
+
+
+def test_averages_of_parameters_alone_take_the_models_own_statistics(parts):
+    expected = of({**STATE, **PARAMETERS})
+    for root in (
+        {"model": STATE, "ema": {"decay": np.float32([0.9]), **PARAMETERS}},
+        {"model": STATE, "ema": {"shadow_params": list(PARAMETERS.values())}},
+    ):
+        found = parts(root)
+        assert list(hashes(found).values()) == [of(STATE), expected]
+        note = found[list(found)[1]].candidate.notes[0]
+        assert "its running statistics are those of model" in note
+
+
+def test_what_is_named_like_a_network_but_lacks_weights_is_said(parts):
+    ((_, only),) = parts({"model": STATE, "gradients": PARAMETERS}).items()
+    assert only.candidate.notes == (
+        "the file holds more, which was not judged: gradients is named like resnet18 but "
+        "lacks 40 of 102 weights",
+    )
+
+
+def test_parts_may_not_ask_for_more_memory_than_one_file(parts):
+    """Networks over one storage: each counts in full."""
+    state = builders.state_dict(checkpoints.ModelSpec("resnet18", 10, 4))
+    heads = [
+        {**state, "linear.bias": np.full(10, number, np.float32)}
+        for number in range(40)
+    ]
+    found = parts(heads)
+    first, last = found["#0"], found["#39"]
+    assert first.candidate is not None and last.candidate is None
+    assert "the most a file of this size may ask for" in str(last.error)

@@ -1,6 +1,8 @@
 """The bytes of a file -> what lies in it, by the format that its content shows."""
 
+import struct
 import tarfile
+import zlib
 
 from ban_jax.checkpoints import (
     contents,
@@ -13,6 +15,21 @@ from ban_jax.checkpoints import (
     zip_container,
 )
 
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What malformed content can make the readers raise besides `CheckpointError`."""
 _FOREIGN = (
     (b"\x1f\x8b", "a gzip file: unpack it first"),
     (b"BZh", "a bzip2 file: unpack it first"),
@@ -36,7 +53,7 @@ def of_bytes(data: file_bytes.Data) -> contents.Contents:
 
     Raises:
       CheckpointError: for another format, and for damage; what else malformed content can
-        raise is listed in `reading`.
+        raise is `DAMAGE`.
     """
     size = len(data)
     if zip_container.is_zip(data):

@@ -1,8 +1,6 @@
 """One file or folder -> one candidate, or one error that says why not."""
 
 import os
-import struct
-import zlib
 
 from ban_jax import models
 from ban_jax.checkpoints import (
@@ -21,22 +19,6 @@ from ban_jax.checkpoints import (
     sharded,
     watchdog,
 )
-
-_DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    BufferError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-"""What malformed content can make the readers raise besides `CheckpointError`."""
 
 
 def read(
@@ -90,7 +72,7 @@ def read_all(
         raise errors.CheckpointError(
             f"{label}: cannot be read: {error.strerror or error}"
         ) from error
-    except _DAMAGE as error:
+    except opening.DAMAGE as error:
         raise errors.CheckpointError(
             f"{label}: damaged: {type(error).__name__}: {errors.show(str(error), 300)}"
         ) from error
@@ -119,7 +101,7 @@ def _parts(path: str, architecture: str | None) -> list[classifiers.Part]:
     try:
         return classifiers.of(path, content, architecture)
     except errors.CheckpointError as error:
-        other = others.what(content.root, content.size)
+        other = others.what(content.root, content.size, path)
         told = "; ".join(
             [f"no classifier: {other}" if other else str(error), *content.notes]
         )

@@ -89,7 +89,17 @@ def test_kernels_know_no_architecture_and_no_host():
     found = arrows()
     for room in ("perturb", "mask", "types"):
         assert found[room] <= {"types"}, room
-    assert not found["detectors"] & {"models", "population", "records", "checkpoints"}
+    assert not found["detectors"] & {"population", "records", "checkpoints"}
+
+
+def test_detectors_know_the_network_that_changes_images_and_no_architecture():
+    known = {
+        target
+        for name, tree in sources().items()
+        for target in imports(tree)
+        if room_of(name) == "detectors" and target.startswith("ban_jax.models")
+    }
+    assert known <= {"ban_jax.models", "ban_jax.models.unet"}
 
 
 def test_few_modules_stand_at_the_top():

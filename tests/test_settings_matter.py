@@ -31,6 +31,9 @@ BEFORE = {
     "detectors": {
         "targeted": {"start": 0.3, "radii": (0.5, 1.0)},
         "ban": {"start": 0.3, "radii": (0.5, 1.0), "restarts": 2},
+        # A bound that decides, and images that are augmented.
+        "bti_dbf": {"released": True, "image_bound": 9.0, "feature_bound": 0.4},
+        "bti_dbf_star": {"released": True, "image_bound": 9.0, "feature_bound": 0.4},
         # Searches that end early, at weights that went up and down.
         "neural_cleanse": {"rounds": 40, "patience": 1, "success": 0.7},
         "tabor": {"rounds": 40, "patience": 1, "success": 0.7, "blocking": 0.1},
@@ -84,10 +87,17 @@ def differs(one, other):
 
 
 def fields_of(kind, registry):
+    """Fields that settings have from another's are tried there."""
+    known = {one.settings for one in registry.values()}
     return [
         pytest.param(name, field.name, id=f"{kind}-{name}-{field.name}")
         for name in registry
         for field in dataclasses.fields(registry[name].settings)
+        if not any(
+            hasattr(base, field.name)
+            for base in registry[name].settings.__bases__
+            if base in known
+        )
     ]
 
 

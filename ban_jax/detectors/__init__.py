@@ -2,6 +2,8 @@
 
 from ban_jax.detectors import (
     ban,
+    bti_dbf,
+    bti_dbf_star,
     directed,
     mm_bd,
     neural_cleanse,
@@ -28,6 +30,8 @@ DETECTORS: Registry[Detector] = Registry(
         "tabor": tabor.DETECTOR,
         "mm_bd": mm_bd.DETECTOR,
         "trojan_signatures": trojan_signatures.DETECTOR,
+        "bti_dbf": bti_dbf.DETECTOR,
+        "bti_dbf_star": bti_dbf_star.DETECTOR,
     },
     group="ban_jax.detectors",
 )

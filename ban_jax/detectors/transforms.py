@@ -1,0 +1,168 @@
+"""Inversions whose trigger is a network: what BTI-DBF, FeatureRE and UNICORN share.
+
+The U-Net changes images on the scale the candidate was trained on, and nothing bounds what
+it gives: so a candidate is taken without its pixel constants, and images are scaled first.
+Only pictures for people are cut to [0, 1].
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax import numpy as jnp
+
+from ban_jax.detectors import inversion
+from ban_jax.detectors.words import Words
+from ban_jax.models import unet
+from ban_jax.types import Array, Network, Probe, Variables
+
+PICTURES = {
+    "before": Words("Clean image", "One per class, as it is."),
+    "after": Words("Changed image", "What the recovered network makes of it."),
+    "difference": Words(
+        "Change of the image", "Grey where nothing changed, at half its strength."
+    ),
+}
+"""Words for `pictures`."""
+
+
+class Scale(NamedTuple):
+    """Pixel constants `[C]` of a candidate."""
+
+    mean: Array
+    std: Array
+
+    def scaled(self, images: Array) -> Array:
+        """`[..., H, W, C]` in [0, 1] -> the scale the candidate was trained on."""
+        return (images - self._along(self.mean, images)) / self._along(self.std, images)
+
+    def pixels(self, scaled: Array) -> Array:
+        """The way back, unbounded."""
+        return scaled * self._along(self.std, scaled) + self._along(self.mean, scaled)
+
+    @staticmethod
+    def _along(constant: Array, images: Array) -> Array:
+        return constant.reshape((1,) * (images.ndim - 1) + constant.shape)
+
+
+class Clean(NamedTuple):
+    """A candidate and clean images on one scale.
+
+    Attributes:
+      variables: the candidate's, without pixel constants.
+      images: `[N, H, W, C]` scaled.
+      labels: `[N]`.
+      scale: the constants.
+    """
+
+    variables: Variables
+    images: Array
+    labels: Array
+    scale: Scale
+
+
+class Trained(NamedTuple):
+    """Parameters that are searched for, and their optimiser's state."""
+
+    params: Any
+    optimizer: optax.OptState
+
+
+def clean_of(variables: Variables, probe: Probe) -> Clean:
+    """A candidate that takes scaled images, and the probe's images so scaled."""
+    images, labels = inversion.flat(probe)
+    constants = variables.get("normalisation")
+    if not constants:
+        channels = (images.shape[-1],)
+        scale = Scale(jnp.zeros(channels), jnp.ones(channels))
+        return Clean(variables, images, labels, scale)
+    scale = Scale(constants["mean"], constants["std"])
+    identity = {
+        "mean": jnp.zeros_like(scale.mean),
+        "std": jnp.ones_like(scale.std),
+    }
+    bare = {**variables, "normalisation": identity}
+    return Clean(bare, scale.scaled(images), labels, scale)
+
+
+def net_of(network: Network, shape: tuple[int, ...], width: int) -> unet.UNet:
+    """The U-Net for images `[H, W, C]`, computed as the candidate is."""
+    return unet.UNet(
+        channels=shape[-1],
+        width=width,
+        levels=unet.levels_of(shape[:2]),
+        lowering=network.lowering,
+        precision=network.precision,
+    )
+
+
+def init(net: unet.UNet, key: Array, shape: tuple[int, ...]) -> Any:
+    """Its parameters for images `[H, W, C]`, as PyTorch starts them; consumes `key`."""
+    return net.init(key, jnp.zeros((1, *shape)))["params"]
+
+
+def descend(
+    loss_of: Any, trained: Trained, optimizer: optax.GradientTransformation
+) -> tuple[Trained, Any]:
+    """One step down.
+
+    Args:
+      loss_of: `params -> (loss [], what it saw)`.
+      trained: so far.
+      optimizer: makes the step.
+
+    Returns:
+      After the step, and what was seen before it.
+    """
+    gradient, seen = jax.grad(loss_of, has_aux=True)(trained.params)
+    updates, state = optimizer.update(gradient, trained.optimizer, trained.params)
+    return Trained(optax.apply_updates(trained.params, updates), state), seen
+
+
+def begin(params: Any, optimizer: optax.GradientTransformation) -> Trained:
+    """Parameters before their first step."""
+    return Trained(params, optimizer.init(params))
+
+
+def squared(one: Array, other: Array) -> Array:
+    """Mean squared difference `[]`."""
+    return jnp.mean(jnp.square(one - other))
+
+
+def in_parts(function: Any, *arrays: Array, size: int) -> Any:
+    """A function of images, a part of them at a time: no more memory than `size` take.
+
+    Args:
+      function: of arrays `[B, ...]`, each image by itself.
+      arrays: `[N, ...]` each.
+      size: images of a part at most; a part is the N images by a whole number.
+
+    Returns:
+      What the function gives, `[N, ...]`.
+    """
+    count = len(arrays[0])
+    parts = next(p for p in range(-(-count // size), count + 1) if count % p == 0)
+    split = [one.reshape(parts, count // parts, *one.shape[1:]) for one in arrays]
+    found = jax.lax.map(lambda part: function(*part), split)
+    return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), found)
+
+
+def first_of_each(images: Array, labels: Array, num_classes: int) -> Array:
+    """The first image of each class `[K, H, W, C]`; the very first where there is none."""
+    is_of = labels[None, :] == jnp.arange(num_classes)[:, None]
+    return images[jnp.argmax(is_of, axis=1)]
+
+
+def pictures(scale: Scale, before: Array, after: Array) -> dict[str, Array]:
+    """Scaled images `[K, H, W, C]` before and after, and what changed, for people.
+
+    The change is drawn about a middle grey.
+    """
+    clean, changed = scale.pixels(before), scale.pixels(after)
+    difference = 0.5 + (changed - clean) / 2
+    named = {"before": clean, "after": changed, "difference": difference}
+    return {
+        # A search that ran off gives no picture; its losses tell of it.
+        name: jnp.clip(jnp.nan_to_num(images, nan=0.5), 0.0, 1.0)
+        for name, images in named.items()
+    }

@@ -1,0 +1,205 @@
+"""The stages of the U-Net inversions agree with their PyTorch counterparts."""
+
+import os
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+from jax import numpy as jnp
+
+from ban_jax import mask as masks
+from ban_jax import models
+from ban_jax.detectors import bti_dbf, decoupling, transforms
+from ban_jax.models import common, unet
+from tests.testdata import goldens
+from tests.testdata import transform_case as case
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+
+class Small(models.Classifier):
+    """The classifier of `transform_case`."""
+
+    def setup(self):
+        super().setup()
+        self.conv1 = self.make_conv(5)
+        self.bn1 = common.Norm()
+        self.conv2 = self.make_conv(case.FEATURES[-1], stride=2)
+        self.bn2 = common.Norm()
+        self.linear = common.Linear(self.num_classes)
+
+    def features(self, images, mode):
+        x = jax.nn.relu(self.bn1(self.conv1(self.normalise(images)), mode))
+        return jax.nn.relu(self.bn2(self.conv2(x), mode))
+
+    def head(self, features, mode):
+        return self.linear(common.global_average(features))
+
+
+NETWORK = common.network(Small(case.CLASSES))
+NET = unet.UNet(case.CHANNELS, case.WIDTH, case.LEVELS)
+IMAGES, LABELS = jnp.asarray(case.scaled()), jnp.asarray(case.labels())
+BATCHES = jnp.stack([case.batch(step) for step in range(case.STEPS)])
+
+
+def nested(flat):
+    return traverse_util.unflatten_dict(jax.tree.map(jnp.asarray, flat), sep="/")
+
+
+def flat(tree):
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def variables():
+    params, stats = case.classifier()
+    identity = {"mean": jnp.zeros(3), "std": jnp.ones(3)}
+    return {
+        "params": nested(params),
+        "batch_stats": nested(stats),
+        "normalisation": identity,
+    }
+
+
+@pytest.fixture(scope="module")
+def golden():
+    path = os.path.join(goldens.FOLDER, "transforms.npz")
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def part(golden, prefix):
+    """Name -> array of the keys under a prefix."""
+    return {
+        name.removeprefix(f"{prefix}/"): value
+        for name, value in golden.items()
+        if name.startswith(f"{prefix}/")
+    }
+
+
+def assert_gradients(found, golden, prefix):
+    """To 1e-4 of the largest entry of each leaf; leaves that cancel are rounding."""
+    expected = part(golden, f"{prefix}/gradient")
+    top = max(np.abs(value).max() for value in expected.values())
+    compared = 0
+    for name, value in flat(found).items():
+        size = np.abs(expected[name]).max()
+        if case.cancelled(name):
+            assert np.abs(value).max() < 1e-4 * top
+            continue
+        np.testing.assert_allclose(
+            value, expected[name], rtol=0, atol=1e-4 * size, err_msg=name
+        )
+        compared += 1
+    assert compared > 20
+
+
+def assert_relative(found, expected, tolerance):
+    """To a share of the largest entry."""
+    atol = tolerance * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+
+
+def ten_steps(loss_of, optimizer):
+    """A U-Net trained on the batches: first gradient, losses `[10]`, output."""
+    params = nested(case.net(1))
+
+    def step(trained, index):
+        return transforms.descend(
+            lambda params: loss_of(params, IMAGES[index]), trained, optimizer
+        )
+
+    @jax.jit
+    def run(params):
+        first = jax.grad(lambda p: loss_of(p, IMAGES[BATCHES[0]])[0])(params)
+        trained, seen = jax.lax.scan(step, transforms.begin(params, optimizer), BATCHES)
+        return first, seen["loss"], NET.apply({"params": trained.params}, IMAGES)
+
+    return run(params)
+
+
+def check(golden, prefix, loss_of, optimizer):
+    gradient, losses, output = ten_steps(loss_of, optimizer)
+    assert_gradients(gradient, golden, prefix)
+    assert_relative(losses, golden[f"{prefix}/loss"], 1e-3)
+    assert_relative(output, golden[f"{prefix}/output"], 1e-3)
+
+
+@pytest.mark.parametrize("kind", ["right", "released"])
+def test_the_first_stage_of_bti_dbf_agrees_with_pytorch(golden, kind):
+    check(
+        golden,
+        f"bti/pretrain/{kind}",
+        lambda params, images: decoupling.pretrain_loss(
+            NET, NETWORK, variables(), params, images, kind == "released"
+        ),
+        optax.adam(1e-3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds"), [("within", (5.0, 50.0)), ("beyond", (0.05, 3.0))]
+)
+def test_the_second_stage_of_bti_dbf_agrees_with_pytorch(golden, kind, bounds):
+    config = bti_dbf.Settings(image_bound=bounds[0], feature_bound=bounds[1])
+    mask = decoupling.mask_of(jnp.asarray(case.draw(60, *case.FEATURES)))
+    check(
+        golden,
+        f"bti/generator/{kind}",
+        lambda params, images: decoupling.generator_loss(
+            NET, NETWORK, variables(), params, mask, images, config
+        ),
+        optax.adam(1e-3),
+    )
+
+
+@pytest.mark.parametrize("kind", ["right", "released"])
+def test_the_mask_of_bti_dbf_agrees_with_pytorch(golden, kind):
+    prefix, mode = f"bti/mask/{kind}", "update" if kind == "released" else "stored"
+    optimizer = optax.adam(0.01)
+    start = transforms.begin(jnp.asarray(case.draw(60, *case.FEATURES)), optimizer)
+
+    def step(state, index):
+        return decoupling.mask_step(
+            NETWORK, state, IMAGES[index], LABELS[index], optimizer, mode
+        )
+
+    @jax.jit
+    def run(state):
+        # Of Adam's first moment, which starts from nothing.
+        moments = step(state, BATCHES[0])[0].trained.optimizer[0].mu / 0.1
+        state, (kept, dropped) = jax.lax.scan(step, state, BATCHES)
+        return moments, state, kept - dropped
+
+    gradient, state, losses = run(decoupling.MaskState(start, variables()))
+    assert_relative(gradient, golden[f"{prefix}/gradient"], 1e-4)
+    assert_relative(losses, golden[f"{prefix}/losses"], 1e-3)
+    mask = decoupling.mask_of(state.trained.params)
+    assert_relative(mask, golden[f"{prefix}/mask"], 1e-3)
+    stats = part(golden, f"{prefix}/stats") or case.classifier()[1]
+    for name, value in flat(state.variables["batch_stats"]).items():
+        assert_relative(value, stats[name], 1e-4)
+
+
+def test_the_mask_of_bti_dbf_star_agrees_with_pytorch(golden, monkeypatch):
+    start = (jnp.asarray(case.draw(61, *case.FEATURES)) + 1) / 2
+    uniform = jax.random.uniform
+
+    def drawn(key, shape=(), *more, **told):
+        found = uniform(key, shape, *more, **told)
+        return start if shape == start.shape else found
+
+    monkeypatch.setattr(jax.random, "uniform", drawn)
+    features, _ = NETWORK.features(variables(), IMAGES, "stored")
+    found, _ = masks.optimize_mask(
+        lambda variables, features: NETWORK.head(variables, features, "stored")[0],
+        variables(),
+        features,
+        LABELS,
+        key=jax.random.key(0),
+        l1_weight=0.75,
+        learning_rate=0.01,
+        steps=case.STEPS,
+    )
+    assert_relative(found, golden["bti/mask/star/mask"], 1e-3)

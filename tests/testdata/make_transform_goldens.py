@@ -1,0 +1,156 @@
+"""Writes `transforms.npz`: the U-Net inversions in PyTorch, for tests without PyTorch.
+
+    python -m tests.testdata.make_transform_goldens      (from the root; needs torch)
+
+Networks, images and draws are those of `transform_case`, computed in float64. Keys, of
+which P is a parameter's name:
+
+  bti/pretrain/KIND/gradient/P, /loss, /output       KIND: right, released
+  bti/mask/KIND/gradient [h,w,c], /mask, /losses     KIND: right, released (drifting)
+  bti/mask/released/stats/NAME                       statistics after ten steps
+  bti/mask/star/mask                                 BAN's mask, all images in each step
+  bti/generator/KIND/gradient/P, /loss, /output      KIND: within, beyond (of the bounds)
+
+A gradient is the first step's; losses are of all ten steps, before each; `output` is what
+the U-Net makes of all images after ten steps, and so is a mask.
+"""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from tests.testdata import torch_transforms as twin
+from tests.testdata import transform_case as case
+
+BOUNDS = {"within": (5.0, 50.0), "beyond": (0.05, 3.0)}
+
+
+def descend(
+    params: twin.Leaves,
+    loss_of: Callable[[int], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    steps: int = case.STEPS,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """First gradients and all losses of so many steps."""
+    first: dict[str, np.ndarray] = {}
+    losses = []
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss = loss_of(step)
+        loss.backward()
+        if step == 0:
+            first = {
+                name: leaf.grad.numpy().copy()
+                for name, leaf in params.items()
+                if leaf.grad is not None
+            }
+        optimizer.step()
+        losses.append(loss.item())
+    return first, np.array(losses)
+
+
+def trained_net(
+    loss_of: Callable[[twin.Leaves, torch.Tensor], torch.Tensor],
+) -> case.Arrays:
+    """Ten steps of a U-Net on the batches of `case`."""
+    params = twin.leaves(case.net(1))
+    images = twin.chw(case.scaled())
+    gradient, losses = descend(
+        params,
+        lambda step: loss_of(params, images[case.batch(step)]),
+        torch.optim.Adam(params.values(), lr=1e-3),
+    )
+    found = {f"gradient/{name}": value for name, value in gradient.items()}
+    found["loss"] = losses
+    found["output"] = twin.hwc(twin.unet(params, images))
+    return found
+
+
+def trained_mask(kind: str) -> case.Arrays:
+    """Ten steps of BTI-DBF's mask."""
+    model = twin.Classifier()
+    model.drifts = kind == "released"
+    images, labels = twin.chw(case.scaled()), torch.tensor(case.labels()).long()
+    free = torch.tensor(
+        np.moveaxis(case.draw(60, *case.FEATURES), -1, 0).astype(np.float64),
+        requires_grad=True,
+    )
+    gradient, losses = descend(
+        {"mask": free},
+        lambda step: twin.mask_loss(
+            model, twin.box(free), images[case.batch(step)], labels[case.batch(step)]
+        ),
+        torch.optim.Adam([free], lr=0.01),
+    )
+    found = {
+        "gradient": np.moveaxis(gradient["mask"], 0, -1),
+        "mask": twin.hwc(twin.box(free)),
+        "losses": losses,
+    }
+    if model.drifts:
+        found |= {f"stats/{name}": v.numpy() for name, v in model.stats.items()}
+    return found
+
+
+def star_mask() -> case.Arrays:
+    """Ten steps of BAN's mask on all images, clamped after each."""
+    model = twin.Classifier()
+    images, labels = twin.chw(case.scaled()), torch.tensor(case.labels()).long()
+    start = (case.draw(61, *case.FEATURES) + 1) / 2
+    mask = torch.tensor(
+        np.moveaxis(start, -1, 0).astype(np.float64), requires_grad=True
+    )
+    optimizer = torch.optim.Adam([mask], lr=0.01)
+    for _ in range(case.STEPS):
+        optimizer.zero_grad()
+        loss = twin.mask_loss(model, mask, images, labels) + 0.75 * mask.mean()
+        loss.backward()
+        optimizer.step()
+        mask.data.clamp_(0, 1)
+    return {"mask": twin.hwc(mask)}
+
+
+def bti_dbf() -> case.Arrays:
+    """All stages of BTI-DBF."""
+    model = twin.Classifier()
+    mask = twin.box(twin.chw(case.draw(60, *case.FEATURES)))
+    parts = {
+        "pretrain/right": trained_net(
+            lambda p, x: twin.pretrain_loss(model, p, x, False)
+        ),
+        "pretrain/released": trained_net(
+            lambda p, x: twin.pretrain_loss(model, p, x, True)
+        ),
+        "mask/right": trained_mask("right"),
+        "mask/released": trained_mask("released"),
+        "mask/star": star_mask(),
+    }
+    for kind, bounds in BOUNDS.items():
+        parts[f"generator/{kind}"] = trained_net(
+            lambda p, x, bounds=bounds: twin.generator_loss(model, p, mask, x, *bounds)
+        )
+    return joined("bti", parts)
+
+
+def joined(method: str, parts: dict[str, case.Arrays]) -> case.Arrays:
+    """Keys with the method and the part before them."""
+    return {
+        f"{method}/{part}/{name}": value
+        for part, arrays in parts.items()
+        for name, value in arrays.items()
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    found = bti_dbf()
+    path = os.path.join(os.path.dirname(__file__), "transforms.npz")
+    single = {name: np.asarray(value, np.float32) for name, value in found.items()}
+    np.savez_compressed(path, allow_pickle=False, **dict(sorted(single.items())))
+    print(f"{os.path.basename(path)}: {os.path.getsize(path):,} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""PyTorch counterparts of the U-Net inversions; the tests' golden numbers come from here.
+
+Written after the papers and the behaviour of the released code, not from the package:
+parameters are leaves in Linen's layouts, so that gradients compare as they are; everything
+else is PyTorch's own. Images are `[B, C, H, W]`.
+"""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from tests.testdata import transform_case as case
+
+Leaves = dict[str, torch.Tensor]
+
+
+def leaves(arrays: case.Arrays, *, trained: bool = True) -> Leaves:
+    """NumPy arrays as float64 leaves."""
+    return {
+        name: torch.tensor(value, dtype=torch.float64, requires_grad=trained)
+        for name, value in arrays.items()
+    }
+
+
+def chw(array: np.ndarray) -> torch.Tensor:
+    """`[..., H, W, C]` -> `[..., C, H, W]`, float64."""
+    return torch.tensor(np.moveaxis(array, -1, -3).astype(np.float64))
+
+
+def hwc(tensor: torch.Tensor) -> np.ndarray:
+    """The way back."""
+    return np.moveaxis(tensor.detach().numpy(), -3, -1).copy()
+
+
+def convolve(x: torch.Tensor, kernel: torch.Tensor, bias=None, **how) -> torch.Tensor:
+    return F.conv2d(x, kernel.permute(3, 2, 0, 1), bias, **how)
+
+
+class Classifier:
+    """Features and head with weights of `transform_case.classifier`.
+
+    Attributes:
+      drifts: whether statistics are those of the batch, and the stored ones move.
+    """
+
+    def __init__(self) -> None:
+        params, stats = case.classifier()
+        self.params = leaves(params, trained=False)
+        self.stats = leaves(stats, trained=False)
+        self.drifts = False
+
+    def norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.batch_norm(
+            x,
+            self.stats[f"{name}/mean"],
+            self.stats[f"{name}/var"],
+            self.params[f"{name}/scale"],
+            self.params[f"{name}/bias"],
+            training=self.drifts,
+            momentum=0.1,
+        )
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        x = convolve(x, self.params["conv1/kernel"], padding=1)
+        x = torch.relu(self.norm(x, "bn1"))
+        x = convolve(x, self.params["conv2/kernel"], padding=1, stride=2)
+        return torch.relu(self.norm(x, "bn2"))
+
+    def head(self, features: torch.Tensor) -> torch.Tensor:
+        pooled = features.mean(dim=(2, 3))
+        return pooled @ self.params["linear/kernel"] + self.params["linear/bias"]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x))
+
+
+def unet(p: Leaves, x: torch.Tensor) -> torch.Tensor:
+    """`[B, C, H, W]` -> the same."""
+
+    def block(x: torch.Tensor, name: str) -> torch.Tensor:
+        for number in range(2):
+            conv, norm = f"{name}/conv_{number}", f"{name}/norm_{number}"
+            x = convolve(x, p[f"{conv}/kernel"], p[f"{conv}/bias"], padding=1)
+            x = F.instance_norm(x, weight=p[f"{norm}/scale"], bias=p[f"{norm}/bias"])
+            x = F.leaky_relu(x)
+        return x
+
+    seen = []
+    for level in range(case.LEVELS):
+        x = block(x, f"down_{level}")
+        seen.append(x)
+        x = F.max_pool2d(x, 2)
+    x = block(x, "middle")
+    for level in reversed(range(case.LEVELS)):
+        # Linen's kernel is the transposed one turned by half a circle.
+        kernel = p[f"double_{level}/kernel"].permute(2, 3, 0, 1).flip(2, 3)
+        x = F.conv_transpose2d(
+            x,
+            kernel,
+            p[f"double_{level}/bias"],
+            stride=2,
+            padding=1,
+            output_padding=1,
+        )
+        x = torch.cat([F.leaky_relu(x), seen[level]], dim=1)
+        x = block(x, f"up_{level}")
+    return convolve(x, p["last/kernel"], p["last/bias"])
+
+
+def box(free: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(free) / (2 + 1e-7) + 0.5
+
+
+def mse(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    return ((one - other) ** 2).mean()
+
+
+def pretrain_loss(
+    model: Classifier, p: Leaves, x: torch.Tensor, released: bool
+) -> torch.Tensor:
+    """BTI-DBF's first loss."""
+    generated = unet(p, x)
+    clean, changed = model(x), model(generated)
+    if released:
+        answers = F.cross_entropy(clean.softmax(1), changed.softmax(1))
+    else:
+        answers = F.kl_div(
+            changed.log_softmax(1), clean.softmax(1), reduction="batchmean"
+        )
+    image = mse(x, generated)
+    weight = 100 if image > 0.1 else 0.01
+    return answers + mse(model.features(x), model.features(generated)) + weight * image
+
+
+def mask_loss(
+    model: Classifier, mask: torch.Tensor, x: torch.Tensor, y: torch.Tensor
+) -> torch.Tensor:
+    """BTI-DBF's mask loss; `mask` boxed `[c, h, w]`."""
+    features = model.features(x)
+    kept = F.cross_entropy(model.head(features * mask), y)
+    return kept - F.cross_entropy(model.head(features * (1 - mask)), y)
+
+
+def generator_loss(
+    model: Classifier,
+    p: Leaves,
+    mask: torch.Tensor,
+    x: torch.Tensor,
+    image_bound: float,
+    feature_bound: float,
+) -> torch.Tensor:
+    """BTI-DBF's second loss of the generator."""
+    generated = unet(p, x)
+    before, after = model.features(x), model.features(generated)
+    benign = mse(mask * before, mask * after)
+    other = mse((1 - mask) * before, (1 - mask) * after)
+    image = mse(x, generated)
+    if image > image_bound or benign > feature_bound:
+        return image
+    return -other + 0.01 * benign

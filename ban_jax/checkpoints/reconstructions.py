@@ -153,10 +153,9 @@ def _rebuild(
     if metadata:
         if type(metadata) is not dict:
             raise errors.CheckpointError("the metadata of a tensor is damaged")
-        bits = [name for name, value in metadata.items() if value is not False]
-        if bits:
-            words = ", ".join(errors.show(name) for name in bits[:4])
-            return tensor.opaque(f"{storage.dtype} with its bits {words} set", shape)
+        # PyTorch sets a bit that is named, even where it is said to be False.
+        bits = errors.listing([errors.show(name) for name in metadata], 4)
+        return tensor.opaque(f"{storage.dtype} with its bits {bits} set", shape)
     return made
 
 

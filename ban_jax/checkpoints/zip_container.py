@@ -22,6 +22,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _UTF8 = 0x800
+_FOLDER = 0x10  # among the external attributes; readers skip what has it
 _ZIP64, _UNICODE_PATH = 1, 0x7075
 _DESCRIPTOR = 0x8
 STORED, DEFLATED = 0, 8
@@ -89,13 +90,17 @@ class Archive:
             raise errors.CheckpointError("the zip directory is cut off")
         fields = _CENTRAL.unpack_from(directory, position)
         signature, _, _, flags, method, _, _, crc, packed, size = fields[:10]
-        name_length, extra_length, comment_length, disk, _, _, local = fields[10:]
+        name_length, extra_length, comment_length, disk, _, kind, local = fields[10:]
         position += _CENTRAL.size
         after = position + name_length + extra_length + comment_length
         if signature != b"PK\1\2" or after > len(directory):
             raise errors.CheckpointError("the zip directory is damaged")
         raw_name = bytes(directory[position : position + name_length])
         name = raw_name.decode("utf-8")
+        if size and (name.endswith("/") or kind & _FOLDER):
+            raise errors.CheckpointError(
+                f"zip entry {errors.show(name)} is a folder that holds {size:,} bytes"
+            )
         if "\0" in name:
             raise errors.CheckpointError(f"a zip entry is named {errors.show(name)}")
         extra = directory[position + name_length : after - comment_length]

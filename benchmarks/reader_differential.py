@@ -4,9 +4,9 @@
     python -m benchmarks.reader_differential --files 20000
 
 PyTorch files are compared with `torch.load(weights_only=True)`, the others with
-safetensors, NumPy and Flax. A file that the library accepts must be read here to the same tensors under
-the same names, or be refused; one that it refuses may be refused here or not. Every file is
-made from `--seed` and its number, so a difference can be made again.
+safetensors, NumPy and Flax. A file that the library accepts must be read here to the same
+tensors under the same names, or be refused; one that it refuses may be refused here or
+not. Every file is made from `--seed` and its number, so a difference can be made again.
 """
 
 import collections

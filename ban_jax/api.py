@@ -4,7 +4,7 @@ These functions are exposed by `ban_jax` itself. They compile and batch on their
 `perturb_params`, `optimize_mask` and the detectors are the pure functions below them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from ban_jax.convolution import tables
 from ban_jax.data import probe as probes
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.models import adapters
-from ban_jax.records import Evidence, Job, Record, parts
+from ban_jax.records import Evidence, Job, Record, parts, passed
 from ban_jax.repairs import batch, inputs
 from ban_jax.scanning import closer, in_memory
 from ban_jax.scanning import scan as scanning
@@ -137,7 +137,8 @@ def scan(
     """Judges checkpoint files, many at once, and yields each record when it is there.
 
     Args:
-      paths: files, Orbax folders, or folders searched for both.
+      paths: files, Orbax folders, or folders searched for both. What holds no classifier
+        (optimizers, triggers; `checkpoints.search`) yields nothing.
       images: `[N, H, W, C]` clean images in [0, 1], as `ban_jax.data.load` gives them; a
         detector that needs none does without.
       labels: `[N]` their classes.
@@ -197,14 +198,14 @@ def scan(
         "profiles": profiles,
     }
     if baseline == "population":
-        lines = [line for line, _ in scanning.scan(found, job, known=known)]
+        lines = list(_classifiers(scanning.scan(found, job, known=known)))
         # The crowd judges, it does not ask: see `ban_jax.commands.scan`.
         asker = verdict.Judge(**told)
         whole = closer.joined(lines, _closer(lines, job, asker))
         yield from verdict.judge_all(whole, **told)
         return
     draw, doubtful, of_parts = verdict.Judge(**told), [], []
-    for line, _ in scanning.scan(found, job, known=known):
+    for line in _classifiers(scanning.scan(found, job, known=known)):
         if draw.asks(line):
             doubtful.append(line)
             continue
@@ -217,6 +218,13 @@ def scan(
             of_parts.append(judged)
         yield judged
     yield from parts.files(of_parts)
+
+
+def _classifiers(measured: Iterable[scanning.Measured]) -> Iterator[Evidence]:
+    """Lines of all but the files that recognisably hold no classifier."""
+    for line, _ in measured:
+        if not passed.is_other(line):
+            yield line
 
 
 def _closer(

@@ -11,14 +11,17 @@ def with_calls(record: Evidence, verdict: Verdict) -> Verdict:
     """The verdict of a file that asks for calls: never plain clean.
 
     What was not judged stays so, and a backdoor is the graver finding; both say it too.
+    Of a file that holds no classifier there is nothing to judge but its calls.
     """
     told = sentence(record["calls"])
     if not told:
         return verdict
     grade = verdict["verdict"]
+    if grade == "clean" or record["other"]:
+        grade = "suspicious"
     return {
         **verdict,
-        "verdict": "suspicious" if grade == "clean" else grade,
+        "verdict": grade,
         "reason": f"{told}; {verdict['reason']}" if verdict["reason"] else told,
     }
 

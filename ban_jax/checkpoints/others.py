@@ -16,6 +16,8 @@ _FEW = 4
 """Tensors that triggers and their masks come to."""
 _UNACCOUNTED = 2**16
 """Bytes of a file that its format may add, and a quarter of it."""
+_TRIGGER = ".trigger"
+"""Of `attacks.files`, which lie beside the models of a zoo; nothing else reads them."""
 _INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64")
 
 
@@ -33,13 +35,16 @@ class _Parts(NamedTuple):
     kinds: list[str]
 
 
-def what(root: Any, size: int) -> str | None:
+def what(root: Any, size: int, path: str = "") -> str | None:
     """A few words for what is no classifier, or None.
 
     Args:
       root: of a `contents.Contents` in which no classifier was found.
       size: bytes of the file.
+      path: of the file.
     """
+    if path.endswith(_TRIGGER) and type(root) is dict and _is_trigger(root):
+        return "the trigger of an attack, as `ban-jax train` writes it"
     parts = _parts(root)
     if parts is None or size - parts.weight > _UNACCOUNTED + size // 4:
         return None
@@ -80,6 +85,16 @@ def _is_optimizer(root: Any) -> bool:
     # Its state is kept by number; what is kept by name could be weights.
     numbered = all(type(name) is int for name in root["state"])
     return numbered and rest is not None and not rest.tensors
+
+
+def _is_trigger(root: Mapping[str, Any]) -> bool:
+    """The two halves of `attacks.types.AttackState`."""
+    return bool(root) and all(
+        isinstance(name, str)
+        and name.startswith(("fixed", "learned"))
+        and isinstance(value, tensor.Tensor)
+        for name, value in root.items()
+    )
 
 
 def _may_be_layers(tensors: list[tensor.Tensor]) -> bool:

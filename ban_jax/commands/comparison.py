@@ -8,6 +8,7 @@ from ban_jax.records import Evidence, Record, job
 
 NONE = "none"
 UNANSWERED = "not looked at closer"
+TAKEN = "their numbers are taken as they stand"
 
 
 def profiles(name: str | None) -> verdict.Profiles:

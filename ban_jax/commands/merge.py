@@ -11,6 +11,8 @@ import tyro
 from ban_jax import records, verdict
 from ban_jax.commands import comparison, outcome
 from ban_jax.detectors.rules import BaselineKind
+from ban_jax.records import passed as passed_files
+from ban_jax.records import seal
 from ban_jax.scanning import shards
 from ban_jax.storage import atomic, lock
 
@@ -69,7 +71,12 @@ def run(flags: Flags) -> int:
     lines = os.path.join(out, "results.jsonl")
     with lock.held(lines):
         records.rewrite(lines, judged)
-        outcome.write_reports(judged, out, names, told, comparison.trust(judged))
+        passed_files.write(os.path.join(out, passed_files.NAME), gathered.passed)
+        trust = comparison.trust(judged)
+        outcome.write_reports(judged, out, names, told, trust, gathered.passed)
+    if others := seal.strangers([*gathered.records, *gathered.trusted]):
+        note = seal.note(len(others), ", ".join(flags.sources), comparison.TAKEN)
+        print(f"note: {note}", file=sys.stderr)
     for note in missing(gathered, unanswered):
         print(note, file=sys.stderr)
     absent = gathered.absent or gathered.missing or unanswered

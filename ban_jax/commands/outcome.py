@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 import rich.console
 import rich.progress
 
-from ban_jax import records, report, verdict
+from ban_jax import checkpoints, records, report, verdict
 from ban_jax.records import Record
+from ban_jax.records import passed as passed_files
 
 CLEAN, FLAGGED, INCONCLUSIVE, NOTHING = 0, 1, 2, 3
 """Exit codes of `scan`; a later one wins over an earlier one."""
@@ -26,7 +27,7 @@ def exit_code(
     """0 nothing to report, 1 something flagged, 2 something inconclusive, which wins.
 
     Args:
-      judged: results.
+      judged: results; those of files that hold no classifier do not count.
       fail_on: the mildest grade that counts as flagged; with `never` all is 0.
 
     Raises:
@@ -37,7 +38,8 @@ def exit_code(
         raise ValueError(f"--fail-on must be {found}")
     if fail_on == "never":
         return CLEAN
-    verdicts = {record["verdict"] for record in judged}
+    kept, _ = passed_files.divide(judged)
+    verdicts = {record["verdict"] for record in kept}
     if "inconclusive" in verdicts:
         return INCONCLUSIVE
     grave = FAIL_ON[: FAIL_ON.index(fail_on) + 1]
@@ -50,6 +52,9 @@ def write_reports(
     class_names: tuple[str, ...] | None,
     settings: dict[str, Any],
     trust: str | None = None,
+    passed: Sequence[checkpoints.Passed] = (),
+    *,
+    show_skipped: bool = False,
 ) -> None:
     """Prints the table and writes `results.csv` and `report.html`.
 
@@ -59,13 +64,17 @@ def write_reports(
       class_names: names of the K classes.
       settings: what was asked for.
       trust: how often such verdicts were right where the truth is known.
+      passed: what else was met, and holds no classifier.
+      show_skipped: prints each of these.
     """
     records.write_csv(os.path.join(out, "results.csv"), judged)
+    judged, others = passed_files.divide(judged)
+    passed = sorted([*passed, *others])
     page = os.path.join(out, "report.html")
     steps = report.steps(judged, os.path.join(out, "results.jsonl"), settings)
     told: dict[str, Any] = {"class_names": class_names, "trust": trust, "steps": steps}
-    report.write_html(page, judged, settings=settings, **told)
-    report.print_table(judged, **told)
+    report.write_html(page, judged, settings=settings, passed=passed, **told)
+    report.print_table(judged, **told, passed=passed, show_skipped=show_skipped)
     for note, count in verdict.fallbacks(judged).items():
         print(f"note: {count} {note}", file=sys.stderr)
     print(f"Report: {page}")

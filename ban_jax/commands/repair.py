@@ -177,9 +177,14 @@ def _repair(
         scanned = {line["path"]: line for line in rescans.records}
         print(f"{len(paths)} checkpoints to repair, {len(told)} told of in {flags.out}")
         bar = progress.add_task("Repairing", total=len(paths))
+        passed: list[checkpoints.Passed] = []
         for one in batch.repair_all(
             paths, request, images, folder, known=lines.records
         ):
+            if one.other:
+                passed.append(checkpoints.Passed(one.record["path"], one.other))
+                progress.advance(bar)
+                continue
             if one.rescan:
                 rescans.write(one.rescan)
                 scanned[one.rescan["path"]] = one.rescan
@@ -189,7 +194,8 @@ def _repair(
             progress.advance(bar)
     records.rewrite(folder.file(LINES), told.values())
     records.rewrite(folder.file(RESCAN), scanned.values())
-    chosen = [told[path] for path in sorted(set(paths))]
+    judged = set(paths) - {one.path for one in passed}
+    chosen = [told[path] for path in sorted(judged)]
     outputs = {folder.file(line["output"]) for line in chosen if line["output"]}
     rescanned = [line for path, line in scanned.items() if path in outputs]
     page = folder.file("report.html")
@@ -202,6 +208,7 @@ def _repair(
         repaired=chosen,
     )
     report.print_repairs(chosen)
+    report.print_passed(passed, show_skipped=True)
     print(f"Report: {page}")
     return _exit_code(chosen)
 

@@ -10,6 +10,8 @@ import tyro
 from ban_jax import records, verdict
 from ban_jax.commands import comparison, outcome
 from ban_jax.detectors.rules import BaselineKind
+from ban_jax.records import passed as passed_files
+from ban_jax.records import seal
 from ban_jax.storage import atomic, lock
 
 
@@ -62,8 +64,14 @@ def run(flags: Flags) -> int:
     lines = os.path.join(flags.out, "results.jsonl")
     with lock.held(lines):
         records.rewrite(lines, judged)
-        told = outcome.describe(flags)
-        outcome.write_reports(judged, flags.out, names, told, comparison.trust(judged))
+        told, trust = outcome.describe(flags), comparison.trust(judged)
+        beside = os.path.join(os.path.dirname(flags.results), passed_files.NAME)
+        passed = passed_files.load([beside])
+        passed_files.write(os.path.join(flags.out, passed_files.NAME), passed)
+        outcome.write_reports(judged, flags.out, names, told, trust, passed)
+    if others := seal.strangers([*found, *trusted]):
+        note = seal.note(len(others), flags.results, comparison.TAKEN)
+        print(f"note: {note}", file=sys.stderr)
     unanswered = comparison.unanswered(found, verdict.Judge(**told_to_judge))
     if unanswered:
         print(

@@ -14,9 +14,10 @@ from ban_jax.convolution import tables
 from ban_jax.data import clean_images
 from ban_jax.data import normalisation as normalisations
 from ban_jax.detectors.rules import BaselineKind
-from ban_jax.records import Evidence, Job
+from ban_jax.records import Evidence, Job, seal
+from ban_jax.records import passed as passed_files
 from ban_jax.scanning import closer, scan, shards, timeline
-from ban_jax.storage import atomic, lock
+from ban_jax.storage import atomic, lock, state
 from ban_jax.types import MINIBATCH, Precision
 from ban_jax.zoo import BUNDLED
 
@@ -45,6 +46,8 @@ class ScanFlags:
         package's own for the data set, where there is one.
       exhaustive: measures everything of every candidate, not only where it could change
         the verdict.
+      show_skipped: prints every file and folder that was met and not judged because it is
+        no classifier, with the reason; else how many there are of each kind.
       fail_on: grade from which on the exit code is 1: backdoored, suspicious or never.
       threshold: score above which a model counts as backdoored; by default the mode's.
       arch: architecture of every candidate, instead of recognising it.
@@ -77,6 +80,7 @@ class ScanFlags:
     calibrate: str | None = None
     profile: str | None = None
     exhaustive: bool = False
+    show_skipped: bool = False
     fail_on: outcome.FailOn = "suspicious"
     threshold: float | None = None
     arch: str | None = None
@@ -145,25 +149,37 @@ def run(flags: ScanFlags) -> int:
     atomic.prepare_folder(flags.out)
     if flags.trace:
         atomic.prepare_folder(os.path.dirname(flags.trace) or ".")
-    paths = checkpoints.find(flags.paths)
-    if not paths:
+    found = checkpoints.search(flags.paths)
+    if not found.paths:
         print(
             f"nothing to scan: no checkpoint in {', '.join(flags.paths)}",
             file=sys.stderr,
         )
+        report.print_passed(met(found), show_skipped=flags.show_skipped)
         return outcome.NOTHING
     job = prepare(flags)
     with lock.held(_named(flags.out, "results.jsonl", shard)):
-        return _scan(flags, job, paths, shard, profiles)
+        return _scan(flags, job, found, shard, profiles)
+
+
+def met(found: checkpoints.Found) -> list[checkpoints.Passed]:
+    """What a search met that is not judged itself."""
+    archives = [checkpoints.Passed(path, _OPENED) for path in found.opened]
+    return sorted([*found.passed, *archives])
+
+
+_OPENED = "a zip archive, opened: what it holds is told of by itself"
 
 
 def _scan(
     flags: ScanFlags,
     job: Job,
-    paths: Sequence[str],
+    searched: checkpoints.Found,
     shard: shards.Shard | None,
     profiles: verdict.Profiles,
 ) -> int:
+    paths: Sequence[str] = searched.paths
+    passed_files.write(_named(flags.out, passed_files.NAME, shard), met(searched))
     if shard:
         told = {
             "config_hash": job.digest,
@@ -188,6 +204,7 @@ def _scan(
             print(
                 f"{lines}: the last line was cut short; it is redone", file=sys.stderr
             )
+        _say_whose(lines, writer)
         earlier = {record["path"]: record for record in writer.records}
         # Only the whole scan is a crowd: until then lines are evidence alone.
         found = _collect(paths, job, writer, "Scanning", clock)
@@ -198,12 +215,12 @@ def _scan(
     judged = verdict.judge_all(found, **told_to_judge)
     # Evidence of files that are not among the given paths this time is kept.
     told_of = {record["path"] for record in judged}
-    searched = set(paths)
+    given = set(paths)
     rest = [
         record
         for path, record in earlier.items()
         # A file that was read again may have other parts than before.
-        if path not in told_of and record.get("part_of") not in searched
+        if path not in told_of and record.get("part_of") not in given
     ]
     records.rewrite(lines, [*judged, *rest])
     if flags.trace:
@@ -211,7 +228,14 @@ def _scan(
         print(f"Trace: {flags.trace}")
     names = job.settings.class_names
     if shard:
-        report.print_table(judged, class_names=names, trust=comparison.trust(judged))
+        kept, others = passed_files.divide(judged)
+        report.print_table(
+            kept,
+            class_names=names,
+            trust=comparison.trust(judged),
+            passed=sorted([*met(searched), *others]),
+            show_skipped=flags.show_skipped,
+        )
         print(f"Shard {shard} is done: {lines}. `ban-jax merge` joins the shards.")
     else:
         outcome.write_reports(
@@ -220,8 +244,21 @@ def _scan(
             names,
             outcome.describe(flags, *flags.at_work),
             comparison.trust(judged),
+            met(searched),
+            show_skipped=flags.show_skipped,
         )
+    if judged and not shard and not passed_files.divide(judged)[0]:
+        return outcome.NOTHING  # all that was named like a checkpoint is none
     return outcome.exit_code(judged, flags.fail_on)
+
+
+def _say_whose(lines: str, writer: records.Writer) -> None:
+    """Says which of the results there will not be used again."""
+    if told := state.secret().note:
+        print(f"note: {told}", file=sys.stderr)
+    if others := seal.strangers(writer.records):
+        what = "they are measured again"
+        print(f"note: {seal.note(len(others), lines, what)}", file=sys.stderr)
 
 
 def _look_closer(
@@ -311,6 +348,7 @@ def _trusted(flags: ScanFlags, job: Job, shard: shards.Shard | None) -> list[Evi
         raise ValueError(f"--calibrate {flags.calibrate}: no checkpoint there")
     lines = _named(flags.out, "trusted.jsonl", shard)
     with records.Writer(lines, resume=flags.resume) as writer:
+        _say_whose(lines, writer)
         clock = timeline.Timeline()
         found = _collect(paths, job, writer, "Calibrating", clock)
         return _look_closer(found, job, writer, clock, None, exhaustive=True)

@@ -26,10 +26,12 @@ class Outcome(NamedTuple):
     Attributes:
       record: the line of `repairs.jsonl`.
       rescan: the repaired model's line of a scan; None where nothing was repaired.
+      other: what the file holds, where that is no classifier: nothing to repair.
     """
 
     record: RepairRecord
     rescan: records.Record | None
+    other: str | None = None
 
 
 def repair_all(
@@ -141,7 +143,8 @@ class Task:
         error: checkpoints.CheckpointError | None = None,
     ) -> Outcome:
         """See `loop.Task`."""
-        return Outcome(empty(path, self._request, candidate, error=reason), None)
+        failed = empty(path, self._request, candidate, error=reason)
+        return Outcome(failed, None, error.other if error else None)
 
     def is_lasting(self, result: Outcome) -> bool:
         """A failure is tried again."""

@@ -5,10 +5,11 @@ from ban_jax.report.compared import write_comparison
 from ban_jax.report.compared_table import print_methods
 from ban_jax.report.html import render, write_html
 from ban_jax.report.repair_table import print_repairs
-from ban_jax.report.table import print_table, summary
+from ban_jax.report.table import print_passed, print_table, summary
 
 __all__ = [
     "print_methods",
+    "print_passed",
     "print_repairs",
     "print_table",
     "render",

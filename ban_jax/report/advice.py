@@ -65,6 +65,12 @@ def steps(
         members = [record for record in records if fields.verdict(record) == grade]
         if not count or grade == "clean":
             continue
+        calling = [record for record in members if fields.calls(record)]
+        if calling and grade == "suspicious":
+            told.append(_of_calling(len(calling)))
+            count -= len(calling)
+        if not count:
+            continue
         if grade == "backdoored":
             step = (
                 "do not use; get the model from another source, or repair it and look "
@@ -76,6 +82,14 @@ def steps(
             step = f"not judged, so not clean. {_of_unjudged(members)}"
         told.append(f"{count:,} {grade}: {step}")
     return told
+
+
+def _of_calling(count: int) -> str:
+    return (
+        f"{count:,} suspicious for calls: do not load with pickle, or with torch.load but "
+        "for weights_only=True; get weights alone (safetensors), or ask who wrote the file "
+        "what it calls and why"
+    )
 
 
 def _repair(

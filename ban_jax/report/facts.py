@@ -63,6 +63,11 @@ def facts(subject: Subject) -> list[Fact]:
         Fact("Time", measured("seconds", "{:.2f} s")),
         Fact("Seed", field("seed")),
         *_of_the_detector(record),
+        Fact(
+            "Asks to call, when loaded by pickle",
+            ", ".join(fields.calls(record)),
+            is_long=True,
+        ),
         Fact("File", field("path"), is_long=True),
         Fact("SHA-256 of the weights", field("sha256"), is_long=True),
         Fact("Hash of the settings", field("config_hash"), is_long=True),

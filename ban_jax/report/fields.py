@@ -80,6 +80,11 @@ def remark(record: Record) -> str:
     return found.removeprefix(f"{record.get('path')}: ")
 
 
+def calls(record: Record) -> list[str]:
+    """What the file asks to have called when it is loaded by pickle."""
+    return [str(name) for name in listed(record.get("calls"))]
+
+
 def class_label(
     index: Any, names: Sequence[str] | None, num_classes: Any = None
 ) -> str:

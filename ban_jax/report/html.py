@@ -13,6 +13,7 @@ from ban_jax.report import (
     repair_section,
     settings,
 )
+from ban_jax.report import passed as passed_files
 from ban_jax.report.subject import Subject
 from ban_jax.storage import atomic
 
@@ -30,6 +31,7 @@ def write_html(
     repaired: Sequence[fields.Record] = (),
     trust: str | None = None,
     steps: Sequence[str] = (),
+    passed: Sequence[Any] = (),
 ) -> None:
     """Writes the report in one atomic step.
 
@@ -42,11 +44,14 @@ def write_html(
       repaired: lines of a `repairs.jsonl`, told before all else.
       trust: how often such verdicts were right where the truth is known.
       steps: what to do next.
+      passed: what was met and is no classifier, with `path` and `reason` each.
 
     Raises:
       OutputError: the file cannot be written.
     """
-    told = _Told(class_names, settings or {}, title, repaired, trust or "", steps)
+    told = _Told(
+        class_names, settings or {}, title, repaired, trust or "", steps, passed
+    )
     pieces = _pieces(lines, told)
     atomic.write(path, (piece.encode() for piece in pieces))
 
@@ -60,9 +65,12 @@ def render(
     repaired: Sequence[fields.Record] = (),
     trust: str | None = None,
     steps: Sequence[str] = (),
+    passed: Sequence[Any] = (),
 ) -> str:
     """The whole page as text; see `write_html`."""
-    told = _Told(class_names, settings or {}, title, repaired, trust or "", steps)
+    told = _Told(
+        class_names, settings or {}, title, repaired, trust or "", steps, passed
+    )
     return "".join(_pieces(records, told))
 
 
@@ -75,6 +83,7 @@ class _Told(NamedTuple):
     repaired: Sequence[fields.Record]
     trust: str
     steps: Sequence[str]
+    passed: Sequence[Any]
 
 
 def _pieces(lines: Sequence[fields.Record], told: _Told) -> Iterator[str]:
@@ -112,6 +121,7 @@ def _pieces(lines: Sequence[fields.Record], told: _Told) -> Iterator[str]:
             false_alarms=outcome.false_alarms(lines),
             trust=told.trust,
             steps=told.steps,
+            passed=passed_files.groups(told.passed),
             witnesses=list(overview.witnesses(lines).values()),
             score_width=overview.score_width(lines),
             has_p=any(row.get("p_value") is not None for row in lines),

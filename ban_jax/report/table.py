@@ -1,7 +1,7 @@
 """The verdict table on the terminal."""
 
 from collections.abc import Mapping, Sequence
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import rich.box
 import rich.console
@@ -17,6 +17,7 @@ from ban_jax.report import (
     terminal,
     text,
 )
+from ban_jax.report import passed as passed_files
 
 _PLAIN_WIDTH = 120
 _NARROW = 60
@@ -67,6 +68,8 @@ def print_table(
     class_names: Sequence[str] | None = None,
     trust: str | None = None,
     steps: Sequence[str] = (),
+    passed: Sequence[Any] = (),
+    show_skipped: bool = False,
     file: IO[str] | None = None,
     width: int | None = None,
 ) -> None:
@@ -79,6 +82,8 @@ def print_table(
       class_names: names of the K classes, shown beside the suspected target.
       trust: how often such verdicts were right where the truth is known.
       steps: what to do next.
+      passed: what was met and holds no classifier, with `path` and `reason` each.
+      show_skipped: prints each of these.
       file: where to print, standard output by default.
       width: columns; by default those of the terminal, or 120 without one.
     """
@@ -96,6 +101,8 @@ def print_table(
         if "remark" not in shown:
             for line in _unjudged(ordered):
                 show(line, cells.STYLES["inconclusive"].split()[-1])
+        for line in _calling(ordered):
+            show(line, cells.STYLES["suspicious"])
         if "witnesses" in shown:
             show(_legend(ordered), "dim")
     show(summary(ordered), "bold", whole=True)
@@ -104,6 +111,16 @@ def print_table(
             show(told)
     for line in steps:
         show(line, whole=True)  # a command in it can be copied
+    for line in passed_files.lines(passed, whole=show_skipped):
+        show(line, whole=True)
+
+
+def print_passed(passed: Sequence[Any], *, show_skipped: bool = False) -> None:
+    """Prints what was met and holds no classifier; see `print_table`."""
+    console = terminal.console(None, _PLAIN_WIDTH)
+    for line in passed_files.lines(passed, whole=show_skipped):
+        told = terminal.encodable(text.printable(line), console)
+        console.print(rich.text.Text(told), soft_wrap=True)
 
 
 def summary(records: Sequence[fields.Record]) -> str:
@@ -131,6 +148,21 @@ def _unjudged(records: Sequence[fields.Record]) -> list[str]:
         for record in unjudged[:_MOST_REMARKS]
     ]
     left = len(unjudged) - _MOST_REMARKS
+    return lines + [f"  and {left:,} more; see the results file"] * (left > 0)
+
+
+def _calling(records: Sequence[fields.Record]) -> list[str]:
+    """What files ask to have called, whatever columns there is room for."""
+    found = [(record, fields.calls(record)) for record in records]
+    calling = [(record, calls) for record, calls in found if calls]
+    folder, glyph = fields.common_folder(records), fields.GLYPHS["suspicious"]
+    lines = [
+        f"{glyph} {fields.label(record, folder)} asks to call "
+        + text.sentence(", ".join(calls), 300)
+        + " when loaded by pickle"
+        for record, calls in calling[:_MOST_REMARKS]
+    ]
+    left = len(calling) - _MOST_REMARKS
     return lines + [f"  and {left:,} more; see the results file"] * (left > 0)
 
 

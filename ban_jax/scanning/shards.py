@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from ban_jax import records
+from ban_jax import checkpoints, records
+from ban_jax.records import passed
 from ban_jax.storage import atomic
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Gathered(NamedTuple):
       plan: what the scan was told, from the first part that says so.
       absent: shards of which there is no results file.
       missing: files without a line, sorted.
+      passed: what was met and holds no classifier.
     """
 
     records: list[Any]
@@ -57,6 +59,7 @@ class Gathered(NamedTuple):
     plan: dict[str, Any]
     absent: list[Shard]
     missing: list[str]
+    passed: list[checkpoints.Passed]
 
 
 def parse(text: str) -> Shard:
@@ -124,6 +127,7 @@ def gather(sources: Sequence[str]) -> Gathered:
     found: dict[str, Any] = {}
     trusted: dict[str, Any] = {}
     plans: dict[str, dict[str, Any]] = {}
+    beside: list[str] = []
     for shard, names in sorted(files.items()):
         for name in names:
             folder = os.path.dirname(name)
@@ -134,6 +138,7 @@ def gather(sources: Sequence[str]) -> Gathered:
             calibration = os.path.join(folder, shard.name("trusted.jsonl"))
             if os.path.exists(calibration):
                 trusted |= {r["path"]: r for r in records.load(calibration).records}
+            beside.append(os.path.join(folder, shard.name(passed.NAME)))
             plan = os.path.join(folder, shard.name("plan.json"))
             if os.path.exists(plan):
                 plans[plan] = _read_plan(plan)
@@ -149,6 +154,7 @@ def gather(sources: Sequence[str]) -> Gathered:
             if (shard := Shard(index, counts[0])) not in files
         ],
         missing=sorted(expected - found.keys()),
+        passed=passed.load(beside),
     )
 
 

@@ -134,17 +134,16 @@ def find(
         )
 
         def descend(carry: tuple, chosen: Array) -> tuple[tuple, Measured]:
-            free, moments = carry
-            measured, gradient = gradient_of(
+            *carry, measured, _ = update(
                 objective,
-                free,
+                optimizer,
+                *carry,
                 images[chosen],
                 labels[chosen],
                 target,
                 state.schedule.cost,
             )
-            updates, moments = optimizer.update(gradient, moments, free)
-            return (optax.apply_updates(free, updates), moments), measured
+            return tuple(carry), measured
 
         carry, measured = jax.lax.scan(descend, (state.free, state.moments), drawn)
         finish = finish_round if scheduled else finish_plainly
@@ -160,22 +159,30 @@ def find(
     )
 
 
-def gradient_of(
+def update(
     objective: Objective,
+    optimizer: optax.GradientTransformation,
     free: Trigger,
+    moments: optax.OptState,
     images: Array,
     labels: Array,
     target: Array,
     cost: Array,
-) -> tuple[Measured, Trigger]:
-    """What was measured of a minibatch, and the gradient of its `total`."""
+) -> tuple[Trigger, optax.OptState, Measured, Trigger]:
+    """One step on one minibatch `[B, H, W, C]`, `[B]`.
+
+    Returns:
+      The unbounded trigger and moments after it, what was measured before it, and the
+      gradient.
+    """
 
     def total(free: Trigger) -> tuple[Array, Measured]:
         measured = objective(free, images, labels, target, cost)
         return measured.total, measured
 
     gradient, measured = jax.grad(total, has_aux=True)(free)
-    return measured, gradient
+    updates, moments = optimizer.update(gradient, moments, free)
+    return optax.apply_updates(free, updates), moments, measured, gradient
 
 
 def start(optimizer: optax.GradientTransformation, free: Trigger) -> State:

@@ -19,6 +19,8 @@ from ban_jax.detectors.words import Words
 from ban_jax.types import Array, Network, Probe, Variables
 
 SIZE, SUCCESS = "small_mask", "trigger_success"
+IMAGES_PER_CLASS = 2
+"""Clean images, for each class, below which a trigger's success means nothing."""
 
 WORDS = {
     SIZE: Words(
@@ -84,7 +86,12 @@ class SmallMask:
             z = deviations / unit
         else:
             z, unit = rules.z_values(vector, SIZE, against)
-        if not is_reached.any():
+        if np.isnan(vectors[SUCCESS]).all():
+            reason = (
+                f"fewer than {IMAGES_PER_CLASS} clean images for each class are too few "
+                "to recover triggers from"
+            )
+        elif not is_reached.any():
             reason = (
                 f"no class was reached: no trigger sends {self.reached:.0%} of the clean "
                 "images to one"
@@ -139,6 +146,8 @@ def measured(
         return mean[target], error[target]
 
     success, error = jax.lax.map(count, (jnp.arange(num_classes), triggers))
+    if labels.size < IMAGES_PER_CLASS * num_classes:
+        success = jnp.full_like(success, jnp.nan)
     size = jnp.sum(masks, axis=(1, 2, 3))
     done = jnp.sum(found.rounds) * per_round
     clean = jnp.argmax(plain, axis=-1) == probe.labels
@@ -148,7 +157,10 @@ def measured(
         clean_accuracy=jnp.mean(clean),
         is_finite=jnp.all(found.state.is_finite) & jnp.all(jnp.isfinite(plain)),
         info={"search": inversion.told(found)},
-        images={"trigger": triggers.mask * triggers.pattern, "mask": triggers.mask},
+        images={
+            "trigger": jnp.nan_to_num(triggers.mask * triggers.pattern),
+            "mask": jnp.nan_to_num(triggers.mask),
+        },
         work=done + (1 + num_classes) * labels.size,
     )
 

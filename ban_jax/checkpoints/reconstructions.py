@@ -236,7 +236,10 @@ def _tensor_subclass(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
         return pickle_objects.Placeholder(function.text)
     if call is _tensor_subclass or type(inner) is not tuple:
         raise errors.CheckpointError("a tensor subclass inside another one")
-    return call(budget, inner)
+    made = call(budget, inner)
+    if type(made) is dict:
+        build(budget, made, state)
+    return made
 
 
 def reconstructor(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:

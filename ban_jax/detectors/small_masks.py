@@ -39,8 +39,16 @@ WORDS = {
         "The pattern where the mask lets it through, one per class.",
     ),
     "mask": Words("Recovered mask", "White where the image is covered, one per class."),
+    "loss": Words("Loss towards the class", "Of the patch, mean of a round.", "number"),
+    "size": Words("Size of the mask", "In pixels, mean of a round.", "number"),
+    "success": Words("Success", "Share of images answered with the class."),
+    "cost": Words(
+        "Weight of the size",
+        "It rises while the patch succeeds and falls while it does not.",
+        "number",
+    ),
 }
-"""Of vectors, and of images."""
+"""Of vectors, images and curves."""
 
 
 @dataclasses.dataclass(frozen=True)

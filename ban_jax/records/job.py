@@ -9,13 +9,12 @@ from typing import Any, NamedTuple, cast
 
 from ban_jax import checkpoints
 from ban_jax.detectors import evidence
-from ban_jax.records import record
+from ban_jax.records import record, recovered
 from ban_jax.records.jsonl import finite
 from ban_jax.records.record import Data, Evidence, Normalisation
 from ban_jax.records.settings import Settings
 from ban_jax.storage import versions
 from ban_jax.types import Probe
-from ban_jax.zoo import pictures
 
 Lines = Sequence[Evidence]
 FAILED = "looking closer failed: "
@@ -227,12 +226,4 @@ def _told(found: evidence.Evidence) -> dict[str, Any]:
     """The fields of a line that are the evidence's own."""
     told = found._asdict()
     del told["work"]
-    return finite({**told, "images": {}}) | {"images": _png(found)}
-
-
-def _png(found: evidence.Evidence) -> dict[str, list[str]]:
-    """Recovered images as base64 PNGs, one per class."""
-    return {
-        name: [pictures.base64_png(image) for image in images]
-        for name, images in found.images.items()
-    }
+    return finite({**told, "images": {}}) | {"images": recovered.pngs(found)}

@@ -68,7 +68,8 @@ class Evidence(TypedDict):
       clean_accuracy: on the clean images.
       is_finite: false where a weight, logit or loss was not.
       info: what the detector alone has to tell.
-      images: name -> one PNG in base64 per class, such as recovered triggers.
+      images: name -> one PNG in base64 per class, such as recovered triggers; empty for
+        classes whose picture is not kept (`records.recovered`).
       num_probe: clean images used.
       data: what they are; null where none were needed.
       forward_equivalents: the work, in forward passes of one image.

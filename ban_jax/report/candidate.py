@@ -12,6 +12,7 @@ from ban_jax.report import (
     heat,
     images,
     numerals,
+    searches,
 )
 from ban_jax.report.subject import Subject
 
@@ -63,6 +64,7 @@ def section(subject: Subject) -> Section:
         figures.deciding(subject),
         figures.histograms(subject),
         *curves.figures(subject),
+        *searches.figures(subject),
     )
     return Section(
         anchor=subject.anchor,

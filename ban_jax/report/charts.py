@@ -21,6 +21,7 @@ MOST_ROWS = 20
 """With more classes than this, a chart shows the largest `TOP_ROWS`."""
 TOP_ROWS = 12
 _MOST_LINES = 12
+_MOST_DOTS = 12
 _LETTER = 7.0
 """Width of a letter, about."""
 
@@ -205,8 +206,9 @@ def curve(
     show: Callable[[float | None], str],
     description: str,
     highlight: int | None = None,
+    axis: str = "noise radius ε",
 ) -> markupsafe.Markup:
-    """One line per class over the noise radius; the highlighted one in front.
+    """One line per class over the noise radius, or another axis; the marked one in front.
 
     Args:
       positions: `[R]` radii, ascending.
@@ -215,6 +217,7 @@ def curve(
       show: turns a value into text.
       description: what the picture shows, for readers who do not see it.
       highlight: the class to mark.
+      axis: what the positions are.
     """
     width, height = 400.0, 190.0
     left, right, top, bottom = 44.0, 312.0, 10.0, 158.0
@@ -245,24 +248,19 @@ def curve(
     grid = "".join(f"M{n(left)} {n(y(tick))}H{n(right)}" for tick in ticks)
     parts = [f'<path class="g" d="{grid}"/>']
     parts += [words(left - 6, y(tick) + 4, show(tick), "m", "end") for tick in ticks]
-    for place, position in enumerate(positions):
-        if (
-            place
-            and x(position) - x(positions[place - 1]) < 24
-            and position != max(positions)
-        ):
-            continue
+    for position in _apart(positions, x):
         parts.append(words(x(position), bottom + 16, f"{position:.3g}", "m", "middle"))
-    parts.append(words((left + right) / 2, height - 1, "noise radius ε", "m", "middle"))
+    parts.append(words((left + right) / 2, height - 1, axis, "m", "middle"))
     others = "".join(trace(lines[k]) for k in order if k != highlight)
     if others:
         parts.append(f'<path class="b line" d="{others}"/>')
     if highlight is not None and highlight in order:
         parts.append(f'<path class="h line" d="{trace(lines[highlight])}"/>')
+        few = len(positions) <= _MOST_DOTS
         dots = "".join(
             f'<circle class="h" cx="{n(x(p))}" cy="{n(y(v))}" r="3"/>'
             for p, v in zip(positions, lines[highlight], strict=True)
-            if v is not None
+            if few and v is not None
         )
         parts.append(dots)
     ends = [(k, end) for k in order if (end := last[k]) is not None]
@@ -277,6 +275,16 @@ def curve(
                 words(right + 7, place_y, name, "v" if k == highlight else "m")
             )
     return svg(width, height, description, parts)
+
+
+def _apart(positions: Sequence[float], x: Callable[[float], float]) -> list[float]:
+    """Ascending positions whose numbers do not touch, the first and the last included."""
+    first, last = positions[0], positions[-1]
+    kept = [first]
+    for position in positions[1:-1]:
+        if min(x(position) - x(kept[-1]), x(last) - x(position)) >= 24:
+            kept.append(position)
+    return [*kept, last] if last != first else kept
 
 
 def choose(values: Values, highlight: int | None, most: int = MOST_ROWS) -> list[int]:

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 USAGE, INTERNAL, INTERRUPTED = 4, 5, 130
@@ -31,6 +31,10 @@ COMMANDS = {
 }
 
 
+UNTRUSTED = ("scan", "profile", "report", "merge", "repair", "compare")
+"""Commands that read what strangers wrote: file names, results, data sets."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; `argv` without the program's name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -42,13 +46,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = f"there is no command {name!r}" if name else "no command given"
         print(f"ban-jax: {found}\n\n{_help()}", file=sys.stderr)
         return USAGE
-    try:
-        command = importlib.import_module(f"ban_jax.commands.{name}")
-        flags = _parse(command.Flags, name, arguments[1:])
-        if isinstance(flags, int):
-            return flags
-        _configure_jax()
+    return _caught(lambda: _start(name, arguments[1:]))
+
+
+def _start(name: str, arguments: Sequence[str]) -> int:
+    """Parses the flags of a command and runs it."""
+    command = importlib.import_module(f"ban_jax.commands.{name}")
+    flags = _parse(command.Flags, name, arguments)
+    if isinstance(flags, int):
+        return flags
+    _configure_jax()
+    if name not in UNTRUSTED:
         return command.run(flags)
+    from ban_jax.report import terminal  # loaded by now, with the command
+
+    with terminal.guarded():
+        return _caught(lambda: command.run(flags))
+
+
+def _caught(call: Callable[[], int]) -> int:
+    """The exit code of a call, whatever ends it."""
+    try:
+        return call()
     except BrokenPipeError:
         print("ban-jax: nobody reads the output any more", file=sys.stderr)
         return INTERNAL

@@ -70,6 +70,7 @@ def run(flags: Flags) -> int:
     told["missing"] = len(gathered.missing)
     lines = os.path.join(out, "results.jsonl")
     with lock.held(lines):
+        atomic.remove_leftovers(out, outcome.WRITTEN)
         records.rewrite(lines, judged)
         passed_files.write(os.path.join(out, passed_files.NAME), gathered.passed)
         trust = comparison.trust(judged)

@@ -6,16 +6,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import rich.console
 import rich.progress
 
 from ban_jax import checkpoints, records, report, verdict
 from ban_jax.records import Record
 from ban_jax.records import passed as passed_files
+from ban_jax.report import terminal
 
 CLEAN, FLAGGED, INCONCLUSIVE, NOTHING = 0, 1, 2, 3
 """Exit codes of `scan`; a later one wins over an earlier one."""
 
+WRITTEN = ("results.jsonl", passed_files.NAME, "results.csv", "report.html")
+"""What a command leaves in `--out`."""
+_BAR_WIDTH = 80
 FailOn = Literal["backdoored", "suspicious", "never"]
 FAIL_ON: tuple[FailOn, ...] = get_args(FailOn)
 """What `--fail-on` takes: grades, the gravest first, and none."""
@@ -89,7 +92,10 @@ def progress() -> rich.progress.Progress:
         rich.progress.TimeElapsedColumn(),
         rich.progress.TextColumn("left"),
         rich.progress.TimeRemainingColumn(),
-        console=rich.console.Console(stderr=True),
+        console=terminal.console(sys.stderr, _BAR_WIDTH),
+        # Prints beside the bar keep their guard, `report.terminal.Guarded`.
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
 
 

@@ -63,6 +63,7 @@ def run(flags: Flags) -> int:
     names = tuple(flags.class_names) or records.class_names(judged)
     lines = os.path.join(flags.out, "results.jsonl")
     with lock.held(lines):
+        atomic.remove_leftovers(flags.out, outcome.WRITTEN)
         records.rewrite(lines, judged)
         told, trust = outcome.describe(flags), comparison.trust(judged)
         beside = os.path.join(os.path.dirname(flags.results), passed_files.NAME)

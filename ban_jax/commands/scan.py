@@ -159,6 +159,9 @@ def run(flags: ScanFlags) -> int:
         return outcome.NOTHING
     job = prepare(flags)
     with lock.held(_named(flags.out, "results.jsonl", shard)):
+        names = [*outcome.WRITTEN, "trusted.jsonl", "plan.json"]
+        own = [shard.name(name) if shard else name for name in names]
+        atomic.remove_leftovers(flags.out, own)
         return _scan(flags, job, found, shard, profiles)
 
 

@@ -1,4 +1,4 @@
-"""What a scan met that is no classifier, and so was not judged: a file beside the results."""
+"""What a scan met that is no classifier, and did not judge: a file beside the results."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,9 +1,15 @@
 """Where tables are printed: its width, and the characters it can carry."""
 
+import contextlib
 import os
-from typing import IO
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
 
 import rich.console
+
+from ban_jax.report import text
 
 GAP = 3
 """Columns between two columns of a table."""
@@ -24,6 +30,56 @@ _ASCII = str.maketrans(
 )
 
 
+class Guarded:
+    """A text stream on which nothing that is printed can steer a terminal.
+
+    File names, fields of records and names of classes come from strangers: of what they
+    hold, control, invisible and bidirectional characters are spelled out. Consoles, whose
+    own control sequences must pass, take the stream below (`bare`).
+
+    Args:
+      stream: such as `sys.stdout`.
+    """
+
+    def __init__(self, stream: IO[str]):
+        self.bare = stream
+
+    def write(self, line: str) -> int:
+        """Writes text; line ends and tabs stay what they are."""
+        told = "".join(
+            part if part in ("\n", "\t") else text.printable(part)
+            for part in _SPLIT.split(line)
+        )
+        return self.bare.write(told)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Writes several."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.bare, name)
+
+
+_SPLIT = re.compile("([\n\t])")
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """While the body runs, what is printed goes through `Guarded`."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(Guarded, before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def bare(stream: IO[str]) -> IO[str]:
+    """The stream below a guard."""
+    return stream.bare if isinstance(stream, Guarded) else stream
+
+
 def console(
     file: IO[str] | None, plain_width: int, width: int | None = None
 ) -> rich.console.Console:
@@ -35,7 +91,11 @@ def console(
       width: columns; by default those of the terminal.
     """
     found = rich.console.Console(
-        file=file, width=width, highlight=False, markup=False, emoji=False
+        file=bare(file or sys.stdout),
+        width=width,
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
     if width is None and not found.is_terminal and "COLUMNS" not in os.environ:
         found.width = plain_width

@@ -2,9 +2,14 @@
 
 import contextlib
 import os
+import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 
+_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
+_TRIAL = ".ban-jax-"
+_TRIAL_SECONDS = 60
 PathLike = str | os.PathLike[str]
 
 
@@ -35,6 +40,24 @@ def replacing(path: PathLike) -> Iterator[str]:
             os.unlink(temporary)
 
 
+def remove_leftovers(folder: PathLike, names: Iterable[str]) -> None:
+    """Removes what a killed process left of these files before they were whole.
+
+    Call it while nobody else writes them (`lock.held`).
+
+    Args:
+      folder: that they are in.
+      names: of the files.
+    """
+    wanted = set(names)
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            match = _PARTIAL.fullmatch(entry.name)
+            if match and match[1] in wanted:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
 def write(path: PathLike, data: bytes | Iterable[bytes]) -> None:
     """Writes a whole file in one step, and its folder where there is none.
 
@@ -59,12 +82,23 @@ def prepare_folder(folder: PathLike) -> None:
       OutputError: it cannot be made or written; call this before the long work.
     """
     name = os.fspath(folder)
-    trial = os.path.join(name, f".ban-jax-{secrets.token_hex(4)}.tmp")
+    trial = os.path.join(name, f"{_TRIAL}{secrets.token_hex(4)}.tmp")
     with explaining(name):
         os.makedirs(name, exist_ok=True)
+        _remove_trials(name)
         with open(trial, "xb"):
             pass
         os.unlink(trial)
+
+
+def _remove_trials(folder: str) -> None:
+    """Removes trial files of killed processes: a living one has its own for no time."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            if entry.name.startswith(_TRIAL) and entry.name.endswith(".tmp"):
+                with contextlib.suppress(OSError):
+                    if time.time() - entry.stat().st_mtime > _TRIAL_SECONDS:
+                        os.unlink(entry.path)
 
 
 @contextlib.contextmanager

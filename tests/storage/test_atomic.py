@@ -85,3 +85,28 @@ def test_a_full_disk_names_the_file_and_the_remedy(tmp_path, monkeypatch):
     with pytest.raises(atomic.OutputError, match=expected):
         atomic.write(tmp_path / "file", b"x")
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    left = [".results.jsonl.0a1b2c3d.partial", ".results.jsonl.00000000.partial"]
+    kept = [
+        "results.jsonl",
+        ".results.jsonl.lock",
+        ".other.jsonl.0a1b2c3d.partial",
+        ".results.jsonl.0a1b2c3d.partial.txt",
+        "results.jsonl.0a1b2c3d.partial",
+    ]
+    for name in left + kept:
+        (tmp_path / name).write_text("x")
+    atomic.remove_leftovers(tmp_path, ["results.jsonl"])
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+    atomic.remove_leftovers(tmp_path / "nowhere", ["results.jsonl"])
+
+
+def test_trial_files_of_killed_processes_are_removed(tmp_path):
+    for name, age in ((".ban-jax-00000000.tmp", 3600), (".ban-jax-11111111.tmp", 0)):
+        (tmp_path / name).write_text("")
+        moment = os.stat(tmp_path / name).st_mtime - age
+        os.utime(tmp_path / name, (moment, moment))
+    atomic.prepare_folder(tmp_path)
+    assert os.listdir(tmp_path) == [".ban-jax-11111111.tmp"]

@@ -75,8 +75,22 @@ class PickleMachine:
         """The object.
 
         Raises:
-          CheckpointError: for a pickle that is damaged or costs too much.
+          CheckpointError: for a pickle that is damaged or costs too much. It tells what
+            is asked for before: whoever unpickles it has called that by then.
         """
+        try:
+            return self._load()
+        except errors.CheckpointError as error:
+            calls = tuple(self.calls.asked)
+            raise errors.CheckpointError(str(error), calls=calls) from error
+        except Exception as error:
+            if not self.calls.asked:
+                raise
+            told = f"damaged: {type(error).__name__}: {errors.show(str(error), 300)}"
+            calls = tuple(self.calls.asked)
+            raise errors.CheckpointError(told, calls=calls) from error
+
+    def _load(self) -> Any:
         data, table = self.data, _TABLE
         try:
             for _ in range(limits.MAX_OPERATIONS // _CHECKED):
@@ -255,6 +269,9 @@ class PickleMachine:
             self.calls.note(target.text, ())  # attributes of a module or class
 
 
+# The five commonest operations are written out: most of a pickle is made of them.
+
+
 def _op_byte(machine: PickleMachine) -> None:
     machine.budget.spend(8)
     machine.stack.append(machine.data[machine.position])
@@ -262,13 +279,49 @@ def _op_byte(machine: PickleMachine) -> None:
 
 
 def _op_fetch(machine: PickleMachine) -> None:
-    machine.fetch(machine.data[machine.position])
-    machine.position += 1
+    position = machine.position
+    index = machine.data[position]
+    machine.position = position + 1
+    if index >= len(machine.memo):
+        raise errors.CheckpointError(f"the pickle's memo has no entry {index}")
+    machine.budget.spend(8)
+    machine.stack.append(machine.memo[index])
 
 
 def _op_store(machine: PickleMachine) -> None:
-    machine.store(machine.data[machine.position])
+    index = machine.data[machine.position]
     machine.position += 1
+    stack, memo = machine.stack, machine.memo
+    if index == len(memo) and len(stack) > machine.floor:
+        machine.budget.spend(20)
+        memo.append(stack[-1])
+    else:
+        machine.store(index)
+
+
+def _op_long_store(machine: PickleMachine) -> None:
+    position = machine.position
+    raw = machine.data[position : position + 4]
+    index = int.from_bytes(raw, "little")
+    stack, memo = machine.stack, machine.memo
+    if index == len(memo) and len(raw) == 4 and len(stack) > machine.floor:
+        machine.position = position + 4
+        machine.budget.spend(20)
+        memo.append(stack[-1])
+    else:
+        machine.store(machine.number(4))
+
+
+def _op_text(machine: PickleMachine) -> None:
+    start = machine.position + 4
+    length = int.from_bytes(machine.data[start - 4 : start], "little")
+    end = start + length
+    if end > machine.end:
+        machine.take(4)
+        machine.take(length)  # raises
+    machine.position = end
+    machine.budget.spend(64 + 4 * length)
+    machine.stack.append(str(machine.data[start:end], "utf-8", "surrogatepass"))
 
 
 def _op_unknown(machine: PickleMachine) -> None:
@@ -450,7 +503,7 @@ _OPCODES: dict[int, Callable[[PickleMachine], Any]] = {
         "T": lambda m: m.push_python2_text(m.number(4)),
         "U": lambda m: m.push_python2_text(m.number(1)),
         "V": _op_text_unicode,
-        "X": lambda m: m.push_text(m.take(m.number(4))),
+        "X": _op_text,
         "\x8c": lambda m: m.push_text(m.take(m.number(1))),
         "\x8d": lambda m: m.push_text(m.take(m.number(8))),
         "B": lambda m: m.push(m.take(m.number(4)), 200),
@@ -482,7 +535,7 @@ _OPCODES: dict[int, Callable[[PickleMachine], Any]] = {
         "j": lambda m: m.fetch(m.number(4)),
         "p": lambda m: m.store(pickle_objects.count(int(m.line()))),
         "q": _op_store,
-        "r": lambda m: m.store(m.number(4)),
+        "r": _op_long_store,
         "\x94": lambda m: m.store(len(m.memo)),
         "\x82": _op_extension(1),
         "\x83": _op_extension(2),

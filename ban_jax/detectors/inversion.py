@@ -91,7 +91,7 @@ def search(
     key: Array,
     rounds: int,
     at_once: int | None = None,
-    done: Callable[[State], Array] | None = None,
+    done: Callable[[Any], Array] | None = None,
 ) -> Searched:
     """Runs the searches of several classes; pure, for one model.
 

@@ -134,16 +134,17 @@ def find(
         )
 
         def descend(carry: tuple, chosen: Array) -> tuple[tuple, Measured]:
-            *carry, measured, _ = update(
+            free, moments, measured, _ = update(
                 objective,
                 optimizer,
-                *carry,
+                carry[0],
+                carry[1],
                 images[chosen],
                 labels[chosen],
                 target,
                 state.schedule.cost,
             )
-            return tuple(carry), measured
+            return (free, moments), measured
 
         carry, measured = jax.lax.scan(descend, (state.free, state.moments), drawn)
         finish = finish_round if scheduled else finish_plainly

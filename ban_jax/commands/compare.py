@@ -201,7 +201,7 @@ def _job(flags: CompareFlags, name: str) -> Job:
             "baseline",
         )
     }
-    told = scan.Flags(paths=flags.zoos, mode=name, **shared, **chosen)  # type: ignore[call-arg]
+    told = scan.Flags(paths=flags.zoos, mode=name, **shared, **chosen)
     return scan.prepare(told)
 
 

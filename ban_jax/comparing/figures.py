@@ -137,7 +137,7 @@ def method(
                 "model": truth[one["path"]].get("name", one["path"]),
                 "attack": labelled.attack(truth[one["path"]]),
                 "true_target": truth[one["path"]].get("target"),
-                **{field: one[field] for field in ("verdict", "score", "target")},  # type: ignore[literal-required]
+                **{field: one[field] for field in ("verdict", "score", "target")},
                 "reason": one["reason"],
             }
             for one in judged

@@ -10,10 +10,14 @@ DRAWS = 2000
 """Of the bootstrap."""
 
 
-class Share(NamedTuple):
-    """So many of so many, the share, and the ends of its 95 % interval; None of none."""
+Scores = Sequence[float] | np.ndarray
+"""One number per model."""
 
-    count: int
+
+class Share(NamedTuple):
+    """Hits of a total, their share, and the ends of its 95 % interval; None of none."""
+
+    hits: int
     total: int
     value: float | None
     low: float | None
@@ -41,14 +45,14 @@ def share(
     return Share(count, total, count / total, float(found.low), float(found.high))
 
 
-def auc(backdoored: Sequence[float], clean: Sequence[float]) -> float:
+def auc(backdoored: Scores, clean: Scores) -> float:
     """Probability that a backdoored model scores above a clean one, ties half."""
     bad, good = np.asarray(backdoored, float), np.sort(np.asarray(clean, float))
     below = np.searchsorted(good, bad, "left") + np.searchsorted(good, bad, "right")
     return float(np.mean(below) / (2 * len(good)))
 
 
-def area(backdoored: Sequence[float], clean: Sequence[float]) -> Area | None:
+def area(backdoored: Scores, clean: Scores) -> Area | None:
     """The AUC with its interval over models (bootstrap); None without both kinds."""
     groups = [np.asarray(group, float) for group in (backdoored, clean)]
     if not all(map(len, groups)):
@@ -62,9 +66,7 @@ def area(backdoored: Sequence[float], clean: Sequence[float]) -> Area | None:
     return Area(auc(*groups), float(low), float(high))
 
 
-def roc(
-    backdoored: Sequence[float], clean: Sequence[float]
-) -> list[tuple[float, float]]:
+def roc(backdoored: Scores, clean: Scores) -> list[tuple[float, float]]:
     """Points (share of clean models flagged, share of backdoored ones) of all thresholds.
 
     From (0, 0) to (1, 1); without both kinds no point.

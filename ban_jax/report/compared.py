@@ -138,13 +138,13 @@ def _cell(row: fields.Record, is_clean: bool) -> Cell:
     """`3/5`, with the target's share and what could not be judged below."""
     flagged, more = row["flagged"], []
     if row["right_target"] is not None:
-        more.append(f"target {row['right_target']['count']}")
+        more.append(f"target {row['right_target']['hits']}")
     if row["inconclusive"]:
         more.append(f"? {row['inconclusive']}")
-    wrong = flagged["count"] if is_clean else flagged["total"] - flagged["count"]
+    wrong = flagged["hits"] if is_clean else flagged["total"] - flagged["hits"]
     rate = wrong / flagged["total"]
     warmth = "alarm" if rate > 0.5 else "doubt" if rate else ""
-    return Cell(f"{flagged['count']}/{flagged['total']}", ", ".join(more), warmth)
+    return Cell(f"{flagged['hits']}/{flagged['total']}", ", ".join(more), warmth)
 
 
 class Unjudged(NamedTuple):

@@ -70,7 +70,7 @@ def share(found: fields.Record | None) -> str:
     if found is None or found["value"] is None:
         return "–"
     low, high = numerals.share(found["low"]), numerals.share(found["high"])
-    return f"{found['count']}/{found['total']} [{low}, {high}]"
+    return f"{found['hits']}/{found['total']} [{low}, {high}]"
 
 
 def percent(found: fields.Record) -> str:

@@ -154,7 +154,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _count(found: Mapping[str, Any] | None) -> str:
-    return "–" if found is None else f"{found['count']}/{found['total']}"
+    return "–" if found is None else f"{found['hits']}/{found['total']}"
 
 
 def _percent(found: Mapping[str, Any]) -> str:

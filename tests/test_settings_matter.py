@@ -34,6 +34,8 @@ BEFORE = {
         # A bound that decides, and images that are augmented.
         "bti_dbf": {"released": True, "image_bound": 9.0, "feature_bound": 0.4},
         "bti_dbf_star": {"released": True, "image_bound": 9.0, "feature_bound": 0.4},
+        # Bounds that decide.
+        "feature_re": {"images_per_class": 4, "batch_size": 16, "success": 0.5},
         # Searches that end early, at weights that went up and down.
         "neural_cleanse": {"rounds": 40, "patience": 1, "success": 0.7},
         "tabor": {"rounds": 40, "patience": 1, "success": 0.7, "blocking": 0.1},

@@ -5,6 +5,7 @@ from ban_jax.detectors import (
     bti_dbf,
     bti_dbf_star,
     directed,
+    feature_re,
     mm_bd,
     neural_cleanse,
     reference,
@@ -32,6 +33,7 @@ DETECTORS: Registry[Detector] = Registry(
         "trojan_signatures": trojan_signatures.DETECTOR,
         "bti_dbf": bti_dbf.DETECTOR,
         "bti_dbf_star": bti_dbf_star.DETECTOR,
+        "feature_re": feature_re.DETECTOR,
     },
     group="ban_jax.detectors",
 )

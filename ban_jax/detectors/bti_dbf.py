@@ -169,7 +169,8 @@ def measure(
     own, own_error = _of_own(change, clean.labels, network.num_classes)
     curves = (parted.kept, parted.dropped, *pretrained.values(), *generated.values())
     finite = jnp.stack([jnp.all(jnp.isfinite(curve)) for curve in curves])
-    samples = transforms.first_of_each(clean.images, clean.labels, network.num_classes)
+    places = transforms.first_of_each(clean.labels, network.num_classes)
+    samples = clean.images[places]
     return evidence.Evidence(
         vectors={"share": vector, "change": own / config.image_bound},
         errors={"share": error, "change": own_error / config.image_bound},

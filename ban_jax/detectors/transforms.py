@@ -147,10 +147,9 @@ def in_parts(function: Any, *arrays: Array, size: int) -> Any:
     return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), found)
 
 
-def first_of_each(images: Array, labels: Array, num_classes: int) -> Array:
-    """The first image of each class `[K, H, W, C]`; the very first where there is none."""
-    is_of = labels[None, :] == jnp.arange(num_classes)[:, None]
-    return images[jnp.argmax(is_of, axis=1)]
+def first_of_each(labels: Array, num_classes: int) -> Array:
+    """Where each class has its first image `[K]`; 0 where there is none."""
+    return jnp.argmax(labels[None] == jnp.arange(num_classes)[:, None], axis=1)
 
 
 def pictures(scale: Scale, before: Array, after: Array) -> dict[str, Array]:

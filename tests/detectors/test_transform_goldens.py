@@ -11,7 +11,15 @@ from jax import numpy as jnp
 
 from ban_jax import mask as masks
 from ban_jax import models
-from ban_jax.detectors import bti_dbf, decoupling, transforms
+from ban_jax.detectors import (
+    bti_dbf,
+    class_transforms,
+    decoupling,
+    feature_re,
+    hyperplane,
+    inversion,
+    transforms,
+)
 from ban_jax.models import common, unet
 from tests.testdata import goldens
 from tests.testdata import transform_case as case
@@ -180,6 +188,85 @@ def test_the_mask_of_bti_dbf_agrees_with_pytorch(golden, kind):
     stats = part(golden, f"{prefix}/stats") or case.classifier()[1]
     for name, value in flat(state.variables["batch_stats"]).items():
         assert_relative(value, stats[name], 1e-4)
+
+
+OTHERS = class_transforms.Others(
+    # A spare image at the end, which weighs nothing.
+    IMAGES[jnp.array([*case.others(), 0])],
+    jnp.array([1.0] * len(case.others()) + [0.0]),
+)
+RE_BOUNDS = {"inside": (50.0, 50.0, 0.95), "outside": (0.15, 0.05, 0.1)}
+
+
+def re_settings(kind):
+    image, spread, mask = RE_BOUNDS[kind]
+    return feature_re.Settings(image_bound=image, spread_bound=spread, mask_size=mask)
+
+
+def test_the_warm_up_of_feature_re_agrees_with_pytorch(golden):
+    config, optimizer = feature_re.Settings(), inversion.adam(1e-3)
+
+    def loss_of(params):
+        return hyperplane.warm_loss(
+            NET, NETWORK, variables(), params, OTHERS, case.TARGET, config
+        )
+
+    @jax.jit
+    def run(params):
+        step = lambda state, _: transforms.descend(loss_of, state, optimizer)  # noqa: E731
+        first = transforms.begin(params, optimizer)
+        _, seen = jax.lax.scan(step, first, length=case.STEPS)
+        return jax.grad(loss_of, has_aux=True)(params)[0], seen["loss"]
+
+    gradient, losses = run(nested(case.net(1)))
+    assert_gradients(gradient, golden, "re/warm")
+    assert_relative(losses, golden["re/warm/loss"], 1e-3)
+
+
+@pytest.mark.parametrize("kind", list(RE_BOUNDS))
+def test_the_epochs_of_feature_re_agree_with_pytorch(golden, kind):
+    config = re_settings(kind)
+    features, _ = NETWORK.features(variables(), IMAGES, "stored")
+    centre = jnp.mean(features[LABELS == case.TARGET], axis=0)
+    count = len(case.others())
+    rows = np.stack(
+        [
+            [case.rows(step + extra, count, case.IMAGES) for extra in (0, 100)]
+            for step in range(case.STEPS)
+        ]
+    )
+    lent = features[np.pad(rows, ((0, 0), (0, 0), (0, 1)))][:, :, None]  # one batch
+    batches = jax.tree.map(lambda leaf: leaf[None], OTHERS)
+    start = hyperplane.begin(
+        transforms.begin(nested(case.net(1)), inversion.adam(1e-3)),
+        case.FEATURES,
+        config,
+    )
+
+    def step(state, job):
+        index, lent = job
+        return hyperplane.epoch(
+            NET, NETWORK, variables(), state, batches, lent, centre, case.TARGET,
+            index, config,
+        )  # fmt: skip
+
+    @jax.jit
+    def run(state):
+        first, _ = step(state, (0, lent[0]))
+        state, seen = jax.lax.scan(step, state, (jnp.arange(case.STEPS), lent))
+        output = NET.apply({"params": state.net.params}, IMAGES)
+        # Adam's first moments, of which half is the gradient's.
+        moments = [one.optimizer[0].mu for one in (first.net, first.mask)]
+        return moments, seen["value"], inversion.boxed(state.mask.params), output, state
+
+    (of_net, of_mask), values, mask, output, state = run(start)
+    assert_gradients(jax.tree.map(lambda m: 2 * m, of_net), golden, f"re/net/{kind}")
+    assert_relative(2 * of_mask, golden[f"re/mask/{kind}/gradient"], 1e-4)
+    assert_relative(values, golden[f"re/{kind}/values"], 1e-3)
+    assert_relative(mask, golden[f"re/{kind}/mask"], 1e-3)
+    assert_relative(output, golden[f"re/{kind}/output"], 1e-3)
+    np.testing.assert_allclose(state.best.value, values.min(), rtol=1e-5)
+    assert int(state.best.round) == int(values.argmin())
 
 
 def test_the_mask_of_bti_dbf_star_agrees_with_pytorch(golden, monkeypatch):

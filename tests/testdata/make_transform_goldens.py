@@ -11,6 +11,10 @@ which P is a parameter's name:
   bti/mask/star/mask                                 BAN's mask, all images in each step
   bti/generator/KIND/gradient/P, /loss, /output      KIND: within, beyond (of the bounds)
 
+  re/warm/gradient/P, /loss                          FeatureRE's warm-up
+  re/net/KIND/gradient/P, re/mask/KIND/gradient      of the first epoch's two steps
+  re/KIND/values, /mask [h,w,c], /output             ten epochs; KIND: inside, outside
+
 A gradient is the first step's; losses are of all ten steps, before each; `output` is what
 the U-Net makes of all images after ten steps, and so is a mask.
 """
@@ -24,6 +28,8 @@ import torch
 from tests.testdata import torch_transforms as twin
 from tests.testdata import transform_case as case
 
+RE_BOUNDS = {"inside": (50.0, 50.0, 0.95), "outside": (0.15, 0.05, 0.1)}
+"""Of image, spread and mask."""
 BOUNDS = {"within": (5.0, 50.0), "beyond": (0.05, 3.0)}
 
 
@@ -134,6 +140,36 @@ def bti_dbf() -> case.Arrays:
     return joined("bti", parts)
 
 
+def feature_re() -> case.Arrays:
+    """FeatureRE's steps and epochs, far inside the bounds and outside of all of them."""
+    warm = twin.FeatureRE(0.15, 1.0, 0.5)
+    gradient, losses = descend(warm.net, lambda step: warm.warm_loss(), warm.optimizer)
+    found = {
+        "warm": {f"gradient/{name}": value for name, value in gradient.items()}
+        | {"loss": losses}
+    }
+    for kind, bounds in RE_BOUNDS.items():
+        search = twin.FeatureRE(*bounds)
+        count, among = len(case.others()), case.IMAGES
+        values = []
+        for step in range(case.STEPS):
+            rows = (case.rows(step + extra, count, among) for extra in (0, 100))
+            values.append(search.epoch(*rows))
+            if step == 0:
+                found[f"net/{kind}"] = {
+                    f"gradient/{name}": leaf.grad.numpy().copy()
+                    for name, leaf in search.net.items()
+                }
+                slope = np.moveaxis(search.mask.grad.numpy(), 0, -1).copy()
+                found[f"mask/{kind}"] = {"gradient": slope}
+        found[kind] = {
+            "values": np.array(values),
+            "mask": twin.hwc(twin.box(search.mask)),
+            "output": twin.hwc(twin.unet(search.net, twin.chw(case.scaled()))),
+        }
+    return joined("re", found)
+
+
 def joined(method: str, parts: dict[str, case.Arrays]) -> case.Arrays:
     """Keys with the method and the part before them."""
     return {
@@ -145,7 +181,7 @@ def joined(method: str, parts: dict[str, case.Arrays]) -> case.Arrays:
 
 def main() -> None:
     torch.set_num_threads(1)
-    found = bti_dbf()
+    found = bti_dbf() | feature_re()
     path = os.path.join(os.path.dirname(__file__), "transforms.npz")
     single = {name: np.asarray(value, np.float32) for name, value in found.items()}
     np.savez_compressed(path, allow_pickle=False, **dict(sorted(single.items())))

@@ -158,3 +158,106 @@ def generator_loss(
     if image > image_bound or benign > feature_bound:
         return image
     return -other + 0.01 * benign
+
+
+def spread(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """FeatureRE's and UNICORN's deviation of masked features."""
+    return (features * mask).std(0).sum() / mask.abs().sum()
+
+
+def towards(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy and success of `case.TARGET`."""
+    target = torch.full((len(logits),), case.TARGET)
+    return F.cross_entropy(logits, target), (logits.argmax(1) == target).double().mean()
+
+
+def centre(model: Classifier) -> torch.Tensor:
+    """Mean features of the target's images `[c, h, w]`."""
+    own = chw(case.scaled())[case.labels() == case.TARGET]
+    return model.features(own).mean(0)
+
+
+def above(value: torch.Tensor, bound: float) -> torch.Tensor:
+    return torch.clamp(value - bound, min=0) / bound
+
+
+class FeatureRE:
+    """The search for one class; one batch of all images of other classes per epoch."""
+
+    def __init__(self, image_bound: float, spread_bound: float, mask_size: float):
+        self.model = Classifier()
+        self.bounds = image_bound, spread_bound
+        self.most = int(np.prod(case.FEATURES) * mask_size)
+        self.net = leaves(case.net(1))
+        shape = case.FEATURES
+        self.mask = torch.ones(
+            shape[-1], *shape[:2], dtype=torch.float64, requires_grad=True
+        )
+        self.optimizer = torch.optim.Adam(self.net.values(), lr=1e-3, betas=(0.5, 0.9))
+        self.mask_optimizer = torch.optim.Adam([self.mask], lr=0.1, betas=(0.5, 0.9))
+        self.images = chw(case.scaled())[case.others()]
+        self.bank = self.model.features(chw(case.scaled()))
+        self.centre = centre(self.model)
+        self.pressure = [1.0, 1.0, 1.0]
+        """Of image, success, spread."""
+
+    def warm_loss(self) -> torch.Tensor:
+        changed = unet(self.net, self.images)
+        entropy, _ = towards(self.model(changed))
+        image = mse(changed, self.images)
+        return entropy + (image * 100 if image > self.bounds[0] else 0)
+
+    def mixed(self, features: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        mask = box(self.mask)
+        return mask * features + (1 - mask) * self.bank[rows]
+
+    def net_loss(self, rows: np.ndarray) -> tuple[torch.Tensor, dict]:
+        image_bound, spread_bound = self.bounds
+        changed = unet(self.net, self.images)
+        features = self.model.features(changed)
+        entropy, success = towards(self.model.head(self.mixed(features, rows)))
+        cosine = torch.cosine_similarity(
+            self.centre.flatten(), features.mean(0).flatten(), dim=0
+        )
+        image = mse(changed, self.images)
+        deviation = spread(features, box(self.mask).detach())
+        loss = 5 * cosine if cosine >= 0 else 0 * cosine
+        if deviation > spread_bound:
+            loss = loss + deviation * 10 * (1 + self.pressure[2])
+        if image > image_bound:
+            loss = loss + image * 10 * (1 + self.pressure[0])
+        if success < 0.9:
+            loss = loss + entropy * (1 + self.pressure[1])
+        seen = {"cosine": cosine, "success": success, "image": image}
+        return loss, {**seen, "spread": deviation}
+
+    def mask_loss(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.model.features(unet(self.net, self.images)).detach()
+        entropy, _ = towards(self.model.head(self.mixed(features, rows)))
+        norm = box(self.mask).abs().sum()
+        return entropy + (norm if norm > self.most else 0), norm
+
+    def epoch(self, rows: np.ndarray, mask_rows: np.ndarray) -> float:
+        """The epoch's value; gradients of its first steps stay on the leaves."""
+        self.optimizer.zero_grad()
+        self.mask.requires_grad_(False)
+        loss, seen = self.net_loss(rows)
+        loss.backward()
+        self.optimizer.step()
+        self.mask.requires_grad_(True)
+        self.mask_optimizer.zero_grad()
+        loss, norm = self.mask_loss(mask_rows)
+        loss.backward()
+        self.mask_optimizer.step()
+        seen = {name: value.detach() for name, value in seen.items()}
+        image, deviation = (
+            above(seen[name], bound)
+            for name, bound in zip(("image", "spread"), self.bounds, strict=True)
+        )
+        self.pressure = [
+            float(image),
+            max(0.9 - float(seen["success"]), 0) / 0.9,
+            float(deviation),
+        ]
+        value = seen["cosine"] - seen["success"] + image + deviation
+        return float(value + above(norm.detach(), self.most))

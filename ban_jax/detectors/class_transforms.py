@@ -1,0 +1,197 @@
+"""A network per class that changes images towards it: what FeatureRE and UNICORN share.
+
+Both search on a few clean images of each class, lead those of all other classes to one,
+and hold the features so led away from those of the class's own images. Batches have fixed
+shapes: an image that is not there weighs nothing.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+from jax import numpy as jnp
+
+from ban_jax.detectors import rules
+from ban_jax.detectors.transforms import Clean
+from ban_jax.types import Array
+
+
+class Few(NamedTuple):
+    """A few images of each class, the first ones of the probe.
+
+    Attributes:
+      index: `[K, I]` which images; any where a class has fewer.
+      there: `[K, I]` whether it is one of the class.
+    """
+
+    index: Array
+    there: Array
+
+
+class Others(NamedTuple):
+    """Images of other classes in batches, and how much each counts: 1, or 0.
+
+    Attributes:
+      images: `[T, B, H, W, C]`.
+      weights: `[T, B]`.
+    """
+
+    images: Array
+    weights: Array
+
+
+class Pressure(NamedTuple):
+    """How far the last epoch was from each bound, as shares of the bounds; `[]` each."""
+
+    image: Array
+    success: Array
+    spread: Array
+
+
+def few_of_each(labels: Array, num_classes: int, count: int) -> Few:
+    """The first `count` images of each class, of labels `[N]`."""
+    place = jnp.arange(labels.size)
+    is_of = labels[None] == jnp.arange(num_classes)[:, None]
+    first = jnp.argsort(
+        jnp.where(is_of, place[None], labels.size + place[None]), axis=1
+    )
+    index = first[:, : min(count, labels.size)]
+    return Few(index, jnp.take_along_axis(is_of, index, axis=1))
+
+
+def batches_of(num_classes: int, count: int, size: int) -> tuple[int, int]:
+    """Number and size of batches for `count` images of each class but one."""
+    total = max(num_classes - 1, 1) * count
+    number = -(-total // size)
+    return number, -(-total // number)
+
+
+def others(clean: Clean, few: Few, target: Array, size: int) -> Others:
+    """The few images of all classes but one, in batches of at most `size`."""
+    num_classes, count = few.index.shape
+    number, size = batches_of(num_classes, count, size)
+    turn = (target + 1 + jnp.arange(max(num_classes - 1, 1))) % num_classes
+    spare = number * size - turn.size * count
+    index = jnp.pad(few.index[turn].reshape(-1), (0, spare))
+    there = jnp.pad(few.there[turn].reshape(-1), (0, spare))
+    weights = (there & (clean.labels[index] != target)).astype(clean.images.dtype)
+    return Others(
+        clean.images[index].reshape(number, size, *clean.images.shape[1:]),
+        weights.reshape(number, size),
+    )
+
+
+def centres(features: Array, few: Few) -> Array:
+    """Mean features of each class `[K, h, w, c]`, of those of all images `[N, h, w, c]`."""
+    weights = few.there.astype(features.dtype)
+    return jax.lax.map(
+        lambda job: mean_of(features[job[0]], job[1]), (few.index, weights)
+    )
+
+
+def fresh(few: Few, count: int) -> Array:
+    """`[N]`: 1 for images that are not among the few; for all, where there are no others.
+
+    Args:
+      few: those that a search sees.
+      count: N.
+    """
+    used = jnp.zeros(count).at[few.index.reshape(-1)].max(few.there.reshape(-1) * 1.0)
+    return jnp.where(jnp.all(used > 0), 1.0, 1.0 - used)
+
+
+def lent(key: Array, few: Few, count: int) -> Array:
+    """Which images `[count]` lend their features: any of the few, with repetition."""
+    there = few.there.reshape(-1)
+    order = jnp.argsort(~there)
+    number = jnp.maximum(jnp.sum(there), 1)
+    drawn = jax.random.randint(key, (count,), 0, number)
+    return few.index.reshape(-1)[order[drawn]]
+
+
+def mean_of(values: Array, weights: Array) -> Array:
+    """Weighted mean over the first axis: `[B, ...]`, `[B]` -> `[...]`."""
+    shaped = weights.reshape(-1, *[1] * (values.ndim - 1))
+    return jnp.sum(values * shaped, axis=0) / jnp.maximum(jnp.sum(weights), 1.0)
+
+
+def cosine(one: Array, other: Array) -> Array:
+    """Cosine `[]` between two arrays of one shape, flat."""
+    square = jnp.sum(jnp.square(one)) * jnp.sum(jnp.square(other))
+    return jnp.sum(one * other) * jax.lax.rsqrt(jnp.maximum(square, 1e-16))
+
+
+def spread(features: Array, mask: Array, weights: Array) -> Array:
+    """Sum of the masked features' deviations over the images, per unit of mask: `[]`.
+
+    Args:
+      features: `[B, h, w, c]`.
+      mask: `[h, w, c]`.
+      weights: `[B]`; the deviations are those of a sample.
+    """
+    mean = mean_of(features, weights)
+    squares = jnp.square(features - mean[None])
+    number = jnp.maximum(jnp.sum(weights), 2.0)
+    variance = mean_of(squares, weights) * (number / (number - 1))
+    # A feature that is the same everywhere has no slope, where the root has an infinite.
+    is_flat = variance <= 0
+    deviation = jnp.where(is_flat, 0.0, jnp.sqrt(jnp.where(is_flat, 1.0, variance)))
+    return jnp.sum(mask * deviation) / jnp.sum(mask)
+
+
+def cross_entropy(logits: Array, target: Array, weights: Array) -> Array:
+    """Mean `[]` towards a class, of logits `[B, K]`."""
+    return -mean_of(jax.nn.log_softmax(logits)[:, target], weights)
+
+
+def success(logits: Array, target: Array, weights: Array) -> Array:
+    """Share `[]` of images answered with a class."""
+    return mean_of((jnp.argmax(logits, axis=-1) == target) * 1.0, weights)
+
+
+def change(before: Array, after: Array, weights: Array) -> Array:
+    """Mean squared change `[]` of images `[B, H, W, C]`."""
+    squares = jnp.mean(jnp.square(after - before), axis=(1, 2, 3))
+    return mean_of(squares, weights)
+
+
+def excess(value: Array, bound: Any) -> Array:
+    """How far a value is above a bound, as a share of it: 0 below."""
+    return jnp.maximum(value - bound, 0.0) / bound
+
+
+def no_pressure() -> Pressure:
+    """Before the first epoch: 1 for each."""
+    return Pressure(jnp.ones(()), jnp.ones(()), jnp.ones(()))
+
+
+class FirstDecides(rules.LargestShare):
+    """The first vector decides; success, the second, tells whether anything was reached.
+
+    Attributes:
+      told: what a score is, for the reason of a verdict.
+      reached: success that some class must have had; a search that stays below it for
+        all of them has failed, whatever its bounds are. Within its bounds it may well
+        not succeed: that is what clean models are told by.
+    """
+
+    told = ""
+    reached = 0.1
+
+    def scores(
+        self, vectors: rules.Vectors, errors: rules.Vectors, against: rules.Baseline
+    ) -> rules.Scores:
+        """See `rules.Rule.scores`."""
+        first, second = self.vectors[:2]
+        one = rules.LargestShare((first,), self.thresholds, self.floors)
+        found = one.scores(vectors, errors, against)
+        missing = [str(k) for k, value in enumerate(vectors[first]) if value != value]
+        if missing:
+            reason = f"there is no clean image of class {', '.join(missing)}"
+            return found._replace(reason=reason)
+        if not max(vectors[second]) >= self.reached:
+            reason = (
+                f"no class was reached: {max(vectors[second]):.0%} of the clean images "
+                "were led to one at most"
+            )
+            return found._replace(reason=reason)
+        return found if found.are_z else found._replace(meaning=self.told)

@@ -1,0 +1,152 @@
+"""FeatureRE and UNICORN find a planted backdoor and clear its twin; what they share."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+from ban_jax import detectors
+from ban_jax.detectors import class_transforms as shared
+from ban_jax.detectors import feature_re, hyperplane, rules, transforms
+from ban_jax.types import Probe
+from tests.detectors import planted
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+TINY = {
+    "feature_re": feature_re.Settings(
+        width=4,
+        warm_epochs=20,
+        epochs=60,
+        images_per_class=4,
+        learning_rate=5e-3,
+        mask_size=0.1,
+    ),
+}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def detect(name, variables, probe, config):
+    return detectors.DETECTORS[name].detect(
+        planted.NETWORK, variables, probe, key=jax.random.key(0), config=config
+    )
+
+
+@functools.cache
+def found(name, backdoored):
+    variables = planted.variables(backdoored=backdoored)
+    return jax.device_get(detect(name, variables, planted.probe(), TINY[name]))
+
+
+def scores(name, evidence):
+    rule = detectors.DETECTORS[name].rule
+    return rule.scores(evidence.vectors, evidence.errors, rules.WITHIN)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_planted_backdoor_is_found_and_its_clean_twin_is_not(name):
+    limit = detectors.DETECTORS[name].rule.thresholds["within"]
+    bad, judged = found(name, True), scores(name, found(name, True))
+    assert bool(bad.is_finite) and not judged.reason
+    assert np.argmax(judged.values) == planted.TARGET
+    assert np.max(judged.values) > limit
+    assert np.sum(judged.values > limit) == 1
+    clean, judged = found(name, False), scores(name, found(name, False))
+    assert bool(clean.is_finite) and not judged.reason
+    assert np.max(judged.values) < limit
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_without_an_image_of_a_class_there_is_no_verdict(name):
+    whole = planted.probe()
+    few = Probe(whole.images, jnp.where(whole.labels == 3, 0, whole.labels))
+    variables = planted.variables(backdoored=True)
+    short = {
+        field: 1 for field in detectors.DETECTORS[name].counts if field != "pretrain"
+    }
+    config = dataclasses.replace(TINY[name], **short)
+    evidence = jax.device_get(detect(name, variables, few, config))
+    assert scores(name, evidence).reason == "there is no clean image of class 3"
+    assert bool(evidence.is_finite)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_search_that_reaches_nothing_allows_no_verdict(name):
+    first, second, *more = detectors.DETECTORS[name].rule.vectors
+    vectors = {name: np.ones(4) for name in (first, second, *more)}
+    vectors[second] = np.array([0.0, 0.04, 0.02, 0.0])
+    errors = {name: np.zeros(4) for name in vectors}
+    judged = detectors.DETECTORS[name].rule.scores(vectors, errors, rules.WITHIN)
+    assert "4% of the clean images were led to one at most" in judged.reason
+
+
+def test_the_value_of_an_epoch_by_hand():
+    config = feature_re.Settings()  # 245 of 8192 entries, 0.15, 1.0
+    seen = {
+        name: jnp.array(value)
+        for name, value in {
+            "cosine": 0.2,
+            "success": 0.97,
+            "image": 0.18,
+            "spread": 0.4,
+            "mask": 294.0,
+        }.items()
+    }
+    # 0.2 - 0.97 + 0.03 / 0.15 + 49 / 245 + 0
+    assert float(hyperplane.value_of(seen, 8192, config)) == pytest.approx(-0.37)
+
+
+def test_the_line_of_feature_re_is_a_value_below_minus_three_quarters():
+    rule = feature_re.DETECTOR.rule
+    errors = {"hyperplane": np.zeros(3), "reached": np.zeros(3)}
+    for value, flagged in ((0.76, True), (0.74, False)):
+        vectors = {"hyperplane": np.array([0.1, value, -3.0]), "reached": np.ones(3)}
+        judged = rule.scores(vectors, errors, rules.WITHIN)
+        assert (judged.values.max() > rule.thresholds["within"]) == flagged
+        assert int(np.argmax(judged.values)) == 1
+
+
+def test_the_few_are_the_first_of_each_class_and_others_exclude_the_target():
+    labels = jnp.array([0, 1, 0, 0, 2, 1, 1, 1])
+    few = shared.few_of_each(labels, 3, 2)
+    assert few.index[:2].tolist() == [[0, 2], [1, 5]] and int(few.index[2, 0]) == 4
+    assert few.there.tolist() == [[True, True], [True, True], [True, False]]
+    images = jnp.arange(8.0).reshape(8, 1, 1, 1)
+    scale = transforms.Scale(jnp.zeros(1), jnp.ones(1))
+    clean = transforms.Clean({}, images, labels, scale)
+    batches = shared.others(clean, few, jnp.array(1), 3)
+    assert batches.images.shape == (2, 2, 1, 1, 1)
+    held = batches.images[batches.weights > 0].ravel().tolist()
+    assert sorted(held) == [0, 2, 4]
+    assert shared.fresh(few, 8).tolist() == [0, 0, 0, 1, 0, 0, 1, 1]
+    everything = shared.Few(jnp.arange(8)[None], jnp.ones((1, 8), bool))
+    assert shared.fresh(everything, 8).tolist() == [1] * 8
+    rows = shared.lent(jax.random.key(0), few, 200)
+    assert set(rows.tolist()) == {0, 1, 2, 4, 5}
+
+
+def test_an_image_that_weighs_nothing_changes_no_statistic():
+    features = jax.random.normal(jax.random.key(0), (5, 2, 2, 3))
+    spare = jnp.concatenate([features, 1e3 * jnp.ones((1, 2, 2, 3))])
+    weights, all_of_them = jnp.array([1.0] * 5 + [0.0]), jnp.ones(5)
+    mask = jax.random.uniform(jax.random.key(1), (2, 2, 3))
+    np.testing.assert_allclose(
+        shared.spread(spare, mask, weights),
+        np.sum(mask * np.std(features, axis=0, ddof=1)) / np.sum(mask),
+        rtol=1e-5,
+    )
+    logits = spare.reshape(6, -1)
+    for statistic in (shared.cross_entropy, shared.success):
+        np.testing.assert_allclose(
+            statistic(logits, 2, weights),
+            statistic(logits[:5], 2, all_of_them),
+            rtol=1e-5,
+        )
+
+
+def test_a_feature_that_is_the_same_everywhere_has_no_slope():
+    slope = jax.grad(lambda x: shared.spread(x, jnp.ones((1, 1, 1)), jnp.ones(3)))
+    assert np.all(np.asarray(slope(jnp.zeros((3, 1, 1, 1)))) == 0)

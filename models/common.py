@@ -229,6 +229,8 @@ class Classifier(nn.Module):
     precision: Precision = "float32"
 
     stems: ClassVar[tuple[str, ...]] = ("cifar",)
+    wide_stems: ClassVar[tuple[str, ...]] = ()
+    """Those whose weights have the same shapes, the likeliest first."""
     minimum_width: ClassVar[int] = 1
     minimum_size: ClassVar[int] = 1
     """Smallest image side at which every stage keeps at least one pixel."""
@@ -256,6 +258,15 @@ class Classifier(nn.Module):
                 f"precision must be one of {precisions}, got {self.precision!r}"
             )
         super().__post_init__()
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """Stems that a checkpoint's shapes do not tell from this one; none: it is told."""
+        return self.wide_stems if self.stem in self.wide_stems else ()
+
+    def stem_layers(self, stem: str) -> str:
+        """What a stem does besides its convolution, in words."""
+        return stem
 
     def setup(self) -> None:
         shape = (self.in_channels,)

@@ -5,7 +5,7 @@ last stage after its ReLU (4x4x512 at 32x32 and width 64).
 """
 
 import functools
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 from flax import linen as nn
@@ -42,28 +42,52 @@ class BasicBlock(nn.Module):
         return jax.nn.relu(x + y)
 
 
+class Stem(NamedTuple):
+    """The first convolution, and whether 3x3 max pooling with stride 2 follows."""
+
+    size: int
+    stride: int
+    pools: bool
+
+
+STEMS = {
+    "cifar": Stem(3, 1, False),
+    "imagenet": Stem(7, 2, True),
+    "7x7-unpooled": Stem(7, 2, False),
+    "7x7-stride1-pooled": Stem(7, 1, True),
+    "7x7-stride1": Stem(7, 1, False),
+}
+"""By name."""
+
+
 class ResNet(common.Classifier):
     """Stages of basic blocks of width, 2, 4 and 8 times width channels.
 
     Attributes:
       blocks: number of blocks per stage; (2, 2, 2, 2) is ResNet18.
-      stem: `cifar` (3x3, stride 1) or `imagenet` (7x7, stride 2, then 3x3 max pooling).
+      stem: `cifar` (3x3, stride 1), `imagenet` (7x7, stride 2, then 3x3 max pooling), or
+        another of `STEMS`: the kernel of 7x7 as programs for small images have it.
     """
 
     blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
 
-    stems: ClassVar[tuple[str, ...]] = ("cifar", "imagenet")
+    stems: ClassVar[tuple[str, ...]] = tuple(STEMS)
+    wide_stems: ClassVar[tuple[str, ...]] = tuple(STEMS)[1:]
 
     def setup(self) -> None:
         super().setup()
-        size, stride, padding = (3, 1, 1) if self.stem == "cifar" else (7, 2, 3)
-        self.conv1 = self.make_conv(self.width, size, stride, padding)
+        size, stride, _ = STEMS[self.stem]
+        self.conv1 = self.make_conv(self.width, size, stride, size // 2)
         self.bn1 = common.Norm()
         self.layer1 = self._stage(0)
         self.layer2 = self._stage(1)
         self.layer3 = self._stage(2)
         self.layer4 = self._stage(3)
         self.linear = common.Linear(self.num_classes)
+
+    def stem_layers(self, stem: str) -> str:
+        pooling = "3x3 max pooling" if STEMS[stem].pools else "no pooling"
+        return f"stride {STEMS[stem].stride} and {pooling}"
 
     def _stage(self, index: int) -> list[BasicBlock]:
         filters = self.width * 2**index
@@ -77,7 +101,7 @@ class ResNet(common.Classifier):
 
     def features(self, images: Array, mode: NormMode) -> Array:
         x = jax.nn.relu(self.bn1(self.conv1(self.normalise(images)), mode))
-        if self.stem == "imagenet":
+        if STEMS[self.stem].pools:
             x = common.max_pool(x, 3, 2, 1)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:

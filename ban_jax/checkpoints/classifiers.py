@@ -22,6 +22,7 @@ from ban_jax.checkpoints import (
     network_search,
     part_paths,
     recognise,
+    stem_notes,
 )
 
 ROOT = "."
@@ -240,6 +241,7 @@ def _candidate(
         raise errors.CheckpointError(network.reason)
     variables = convert.convert(network, budget)
     normalisation, source, accuracy, notes = manifest.lookup(path, content, network)
+    stem = stem_notes.assumed(network.spec.create())
     return candidate.Candidate(
         path=path,
         sha256=hashing.weights_hash(variables),
@@ -249,7 +251,14 @@ def _candidate(
         normalisation_source=source,
         recorded_accuracy=accuracy,
         names=convert.names_of(found.container, network),
-        notes=(*found.notes, *remarks, *network.notes, *_left_out(network), *notes),
+        notes=(
+            *([stem] if stem else []),
+            *found.notes,
+            *remarks,
+            *network.notes,
+            *_left_out(network),
+            *notes,
+        ),
         calls=content.calls,
     )
 

@@ -9,18 +9,22 @@ A program that loads it reads every file of the index whole, so the files must h
 index says of them and nothing else.
 """
 
-import json
 import os
 import re
-import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ban_jax.checkpoints import contents, errors, limits, tensor
+from ban_jax.checkpoints import (
+    contents,
+    errors,
+    file_bytes,
+    json_text,
+    limits,
+    tensor,
+)
 
 _SHARD = re.compile(r"(.+)-0*(\d+)-of-0*(\d+)(\.safetensors|\.bin)")
 _INDEX = re.compile(r"(.+)(\.safetensors|\.bin)\.index\.json")
-_MAX_INDEX = 4 * limits.MIB
 MAX_FILES = 1000
 
 
@@ -85,19 +89,11 @@ def read(
 def _files(index: str) -> dict[str, list[str]]:
     """File -> the tensors that the index says are in it."""
     name = os.path.basename(index)
-    descriptor = os.open(index, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_INDEX:
-            raise errors.CheckpointError(
-                f"{name} has {status.st_size:,} bytes, at most {_MAX_INDEX:,} are read"
-            )
-        try:
-            found = json.loads(file.read(_MAX_INDEX))
-        except (ValueError, RecursionError) as error:
-            raise errors.CheckpointError(
-                f"{name} is no JSON: {errors.show(str(error))}"
-            ) from error
+    try:
+        raw = bytes(file_bytes.read(index, limits.MAX_JSON)[:])
+        found = json_text.loads(raw, unique=True)
+    except ValueError as error:
+        raise errors.CheckpointError(f"{name}: {error}") from error
     mapped = found.get("weight_map") if type(found) is dict else None
     if type(mapped) is not dict or not mapped:
         raise errors.CheckpointError(f"{name} has no weight_map")

@@ -123,6 +123,10 @@ class Task:
         """See `loop.Task`."""
         return records.key_of(candidate, self._digest)
 
+    def fitted(self, candidate: checkpoints.Candidate) -> checkpoints.Candidate:
+        """As it is scanned; see `loop.Task`."""
+        return self._scan.fitted(candidate)
+
     def kind_of(self, candidate: checkpoints.Candidate) -> chunks.Kind:
         """See `loop.Task`."""
         return self._scan.kind_of(candidate)
@@ -297,9 +301,11 @@ class Task:
     def _rescan(self, outcomes: Sequence[Outcome], *, last: bool) -> list[Outcome]:
         """Scans the written files of repaired candidates, which proves that they read."""
         written = {
-            index: checkpoints.read(
-                self._folder.file(one.record["output"]),
-                architecture=self._request.arch,
+            index: self.fitted(
+                checkpoints.read(
+                    self._folder.file(one.record["output"]),
+                    architecture=self._request.arch,
+                )
             )
             for index, one in enumerate(outcomes)
             if one.record["output"]

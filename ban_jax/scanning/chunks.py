@@ -12,7 +12,7 @@ from ban_jax import checkpoints, population, records
 from ban_jax.data import normalisation
 from ban_jax.records import Evidence, Job
 from ban_jax.records.record import Normalisation
-from ban_jax.scanning import examination, fitness, runner, timeline
+from ban_jax.scanning import examination, fitness, runner, stems, timeline
 
 
 class Kind(NamedTuple):
@@ -84,6 +84,13 @@ class Scan:
     def key_of(self, candidate: checkpoints.Candidate) -> str:
         """See `loop.Task`."""
         return self._job.key_of(candidate)
+
+    def fitted(self, candidate: checkpoints.Candidate) -> checkpoints.Candidate:
+        """With the stem that suits the clean images; see `loop.Task`."""
+        given = self._given(candidate)
+        known = [(tuple(given["mean"]), tuple(given["std"]))] if given else []
+        constants = known or list(self._tried.values())
+        return stems.fitted(candidate, self._job.settings, self._job.probe, constants)
 
     def kind_of(self, candidate: checkpoints.Candidate) -> Kind:
         """See `loop.Task`."""

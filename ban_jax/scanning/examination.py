@@ -83,7 +83,16 @@ def examine(
 def choose(member: Member, common: Common, *, network: Network) -> Array:
     """Which pixel constants `[]` give a candidate the smallest clean loss.
 
-    Stored statistics, a few minibatches. A loss that is not finite is never the smallest.
+    A loss that is not finite is never the smallest.
+    """
+    found = losses(member, common, network=network)
+    return jnp.argmin(jnp.where(jnp.isnan(found), jnp.inf, found)).astype(jnp.int32)
+
+
+def losses(member: Member, common: Common, *, network: Network) -> Array:
+    """Clean loss `[L]` of a candidate under each of its pixel constants.
+
+    Stored statistics, a few minibatches.
     """
     assert common.probe is not None
     images, labels = (leaf[:TRIED_MINIBATCHES] for leaf in common.probe)
@@ -94,8 +103,7 @@ def choose(member: Member, common: Common, *, network: Network) -> Array:
         log_p = jax.nn.log_softmax(logits)
         return -jnp.mean(jnp.take_along_axis(log_p, labels[..., None], axis=-1))
 
-    losses = jax.lax.map(loss, (member.means, member.stds))
-    return jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses)).astype(jnp.int32)
+    return jax.lax.map(loss, (member.means, member.stds))
 
 
 def tried_work(probe: Probe | None, choices: int) -> int:

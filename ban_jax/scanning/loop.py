@@ -28,9 +28,12 @@ MAX_WAITING_CHUNKS = 4
 class Task(Protocol):
     """What is done with candidates, a chunk of one kind at a time.
 
-    `refuse` runs on the threads that read, `measure` on one of its own, everything else on
-    the consumer's.
+    `fitted` and `refuse` run on the threads that read, `measure` on one of its own,
+    everything else on the consumer's.
     """
+
+    def fitted(self, candidate: checkpoints.Candidate) -> checkpoints.Candidate:
+        """The candidate as it is to be taken, where its file leaves something open."""
 
     def key_of(self, candidate: checkpoints.Candidate) -> str:
         """Candidates of one key get one result."""
@@ -207,17 +210,15 @@ def _read_ahead(
                 parts = checkpoints.read_all(path, architecture=architecture)
             except checkpoints.CheckpointError as error:
                 return [Read(path, None, str(error), error)]
-            several = len(parts) > 1
-            return [
-                Read(
-                    part.path,
-                    part.candidate,
-                    task.refuse(part.candidate) if part.candidate else str(part.error),
-                    part.error,
-                    path if several else None,
-                )
-                for part in parts
-            ]
+            part_of = path if len(parts) > 1 else None
+            found = []
+            for one, candidate, error in parts:
+                reason = str(error or "")
+                if candidate is not None:
+                    candidate = task.fitted(candidate)
+                    reason = task.refuse(candidate)
+                found.append(Read(one, candidate, reason, error, part_of))
+            return found
 
     pool = concurrent.futures.ThreadPoolExecutor(READ_AHEAD // 2, "read")
     ahead: collections.deque[concurrent.futures.Future[list[Read]]]

@@ -34,6 +34,9 @@ class Task:
         made = types.SimpleNamespace(path=path, kind=kind, key=f"{kind}-{key}")
         return [checkpoints.Part(path, made)]
 
+    def fitted(self, candidate):
+        return candidate
+
     def key_of(self, candidate):
         return candidate.key
 

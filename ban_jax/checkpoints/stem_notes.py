@@ -1,0 +1,37 @@
+"""What is said of a stem that a file's shapes do not settle."""
+
+from collections.abc import Mapping
+
+from ban_jax import models
+
+_START = "7x7 stem: "
+
+
+def assumed(module: models.Classifier) -> str:
+    """The note of a candidate as it is read; empty where shapes settle the stem."""
+    if not module.alike:
+        return ""
+    return f"{_START}{module.stem_layers(module.stem)} is assumed"
+
+
+def tried(module: models.Classifier, losses: Mapping[str, float]) -> str:
+    """The note of one whose stem was chosen.
+
+    Args:
+      module: with the chosen stem.
+      losses: of each stem that was tried.
+    """
+    others = ", ".join(
+        f"{module.stem_layers(stem)} {loss + 0.0:.2f}"
+        for stem, loss in losses.items()
+        if stem != module.stem
+    )
+    return (
+        f"{_START}{module.stem_layers(module.stem)} fits the clean images best (loss "
+        f"{losses[module.stem] + 0.0:.2f}; {others})"
+    )
+
+
+def is_one(note: str) -> bool:
+    """Whether a note is one of these."""
+    return note.startswith(_START)

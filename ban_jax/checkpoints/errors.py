@@ -1,5 +1,8 @@
 """What goes wrong with a checkpoint, and how its names are shown."""
 
+import contextlib
+from collections.abc import Iterable, Iterator
+
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be read; the message names the file, expected and found.
@@ -27,3 +30,14 @@ def listing(names: list[str], limit: int = 400) -> str:
     """All names, comma separated; beyond `limit`, which no model has, a count."""
     text = ", ".join(names[:limit])
     return text if len(names) <= limit else f"{text} and {len(names) - limit} more"
+
+
+@contextlib.contextmanager
+def telling(calls: Iterable[str]) -> Iterator[None]:
+    """Adds what a file asks to have called to an error that the body raises."""
+    try:
+        yield
+    except CheckpointError as error:
+        together = tuple(dict.fromkeys((*error.calls, *calls)))
+        told = CheckpointError(str(error), calls=together, other=error.other)
+        raise told from error

@@ -5,6 +5,7 @@ import struct
 from typing import Any
 
 from ban_jax.checkpoints import (
+    bare_pickle,
     errors,
     file_bytes,
     limits,
@@ -202,6 +203,17 @@ def read_npz(archive: zip_container.Archive) -> dict[str, tensor.Tensor]:
     return arrays
 
 
+def object_calls(data: file_bytes.Data) -> tuple[str, ...]:
+    """What a single array asks to have called, if it is one of Python objects."""
+    if data[:6] != b"\x93NUMPY":
+        return ()
+    try:
+        _npy("", data[: limits.MAX_PICKLE])
+    except errors.CheckpointError as error:
+        return error.calls
+    return ()
+
+
 def _npy(name: str, data: memoryview) -> tensor.Tensor:
     label = f"array {errors.show(name)}"
     if data[:6] != b"\x93NUMPY" or len(data) < 12:
@@ -222,7 +234,8 @@ def _npy(name: str, data: memoryview) -> tensor.Tensor:
     descr, shape = header["descr"], header["shape"]
     if type(descr) is str and "O" in descr:
         raise errors.CheckpointError(
-            f"{label} holds Python objects; only arrays of numbers are read"
+            f"{label} holds Python objects; only arrays of numbers are read",
+            calls=bare_pickle.calls(data[start:]),
         )
     if (
         type(descr) is not str

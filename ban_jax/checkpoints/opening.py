@@ -5,6 +5,7 @@ import tarfile
 import zlib
 
 from ban_jax.checkpoints import (
+    bare_pickle,
     contents,
     errors,
     file_bytes,
@@ -45,6 +46,7 @@ _TAR = (
     "a tar archive (a packed folder, or a PyTorch file from before 2017): unpack it, or "
     "load and save it again with a newer PyTorch"
 )
+_BARE = "a bare pickle without PyTorch's header"
 _KNOWN = "PyTorch, safetensors, Flax msgpack, npz or an Orbax folder"
 
 
@@ -61,7 +63,11 @@ def of_bytes(data: file_bytes.Data) -> contents.Contents:
         if flax_reader.is_npz(archive):
             return contents.Contents(flax_reader.read_npz(archive), {}, size, True)
         told = torch_reader.script(archive)
-        return _pickled(torch_reader.zip_pickle(archive), size, (told,) if told else ())
+        beside = _calls_beside(archive)
+        with errors.telling(beside):
+            read = torch_reader.zip_pickle(archive)
+        read = read._replace(calls=tuple(dict.fromkeys((*read.calls, *beside))))
+        return _pickled(read, size, (told,) if told else ())
     # Before anything else: torch.load asks for a tar archive before it looks for a
     # pickle, and a file can be both.
     if is_tar(data):
@@ -73,11 +79,26 @@ def of_bytes(data: file_bytes.Data) -> contents.Contents:
         return contents.Contents(tensors, metadata, size)
     if flax_reader.looks_like_msgpack(data):
         return contents.Contents(flax_reader.read_msgpack(data), {}, size)
-    raise errors.CheckpointError(f"{_foreign(data)}; expected {_KNOWN}")
+    if bare_pickle.is_pickle(bytes(data[: bare_pickle.MOST])):
+        return _pickled(bare_pickle.read(data), size, (_BARE,))
+    calls = flax_reader.object_calls(data)
+    raise errors.CheckpointError(f"{_foreign(data)}; expected {_KNOWN}", calls=calls)
+
+
+def _calls_beside(archive: zip_container.Archive) -> tuple[str, ...]:
+    """What the pickles of an archive ask for besides the one that is loaded."""
+    found: dict[str, None] = {}
+    for name, entry in archive.entries.items():
+        if name.endswith(".pkl") and not name.endswith("data.pkl"):
+            packed = archive.data[entry.start : entry.start + entry.packed]
+            found.update(dict.fromkeys(bare_pickle.calls(packed)))
+    return tuple(found)
 
 
 def _pickled(
-    read: torch_reader.Pickled, size: int, notes: tuple[str, ...] = ()
+    read: torch_reader.Pickled | bare_pickle.Read,
+    size: int,
+    notes: tuple[str, ...] = (),
 ) -> contents.Contents:
     if read.unread:
         names = [errors.show(name) for name in read.unread]
@@ -106,6 +127,4 @@ def _foreign(data: file_bytes.Data) -> str:
     for magic, meaning in _FOREIGN:
         if start.startswith(magic):
             return meaning
-    if start[0] == 0x80 and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        return "a bare pickle without PyTorch's header"
     return f"not a checkpoint: it starts with {errors.show(start[:16])}"

@@ -5,6 +5,7 @@ import zlib
 from typing import NamedTuple
 
 from ban_jax.checkpoints import (
+    bare_pickle,
     errors,
     file_bytes,
     limits,
@@ -60,7 +61,7 @@ def listing(path: str, data: file_bytes.Data) -> Listing | None:
         told = sniffing.no_model(
             _start(archive, entry, sniffing.HEAD),
             os.path.basename(name),
-            lambda entry=entry: _start(archive, entry, 2**20),
+            lambda entry=entry: _start(archive, entry, bare_pickle.MOST),
         )
         inside = f"{path}{MARK}{name}"
         if told:

@@ -8,15 +8,13 @@ then says why it is not judged.
 import bz2
 import functools
 import lzma
-import pickletools
 import zlib
 from collections.abc import Callable
 
-from ban_jax.checkpoints import flax_reader, safetensors_reader
+from ban_jax.checkpoints import bare_pickle, flax_reader, safetensors_reader
 
 HEAD = 1024
 """Bytes that are looked at."""
-_MAX_TEXT_PICKLE = 2**20
 MODEL_SUFFIXES = (
     *(".pt", ".pth", ".th", ".tar", ".bin", ".ckpt", ".safetensors", ".npz"),
     ".msgpack",
@@ -42,6 +40,7 @@ _PACKED = (
     *(b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd"),
 )
 _FRAMEWORKS = (b"\x89HDF", b"GGUF")
+_FIRST_OPERATIONS = tuple(bytes((code,)) for code in b"(]})cilVSXUTKMJIFGNLB\x88\x89")
 _PICKLED = (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")
 
 JUDGED = ""
@@ -54,7 +53,7 @@ def no_model(head: bytes, name: str, rest: Callable[[], bytes]) -> str:
     Args:
       head: its first `HEAD` bytes, all of them where it has no more.
       name: its name, without folders.
-      rest: reads it, up to `_MAX_TEXT_PICKLE` bytes.
+      rest: reads it, up to `bare_pickle.MOST` bytes.
     """
     lower = name.lower()
     hidden = name.startswith(".")
@@ -66,8 +65,10 @@ def no_model(head: bytes, name: str, rest: Callable[[], bytes]) -> str:
         return JUDGED
     if told := _of_another_kind(head):
         return told
+    if _is_pickle(head, rest):
+        return JUDGED
     if _is_text(head):
-        return JUDGED if _is_text_pickle(head, rest) else "text"
+        return "text"
     if head.startswith(_PACKED):
         return _unpacked(head, lower)
     if head.startswith(_FRAMEWORKS) or head[257:262] == b"ustar":
@@ -136,25 +137,10 @@ def _is_latin(head: bytes) -> bool:
     return not controls and sum(c > 127 for c in head) < len(head) / 10
 
 
-def _is_text_pickle(head: bytes, rest: Callable[[], bytes]) -> bool:
-    """A pickle of protocol 0, or the start of one too long to be looked at.
-
-    Taken apart, not run. English ends with a full stop too, but no sentence is made of
-    operations.
-    """
-    whole = rest()
-    if len(whole) < _MAX_TEXT_PICKLE and b"." not in whole:
-        return False
-    count = 0
-    try:
-        for code, _, _ in pickletools.genops(whole):
-            count += 1
-            if code.name == "STOP":
-                return count > 1
-    except Exception:
-        # A cut or damaged pickle is one still, where many operations came first.
-        return count > 20
-    return False
+def _is_pickle(head: bytes, rest: Callable[[], bytes]) -> bool:
+    """An old pickle, which has no header and may be text."""
+    may_be = head[:1] in _FIRST_OPERATIONS
+    return may_be and bare_pickle.is_pickle(head if len(head) < HEAD else rest())
 
 
 def _unpacked(head: bytes, name: str) -> str:

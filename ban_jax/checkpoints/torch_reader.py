@@ -41,7 +41,11 @@ _STORAGES = {
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
 }
-_STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
+_DTYPES = {
+    f"{module}.{name}": dtype
+    for module in ("torch", "torch.cuda", "torch.storage")
+    for name, dtype in _STORAGES.items()
+}
 
 
 class Pickled(NamedTuple):
@@ -125,7 +129,8 @@ def zip_pickle(archive: zip_container.Archive) -> Pickled:
         return made
 
     pickle = archive.stored(pickles[0])
-    machine = pickle_reader.PickleMachine(pickle, archive.budget, persistent)
+    archive.budget.spend(len(pickle))
+    machine = pickle_reader.PickleMachine(bytes(pickle), archive.budget, persistent)
     root = machine.load()
     return Pickled(root, tuple(machine.calls.asked), tuple(machine.calls.unread))
 
@@ -161,13 +166,13 @@ def _storage_id(pid: Any) -> _Storage | None:
     _, symbol, key, _, count = pid[:5]
     if not isinstance(symbol, pickle_objects.Symbol):
         return None
-    module, _, kind = symbol.text.rpartition(".")
     if type(key) is not str or type(count) is not int or not 0 <= count < 2**48:
         raise errors.CheckpointError(
             f"a storage with key {errors.show(key)} and {errors.show(count)} elements"
         )
-    dtype = _STORAGES.get(kind) if module in _STORAGE_MODULES else None
-    return _Storage(dtype, kind if dtype is None else dtype, key, count)
+    dtype = _DTYPES.get(symbol.text)
+    kind = symbol.text.rpartition(".")[2] if dtype is None else dtype
+    return _Storage(dtype, kind, key, count)
 
 
 def _same(one: _Storage, other: _Storage) -> None:
@@ -203,7 +208,8 @@ def legacy_pickle(data: file_bytes.Data) -> Pickled:
             f"magic number and protocol are {errors.show((magic, protocol))}, expected "
             f"{(_MAGIC, LEGACY_PROTOCOL)}"
         )
-    storages.locate(data, position, keys)
+    with errors.telling(calls):
+        storages.locate(data, position, keys)
     return Pickled(root, tuple(calls), tuple(unread))
 
 

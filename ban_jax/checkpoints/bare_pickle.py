@@ -1,0 +1,97 @@
+"""Pickles without PyTorch's header, as Python's `pickle.dump` writes them: data, never run.
+
+`pickle.load` reads the first of a file and runs what it asks for before it sees any damage
+behind that; so a broken one, too, is read as far as it goes.
+"""
+
+import pickletools
+import re
+from typing import Any, NamedTuple
+
+from ban_jax.checkpoints import errors, file_bytes, limits, pickle_reader
+
+MAX_PICKLES = 1000
+"""Pickles one behind the other in a file."""
+MOST = 2**20
+"""Bytes that are looked at to tell an old pickle from text and noise."""
+_MANY = 20
+_NAMES = re.compile(r"[\w.]+ [\w.]+")
+_NAMING = ("GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4")
+_CALLING = ("REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD")
+
+
+class Read(NamedTuple):
+    """What the pickles of a file say; see `torch_reader.Pickled`."""
+
+    root: Any
+    calls: tuple[str, ...]
+    unread: tuple[str, ...]
+
+
+def is_pickle(start: bytes) -> bool:
+    """Whether bytes begin as protocol 2 and later do, or are an older pickle.
+
+    Older ones have no header: operations are taken apart, none is run. English ends with
+    a full stop, too, but no sentence is made of operations.
+
+    Args:
+      start: of a file, up to `MOST` bytes.
+    """
+    if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+        return True
+    count, names, calls = 0, False, False
+    try:
+        for code, argument, _ in pickletools.genops(start[:MOST]):
+            count += 1
+            if code.name in ("GLOBAL", "INST") and not _NAMES.fullmatch(argument):
+                return False
+            names = names or code.name in _NAMING
+            calls = calls or code.name in _CALLING
+            if code.name == "STOP":
+                return count > 3 or names or (count > 1 and len(start) < 64)
+    except Exception:
+        # A cut or damaged pickle is one still, if it came as far as a call.
+        return (names and calls) or count > _MANY
+    return False
+
+
+def read(data: file_bytes.Data) -> Read:
+    """The objects in a file of pickles; a single one as it is, several as a list.
+
+    Raises:
+      CheckpointError: for a first pickle that is damaged or costs too much; it tells
+        what is asked for before that.
+    """
+    head = data[: limits.MAX_PICKLE]
+    budget = limits.objects(len(data))
+    roots: list[Any] = []
+    asked: dict[str, None] = {}
+    unread: dict[str, None] = {}
+    position = 0
+    while position < len(head) and len(roots) < MAX_PICKLES:
+        machine = pickle_reader.PickleMachine(head, budget, None, position)
+        try:
+            roots.append(machine.load())
+        except errors.CheckpointError as error:
+            asked.update(dict.fromkeys(error.calls))
+            if not roots:
+                raise
+            break  # what follows the first is not read by `pickle.load` either
+        asked.update(machine.calls.asked)
+        unread.update(machine.calls.unread)
+        position = machine.position
+    if len(head) < len(data):
+        raise errors.CheckpointError(
+            f"a pickle of {len(data):,} bytes; at most {limits.MAX_PICKLE:,} are read",
+            calls=tuple(asked),
+        )
+    root = roots[0] if len(roots) == 1 else roots
+    return Read(root, tuple(asked), tuple(unread))
+
+
+def calls(data: file_bytes.Data) -> tuple[str, ...]:
+    """What pickles ask to have called, however damaged they are."""
+    try:
+        return read(data).calls
+    except errors.CheckpointError as error:
+        return error.calls

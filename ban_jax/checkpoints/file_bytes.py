@@ -74,8 +74,12 @@ def read(path: str, limit: int = limits.MAX_FILE) -> Data:
 
 
 def _read(descriptor: int, start: int, size: int) -> memoryview:
-    data = bytearray(size)
-    view, position = memoryview(data), 0
+    data = os.pread(descriptor, size, start)
+    if len(data) == size:
+        return memoryview(data)
+    whole = bytearray(size)
+    whole[: len(data)] = data
+    view, position = memoryview(whole), len(data)
     while position < size:
         count = os.preadv(descriptor, [view[position:]], start + position)
         if not count:

@@ -45,7 +45,7 @@ class PickleMachine:
     """Reads one pickle from `data` at `position`; afterwards `position` is behind it.
 
     Args:
-      data: the bytes.
+      data: the bytes; looked at fastest as `bytes`.
       budget: what the objects may cost.
       persistent: called with each persistent id, as data; returns the value for it.
       position: where the pickle starts.
@@ -53,12 +53,13 @@ class PickleMachine:
 
     def __init__(
         self,
-        data: memoryview,
+        data: memoryview | bytes,
         budget: limits.Budget,
         persistent: Callable[[Any], Any] | None = None,
         position: int = 0,
     ):
         self.data = data
+        self.view = memoryview(data)
         self.end = len(data)
         self.position = position
         self.budget = budget
@@ -144,7 +145,7 @@ class PickleMachine:
                 f"the pickle announces {count:,} bytes, {self.end - start:,} remain"
             )
         self.position = start + count
-        return self.data[start : start + count]
+        return self.view[start : start + count]
 
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
@@ -348,8 +349,9 @@ def _op_list(machine: PickleMachine) -> None:
 
 
 def _op_tuple(machine: PickleMachine) -> None:
-    items = machine.pop_to_mark()
-    machine.push(tuple(items), 72 + 8 * len(items))
+    items = tuple(machine.pop_to_mark())
+    machine.budget.spend(72 + 8 * len(items))
+    machine.stack.append(items)
 
 
 def _op_tuple_of(count: int) -> Callable[[PickleMachine], None]:

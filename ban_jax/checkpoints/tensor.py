@@ -1,6 +1,7 @@
 """A tensor inside a file: bytes, dtype, shape and strides; copied only on demand."""
 
 import math
+import operator
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -111,6 +112,13 @@ class Storage:
         return root.buffer[start + first * size : start + end * size], root.order
 
 
+_INTEGERS = {int}
+
+
+def _is_size(numbers: Sequence[int]) -> bool:
+    return min(numbers) >= 0 and max(numbers) < 2**48
+
+
 class Tensor:
     """A strided view of a `Storage`, with offset and strides in elements.
 
@@ -130,13 +138,13 @@ class Tensor:
         strides: Sequence[int] | None = None,
         offset: int = 0,
     ):
-        for numbers in (shape, strides or (), (offset,)):
-            for number in numbers:
-                if type(number) is not int or not 0 <= number < 2**48:
-                    raise errors.CheckpointError(
-                        "a tensor's shape, strides and offset must be non-negative "
-                        f"integers, found {errors.show(number)}"
-                    )
+        numbers = (*shape, *(strides or ()), offset)
+        if set(map(type, numbers)) != _INTEGERS or not _is_size(numbers):
+            wrong = [x for x in numbers if type(x) is not int or not _is_size((x,))]
+            raise errors.CheckpointError(
+                "a tensor's shape, strides and offset must be non-negative integers, "
+                f"found {errors.show(wrong[0])}"
+            )
         if len(shape) > limits.MAX_RANK:
             raise errors.CheckpointError(f"a tensor of {len(shape)} dimensions")
         self.shape = tuple(shape)
@@ -150,9 +158,10 @@ class Tensor:
         self.strides = tuple(strides)
         self.storage = storage
         self.offset = offset
-        self.last = offset + sum(
-            (size - 1) * stride
-            for size, stride in zip(self.shape, self.strides, strict=True)
+        self.last = (
+            offset
+            + sum(map(operator.mul, self.shape, self.strides))
+            - sum(self.strides)
         )
         if self.size and self.last >= storage.count:
             raise errors.CheckpointError(

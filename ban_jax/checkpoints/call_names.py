@@ -101,8 +101,9 @@ class Calls:
                 self._add(self.unread, name)
             if not is_inert(name):
                 self._add(self.asked, name)
-        elif type(arguments) is tuple:
-            for argument in arguments[:4]:
+        # A harmless class may call what it is given (`LambdaLR` does, to begin with).
+        if type(arguments) is tuple and name not in QUIET:
+            for argument in arguments[:8]:
                 if isinstance(argument, pickle_objects.Symbol):
                     if not is_inert(argument.text):
                         self._add(self.asked, argument.text)

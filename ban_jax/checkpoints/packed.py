@@ -79,7 +79,7 @@ def listing(path: str, data: file_bytes.Data) -> Listing | None:
 def is_one_checkpoint(names: list[str]) -> bool:
     """Whether an archive with these entries is itself what a reader reads."""
     return all(name.endswith(".npy") for name in names) or any(
-        name == "data.pkl" or name.endswith("/data.pkl") for name in names
+        name.endswith("/data.pkl") and name.count("/") == 1 for name in names
     )
 
 

@@ -162,10 +162,6 @@ def containers(called):
     }  # fmt: skip
 
 
-SILENT = {"archive.zip"}
-"""Refused before its pickle is looked at; refused is not clean."""
-
-
 def asked(path):
     """What is told of the calls of a file; None where it is judged without any."""
     try:
@@ -175,7 +171,7 @@ def asked(path):
     return (found.calls, "") if found.calls else None
 
 
-def all_told(folder, name, silent=()):
+def all_told(folder, name):
     """Every file is met, and tells of the call `name`."""
     found = discovery.search([folder])
     met = {path.split("!/")[0] for path in found.paths}
@@ -187,7 +183,7 @@ def all_told(folder, name, silent=()):
             assert path.endswith("!/a/good.pt")
             continue
         file = os.path.basename(path.split("!/")[0])
-        assert name in told[0] or file in silent, (path, told)
+        assert name in told[0], (path, told)
         told_of.add(file)
     assert told_of == set(os.listdir(folder))
 
@@ -222,7 +218,7 @@ def test_a_call_is_told_whatever_it_is_packed_in(tmp_path):
     called = opcodes("posix", "system", mark)["reduce"]
     for name, content in containers(called).items():
         (folder / name).write_bytes(content)
-    all_told(str(folder), "posix.system", SILENT)
+    all_told(str(folder), "posix.system")
     assert not mark.exists()
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 
 from ban_jax import detectors, registry
-from ban_jax.baselines import crowd, findings, profile, usable
+from ban_jax.baselines import crowd, findings, multiple, profile, usable
 from ban_jax.detectors import rules, witnesses
 from ban_jax.detectors.rules import WITHIN, Baseline, BaselineKind
 from ban_jax.records import Evidence, Record, Verdict, parts
@@ -186,6 +186,7 @@ class Judge:
             found,
             centre={**given.centre, **found.centre},
             scale={**given.scale, **found.scale},
+            spreads={**given.spreads, **found.spreads},
             null=(*found.null, *given.null),
         )
 
@@ -203,7 +204,7 @@ class Judge:
             models = [crowd.numbers(member["vectors"]) for member in members]
             errors = [crowd.numbers(member["errors"]) for member in members]
             if kind == "trusted":
-                made = rules.crowd(kind, models)
+                made = crowd.baseline(kind, rule, models, errors)
                 if len(members) >= LEFT_OUT_MINIMUM:
                     scores = crowd.left_out_scores(kind, rule, models, errors)
                     # One of which nothing is said has none.
@@ -266,7 +267,7 @@ def judge_all(
         for one in judged
         if one["verdict"] != "inconclusive"
     }
-    shares = dict(zip(drawn, false_shares(list(drawn.values())), strict=True))
+    shares = dict(zip(drawn, multiple.false_shares(list(drawn.values())), strict=True))
     return parts.with_files(
         [
             cast(Record, {**one, "q_value": shares.get(one["key"] or one["path"])})
@@ -372,25 +373,6 @@ def _reason(verdict: Verdict, against: Baseline, scores: rules.Scores) -> str:
     if verdict["verdict"] == "suspicious":
         reason += f", but above {verdict['suspicious_above']:.{digits}f}"
     return f"{reason}: {scores.meaning}" if scores.meaning else reason
-
-
-def false_shares(p_values: Sequence[float | None]) -> list[float | None]:
-    """Benjamini and Hochberg: of each, the expected false share of those up to it.
-
-    Args:
-      p_values: of all candidates; None where there is none.
-
-    Returns:
-      The q-values, None where there was no p.
-    """
-    known = [p for p in p_values if p is not None]
-    order = np.argsort(known, kind="stable")
-    adjusted = np.array(known, float)[order] * len(known) / np.arange(1, len(known) + 1)
-    adjusted = np.minimum(np.minimum.accumulate(adjusted[::-1])[::-1], 1.0)
-    found = np.empty(len(known))
-    found[order] = adjusted
-    shares = iter(found.tolist())
-    return [None if p is None else next(shares) for p in p_values]
 
 
 def kind_of(record: Evidence) -> tuple[Any, ...]:

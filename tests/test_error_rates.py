@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ban_jax import verdict
-from ban_jax.baselines import profile
+from ban_jax.baselines import multiple, profile
 from ban_jax.detectors import rules
 from tests.baselines import made
 
@@ -162,7 +162,7 @@ def test_p_of_a_profile_is_of_its_members_scores():
     ],
 )
 def test_false_shares_are_those_of_benjamini_and_hochberg(p_values, expected):
-    found = verdict.false_shares(p_values)
+    found = multiple.false_shares(p_values)
     assert [one is None for one in found] == [one is None for one in expected]
     known = [(a, b) for a, b in zip(found, expected, strict=True) if b is not None]
     assert all(a == pytest.approx(b) for a, b in known)
@@ -176,15 +176,15 @@ P = st.floats(0.001, 1.0)
 def test_the_order_of_candidates_changes_no_false_share(p_values, random):
     order = list(range(len(p_values)))
     random.shuffle(order)
-    found = verdict.false_shares(p_values)
-    shuffled = verdict.false_shares([p_values[i] for i in order])
+    found = multiple.false_shares(p_values)
+    shuffled = multiple.false_shares([p_values[i] for i in order])
     assert shuffled == [found[i] for i in order]
 
 
 @EACH
 @given(st.lists(P, min_size=1, max_size=12))
 def test_a_false_share_is_at_least_p_and_grows_with_it(p_values):
-    found = verdict.false_shares(p_values)
+    found = multiple.false_shares(p_values)
     assert all(p - 1e-12 <= q <= 1 for p, q in zip(p_values, found, strict=True))
     ordered = [q for _, q in sorted(zip(p_values, found, strict=True))]
     assert ordered == sorted(ordered)
@@ -199,7 +199,7 @@ def test_a_scan_has_false_shares_of_what_is_judged():
     found = scan(target)
     p_values = [one["p_value"] for one in found]
     assert None not in p_values
-    assert [one["q_value"] for one in found] == verdict.false_shares(p_values)
+    assert [one["q_value"] for one in found] == multiple.false_shares(p_values)
     broken = target | {"path": "broken.pt", "key": "broken", "clean_accuracy": 0.1}
     more = scan(target, broken)
     assert more[:-1] == found

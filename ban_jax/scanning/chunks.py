@@ -166,11 +166,11 @@ class Scan:
         """What is stacked of a candidate."""
         given = self._given(candidate)
         constants: list[Any] = list(self._tried.values())
-        if kind.given and given:
+        channels = candidate.spec.in_channels
+        if kind.given and given and len(given["mean"]) in (1, channels):
             constants = [(given["mean"], given["std"])]
         elif self._job.probe is None:
             constants = [((0.0,), (1.0,))]  # there are no images to try others on
-        channels = candidate.spec.in_channels
         means, stds = (
             np.stack([np.full(channels, one[i], np.float32) for one in constants])
             for i in range(2)

@@ -139,6 +139,25 @@ def published_schedule(successes, sizes, config):
     return costs
 
 
+def scheduled(successes, sizes, config):
+    """The same of `finish_round`: cost after each round, and the round that ends."""
+    trigger = inversion.Trigger(jnp.zeros((2, 2, 1)), jnp.zeros((2, 2, 1)))
+    state = patch_search.start(inversion.adam(0.1), trigger)
+
+    def step(state, seen):
+        success, size = (jnp.full(3, value) for value in seen)
+        measured = patch_search.Measured(size, size, size, success)
+        state, _ = patch_search.finish_round(
+            state, state.free, state.moments, measured, jnp.int32(0), config
+        )
+        return state, (state.schedule.cost, state.schedule.done)
+
+    seen = (jnp.asarray(successes, jnp.float32), jnp.asarray(sizes, jnp.float32))
+    _, (costs, done) = jax.jit(lambda: jax.lax.scan(step, state, seen))()
+    assert bool(done[-1]), "the search is to end early"
+    return costs, int(np.argmax(done))
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("patience", "improvement"), [(1, 1.0), (2, 1.0), (3, 0.9)])
 def test_weight_and_end_follow_the_published_loop(seed, patience, improvement):
@@ -150,28 +169,21 @@ def test_weight_and_end_follow_the_published_loop(seed, patience, improvement):
     won = np.repeat(rng.random(40) < 0.6, rng.integers(1, 5, 40))
     successes = np.where(won, 0.995, 0.9)
     sizes = rng.uniform(1, 50, len(won))
-    trigger = inversion.Trigger(jnp.zeros((2, 2, 1)), jnp.zeros((2, 2, 1)))
-    state = patch_search.start(inversion.adam(0.1), trigger)
-
-    def step(state, index):
-        ones = jnp.ones(3)
-        measured = patch_search.Measured(
-            ones, ones, ones * sizes_[index], ones * successes_[index]
-        )
-        state, _ = patch_search.finish_round(
-            state, state.free, state.moments, measured, index, config
-        )
-        return state, (state.schedule.cost, state.schedule.done)
-
-    sizes_, successes_ = (jnp.asarray(x, jnp.float32) for x in (sizes, successes))
-    _, (costs, done) = jax.jit(
-        lambda: jax.lax.scan(step, state, jnp.arange(len(won)))
-    )()
     wanted = published_schedule(successes, sizes, config)
-    assert 5 < len(wanted) < len(won), "the search is to end early"
-    assert int(np.argmax(done)) == len(wanted)
-    np.testing.assert_allclose(costs[: len(wanted)], wanted, rtol=1e-5)
+    costs, end = scheduled(successes, sizes, config)
+    assert end == len(wanted)
+    np.testing.assert_allclose(costs[:end], wanted, rtol=1e-5)
     assert len({round(np.log(c), 3) for c in wanted if c}) > 1
+
+
+def test_a_weight_that_fell_before_it_was_set_has_not_fallen():
+    config = neural_cleanse.Settings(patience=2, stop_patience=5)
+    # Nothing improves after the first success, yet the end waits for the first fall.
+    successes = np.repeat([0.5, 1.0, 0.5], [4, 20, 8])
+    wanted = published_schedule(successes, np.full(32, 9.0), config)
+    costs, end = scheduled(successes, np.full(32, 9.0), config)
+    assert end == len(wanted) == 26
+    np.testing.assert_allclose(costs[:end], wanted, rtol=1e-5)
 
 
 def scores_of(sizes, success=None):

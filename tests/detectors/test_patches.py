@@ -269,6 +269,38 @@ def test_a_planted_backdoor_is_found_and_its_clean_twin_is_not_flagged(method, s
     assert twin["verdict"] == "clean"
 
 
+def test_stacked_networks_end_nearly_where_each_ends_alone():
+    config = neural_cleanse.Settings(**SMALL)
+    pair = [patched.variables(backdoored=b) for b in (True, False)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
+    images = patched.probe()
+    together = jax.jit(
+        jax.vmap(
+            lambda variables: neural_cleanse.detect(
+                patched.NETWORK, variables, images, key=jax.random.key(0), config=config
+            )
+        )
+    )(stacked)
+    for i, b in enumerate((True, False)):
+        among = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), together)
+        alone = measured("neural_cleanse", b)
+        for name, rtol in ((small_masks.SIZE, 0.05), (small_masks.SUCCESS, 0.05)):
+            np.testing.assert_allclose(among.vectors[name], alone.vectors[name], rtol)
+        assert judged(among)["verdict"] == judged(alone)["verdict"]
+
+
+def test_sizes_can_be_compared_with_those_of_other_models():
+    clean = [measured("neural_cleanse", False, seed=seed).vectors for seed in (0, 1)]
+    against = rules.crowd("trusted", clean)
+    rule = small_masks.SmallMask()
+    none = {name: np.zeros(patched.CLASSES) for name in rule.vectors}
+    found = rule.scores(measured("neural_cleanse", True).vectors, none, against)
+    assert np.argmax(found.values) == patched.TARGET
+    assert found.values.max() > rule.thresholds["trusted"] and not found.reason
+    twin = rule.scores(clean[0], none, against)
+    assert twin.values.max() < rule.thresholds["trusted"]
+
+
 def test_the_released_loss_finds_it_too_and_cuts_masks_to_eight_bits():
     found = measured("neural_cleanse", True, released=True)
     assert judged(found)["target"] == patched.TARGET

@@ -7,7 +7,7 @@ stand at any place of a name.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 WRAPPERS = frozenset(
     (
@@ -54,24 +54,30 @@ def is_foreign(name: str) -> bool:
     return any(_FOREIGN.fullmatch(word) for word in name.lower().split("."))
 
 
-def prefixes(names: Iterable[str]) -> dict[str, list[str]]:
-    """Prefix (empty, or ending in a dot) -> the names under it, the shortest first.
+def prefixes(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Prefixes (empty, or ending in a dot) and the names under each, the shortest first.
 
     Work is bounded: of a file with more names than any network has, the longer prefixes
-    are not there.
+    do not come.
     """
-    by_depth: list[dict[str, list[str]]] = [{"": list(names)}]
-    visits = len(by_depth[0][""])
-    while len(by_depth) <= MAX_DEPTH:
+    level = {"": list(names)}
+    visits = len(level[""])
+    for _ in range(MAX_DEPTH + 1):
+        yield from level.items()
         deeper: dict[str, list[str]] = {}
-        for prefix, under in by_depth[-1].items():
+        for prefix, under in level.items():
             for name in under:
                 word, dot, _ = name[len(prefix) :].partition(".")
                 if dot:
                     deeper.setdefault(f"{prefix}{word}.", []).append(name)
-        deeper = {prefix: under for prefix, under in deeper.items() if len(under) > 1}
-        visits += sum(map(len, deeper.values()))
-        if not deeper or visits > _MAX_VISITS:
-            break
-        by_depth.append(deeper)
-    return {prefix: under for level in by_depth for prefix, under in level.items()}
+        level = {prefix: under for prefix, under in deeper.items() if len(under) > 1}
+        visits += sum(map(len, level.values()))
+        if visits > _MAX_VISITS:
+            return
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """The longest prefix that all names share."""
+    names = list(names)
+    shared = [one for one, under in prefixes(names) if len(under) == len(names)]
+    return shared[-1]

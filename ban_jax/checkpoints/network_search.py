@@ -119,8 +119,9 @@ def search(values: Mapping[str, Any], known: list[str], kinds: Kinds) -> Search:
     found = Search([], [], [], [])
     rest = dict.fromkeys(values)
     heads = _linear_layers(values)
-    under = naming.prefixes(values)
-    for root, names in under.items():
+    for root, names in naming.prefixes(values):
+        if not rest:
+            break
         inside = {name[len(root) :]: values[name] for name in names if name in rest}
         if len(inside) < 2:
             continue
@@ -140,7 +141,7 @@ def search(values: Mapping[str, Any], known: list[str], kinds: Kinds) -> Search:
                 break
     if len(known) == 1 and not found.whole and not found.partial:
         # An architecture that was taken for granted: it is said what is missing.
-        root = [one for one, names in under.items() if len(names) == len(values)][-1]
+        root = naming.common_prefix(values)
         inside = {name[len(root) :]: value for name, value in values.items()}
         named = _named(models.ARCHITECTURES[known[0]], root, inside)
         found.partial.append(Fit(root, known[0], *_spec(known[0], named), named))

@@ -230,6 +230,9 @@ def test_networks_of_more_kinds_than_files_have_are_refused(read):
 
 def test_prefixes_are_found_within_a_bound():
     names = [f"{'a.' * depth}w{i}" for depth in range(9) for i in range(3)]
-    assert list(naming.prefixes(names))[:3] == ["", "a.", "a.a."]
+    found = list(naming.prefixes(names))
+    assert [prefix for prefix, _ in found] == ["a." * depth for depth in range(9)]
+    assert [len(under) for _, under in found] == list(range(27, 0, -3))
+    assert naming.common_prefix([f"x.y.{name}" for name in names]) == "x.y."
     many = [f"a.b{i % 7}.c.d.e.f.g.{i}" for i in range(30_000)]
-    assert sum(map(len, naming.prefixes(many).values())) <= 80_000
+    assert sum(len(under) for _, under in naming.prefixes(many)) <= 80_000

@@ -40,6 +40,11 @@ _FOREIGN = (
     (b"\x28\xb5\x2f\xfd", "a zstd file: unpack it first"),
     (b"\x89HDF", "an HDF5 (Keras) file"),
     (b"\x93NUMPY", "a single NumPy array"),
+    (b"<!DOCTYPE html", "a web page: the download failed"),
+    (b"<!doctype html", "a web page: the download failed"),
+    (b"<html", "a web page: the download failed"),
+    (b"<?xml", "an XML text: the download may have failed"),
+    (b'{"', "a JSON text, no checkpoint: the download may have failed"),
     (b"version https://git-lfs", "a Git LFS pointer: the file itself was not fetched"),
 )
 _TAR = (

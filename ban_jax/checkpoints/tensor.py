@@ -80,7 +80,8 @@ class Storage:
 
     @property
     def itemsize(self) -> int:
-        return ITEMSIZES[self.dtype]
+        """Bytes of an element; 1 where the elements are not read."""
+        return ITEMSIZES.get(self.dtype, 1)
 
     def as_dtype(self, dtype: str) -> "Storage":
         """The same bytes as elements of another dtype."""

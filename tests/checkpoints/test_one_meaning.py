@@ -479,6 +479,18 @@ def test_eight_bit_floats_are_refused_by_name(tmp_path):
         checkpoints.read(path)
 
 
+def test_quantised_weights_are_refused_by_name(tmp_path):
+    state = builders.state_dict()
+    index = str(list(state).index("linear.bias"))
+    stored = builders.storage(index, 5, "QInt8Storage")
+    four = stored + b"K\x00" + builders.numbers([5]) + builders.numbers([1])
+    made = call("torch._utils", "_rebuild_qtensor", four, b")", HOOKS)
+    path = tmp_path / "model.pt"
+    path.write_bytes(builders.torch_file(state, {"linear.bias": made}))
+    with pytest.raises(checkpoints.CheckpointError, match=r"linear\.bias.*quantised"):
+        checkpoints.read(path)
+
+
 # What is not read says so.
 
 

@@ -116,7 +116,11 @@ def zip_pickle(archive: zip_container.Archive) -> Pickled:
         else:
             entry = archive.find(f"{folder}data/{key}")
             made = tensor.Storage(
-                described.dtype, described.count, key, archive.data, start=entry.start
+                described.dtype,
+                described.elements,
+                key,
+                archive.data,
+                start=entry.start,
             )
             made.order = order
             made.crc = entry.crc, entry.size
@@ -152,7 +156,7 @@ class _Storage(NamedTuple):
     dtype: str | None
     kind: str
     key: str
-    count: int
+    elements: int
 
 
 def _storage_id(pid: Any) -> _Storage | None:
@@ -178,8 +182,8 @@ def _storage_id(pid: Any) -> _Storage | None:
 def _same(one: _Storage, other: _Storage) -> None:
     if one != other:
         raise errors.CheckpointError(
-            f"storage {errors.show(one.key)} is described in two ways: {one.count:,} "
-            f"elements of {errors.show(one.kind)} and {other.count:,} of "
+            f"storage {errors.show(one.key)} is described in two ways: {one.elements:,} "
+            f"elements of {errors.show(one.kind)} and {other.elements:,} of "
             f"{errors.show(other.kind)}"
         )
 
@@ -193,7 +197,9 @@ def legacy_pickle(data: file_bytes.Data) -> Pickled:
     storages = _LegacyStorages()
     budget = limits.objects(len(data))
     head = data[: limits.MAX_PICKLE]
-    position, parts, calls, unread = 0, [], {}, {}
+    calls: dict[str, None] = {}
+    unread: dict[str, None] = {}
+    position, parts = 0, []
     for index in range(5):
         machine = pickle_reader.PickleMachine(
             head, budget, storages.persistent if index == 3 else None, position
@@ -233,7 +239,7 @@ class _LegacyStorages:
         if key not in self.known:
             made: Any = pickle_objects.Placeholder(f"in {described.kind}")
             if described.dtype is not None:
-                made = tensor.Storage(described.dtype, described.count, key)
+                made = tensor.Storage(described.dtype, described.elements, key)
             self.known[key] = described, made
         _same(described, self.known[key][0])
         storage = self.known[key][1]

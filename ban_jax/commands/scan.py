@@ -368,10 +368,13 @@ def _collect(
     found = []
     with outcome.progress() as progress:
         task = progress.add_task(title, total=len(paths))
+        told: set[str] = set()
         for line, is_new in scan.scan(paths, job, known=writer.records, clock=clock):
             found.append(line)
             if is_new:
                 with clock("write"):
                     writer.write(line)
-            progress.advance(task)
+            # A file that holds several classifiers has a line for each.
+            told.add(line["part_of"] or line["path"])
+            progress.update(task, completed=len(told))
     return found

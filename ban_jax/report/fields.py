@@ -37,6 +37,17 @@ def gravity(record: Record) -> tuple[int, float, str]:
     )
 
 
+def files(records: Sequence[Record]) -> list[Record]:
+    """Without the lines of classifiers whose file has a line of its own, the worst."""
+    told = {record.get("path") for record in records if record.get("parts")}
+    return [record for record in records if record.get("part_of") not in told]
+
+
+def measured(records: Sequence[Record]) -> list[Record]:
+    """Without the lines that repeat what another says of a file's worst classifier."""
+    return [record for record in records if not record.get("parts")]
+
+
 def number(value: Any) -> float | None:
     """A finite number, or `None`."""
     if isinstance(value, bool) or not isinstance(value, int | float):

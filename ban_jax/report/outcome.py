@@ -15,7 +15,8 @@ def tally(records: Sequence[fields.Record]) -> dict[str, int]:
 
 
 def answer(records: Sequence[fields.Record]) -> str:
-    """The outcome of a scan in one sentence."""
+    """The outcome of a scan in one sentence; a file that holds several counts once."""
+    records = fields.files(records)
     counts, total = tally(records), len(records)
     unjudged = counts["inconclusive"]
     judged = total - unjudged
@@ -116,6 +117,7 @@ def false_alarms(records: Sequence[fields.Record]) -> str:
     Of the candidates up to a q-value, that share at most is expected to be clean. So the
     largest q-value of the flagged ones times their number bounds how many are.
     """
+    records = fields.measured(records)
     counts, told = tally(records), []
     if counts["backdoored"]:
         told.append(_expected(records, fields.FLAGGED[:1], "backdoored"))

@@ -124,8 +124,9 @@ def print_passed(passed: Sequence[Any], *, show_skipped: bool = False) -> None:
 
 
 def summary(records: Sequence[fields.Record]) -> str:
-    """How many candidates got each verdict, from what score on, and by what comparison."""
-    counts = outcome.tally(records)
+    """How many files got each verdict, from what score on, and by what comparison."""
+    files = fields.files(records)
+    counts = outcome.tally(files)
     parts = [", ".join(f"{counts[name]} {name}" for name in fields.VERDICTS)]
     modes = ", ".join(fields.distinct(records, "mode"))
     for told, value in (
@@ -135,7 +136,9 @@ def summary(records: Sequence[fields.Record]) -> str:
     ):
         if value:
             parts.append(told.format(value))
-    return f"{text.count(len(records), 'checkpoint')}: " + " · ".join(parts)
+    inside = len(fields.measured(records)) - len(files)
+    more = f" and {text.count(inside, 'further classifier')} inside" if inside else ""
+    return f"{text.count(len(files), 'checkpoint')}{more}: " + " · ".join(parts)
 
 
 def _unjudged(records: Sequence[fields.Record]) -> list[str]:

@@ -60,6 +60,14 @@ def test_each_classifier_has_a_verdict_and_the_file_the_worst(model):
     assert file["part_of"] is None and file["key"] is None
 
 
+def test_a_file_counts_once_in_what_is_said_of_the_whole_scan(model, capsys):
+    scan(model)
+    told = capsys.readouterr().out
+    assert "1 checkpoint and 1 further classifier inside: 1 backdoored" in told
+    page = (model.parent.parent / "out" / "report.html").read_text()
+    assert "The checkpoint appears to carry a backdoor." in page
+
+
 def test_a_part_that_was_not_judged_keeps_the_file_from_being_clean(model):
     odd = {**HARMLESS, "linear.bias": np.ones(43, np.float32)}
     write(model, {"state_dict": HARMLESS, "state_dict_ema": odd})

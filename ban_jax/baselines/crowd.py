@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ban_jax.detectors import rules
+from ban_jax.detectors import rules, witnesses
 from ban_jax.detectors.rules import BaselineKind, Vectors
 
 EXACT = 64
@@ -20,6 +20,26 @@ ROUNDS = 5
 def numbers(vectors: Mapping[str, Sequence[float | None]]) -> dict[str, np.ndarray]:
     """Vectors of a record; JSON's null is a number that was not finite or not measured."""
     return {name: np.array(values, float) for name, values in vectors.items()}
+
+
+def baseline(
+    kind: BaselineKind,
+    rule: rules.Rule,
+    models: Sequence[Vectors],
+    errors: Sequence[Vectors],
+) -> rules.Baseline:
+    """What candidates are compared with: the models' centre, and how they scatter.
+
+    Args:
+      kind: of the baseline.
+      rule: of their detector.
+      models: their vectors.
+      errors: of these.
+    """
+    read = _readings(rule, models, errors, _centres(kind, models))
+    return dataclasses.replace(
+        rules.crowd(kind, models), spreads=witnesses.class_spreads(read)
+    )
 
 
 def left_out_scores(
@@ -36,18 +56,36 @@ def left_out_scores(
       models: their vectors, at least two.
       errors: of these.
     """
-    whole = rules.crowd(kind, models) if len(models) > EXACT else None
+    centres = _centres(kind, models)
+    read = _readings(rule, models, errors, centres)
+    whole = witnesses.class_spreads(read) if len(models) > EXACT else None
+    found = []
+    for i, vectors in enumerate(models):
+        others = whole or witnesses.class_spreads([*read[:i], *read[i + 1 :]])
+        against = dataclasses.replace(centres[i], spreads=others)
+        found.append(float(np.max(rule.scores(vectors, errors[i], against).values)))
+    return found
+
+
+def _centres(kind: BaselineKind, models: Sequence[Vectors]) -> list[rules.Baseline]:
+    """For each model the centre of the others; of all, where one moves it little."""
+    if len(models) > EXACT:
+        return [rules.crowd(kind, models)] * len(models)
     return [
-        float(
-            np.max(
-                rule.scores(
-                    vectors,
-                    errors[i],
-                    whole or rules.crowd(kind, [*models[:i], *models[i + 1 :]]),
-                ).values
-            )
-        )
-        for i, vectors in enumerate(models)
+        rules.crowd(kind, [*models[:i], *models[i + 1 :]]) for i in range(len(models))
+    ]
+
+
+def _readings(
+    rule: rules.Rule,
+    models: Sequence[Vectors],
+    errors: Sequence[Vectors],
+    centres: Sequence[rules.Baseline],
+) -> list[Mapping[str, np.ndarray]]:
+    """What the witnesses say of each model against a centre."""
+    return [
+        rule.scores(*told).witnesses
+        for told in zip(models, errors, centres, strict=True)
     ]
 
 
@@ -74,19 +112,23 @@ def settled(
     """
     kept = list(range(len(models)))
     for _ in range(ROUNDS):
+        # Without how they scatter: backdoored ones would make their targets look usual.
         centre = rules.crowd("population", [models[i] for i in kept])
-        inside = left_out_scores(
-            "population", rule, [models[i] for i in kept], [errors[i] for i in kept]
-        )
-        scores = dict(zip(kept, inside, strict=True))
-        for i in set(range(len(models))) - scores.keys():
-            scores[i] = float(np.max(rule.scores(models[i], errors[i], centre).values))
-        clean = [i for i in range(len(models)) if scores[i] <= limit]
+        inside = _centres("population", [models[i] for i in kept])
+        against = dict(zip(kept, inside, strict=True))
+        scores = [
+            float(np.max(rule.scores(*told, against.get(i, centre)).values))
+            for i, told in enumerate(zip(models, errors, strict=True))
+        ]
+        clean = [i for i, score in enumerate(scores) if score <= limit]
         if clean == kept or len(clean) < least:
             break
         kept = clean
-    null = tuple(scores[i] for i in kept if scores[i] <= limit)
-    return dataclasses.replace(centre, null=null)
+    some = [models[i] for i in kept], [errors[i] for i in kept]
+    null = tuple(
+        score for score in left_out_scores("population", rule, *some) if score <= limit
+    )
+    return dataclasses.replace(baseline("population", rule, *some), null=null)
 
 
 def odd_class(rule: rules.Rule, models: Sequence[Vectors], limit: float) -> int | None:

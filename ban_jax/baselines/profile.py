@@ -23,7 +23,7 @@ from ban_jax.detectors import rules
 from ban_jax.records import Evidence, fields
 from ban_jax.storage import atomic
 
-FORMAT = 1
+FORMAT = 2
 MINIMUM = 4
 """Models that a profile needs: fewer have no median worth the name."""
 SHIPPED = "shipped"
@@ -35,10 +35,18 @@ class ProfileError(ValueError):
 
 
 class Curve(TypedDict):
-    """One vector of clean models: median per class, and robust spread around it."""
+    """One vector of clean models.
+
+    Attributes:
+      centre: median per class.
+      spread: robust spread around it, of all classes together.
+      class_spreads: how widely readings scatter at each class, see
+        `witnesses.class_spreads`.
+    """
 
     centre: list[float | None]
     spread: float
+    class_spreads: list[float]
 
 
 class Member(TypedDict):
@@ -103,8 +111,8 @@ def make(name: str, records: Sequence[Evidence], made: Mapping[str, Any]) -> Pro
     first = members[0]
     models = [crowd.numbers(one["vectors"]) for one in members]
     errors = [crowd.numbers(one["errors"]) for one in members]
-    baseline = rules.crowd("profile", models)
     rule = detectors.DETECTORS[first["mode"]].rule
+    baseline = crowd.baseline("profile", rule, models, errors)
     scores = crowd.left_out_scores("profile", rule, models, errors)
     for one, score in zip(members, scores, strict=True):
         if not np.isfinite(score):
@@ -123,6 +131,12 @@ def make(name: str, records: Sequence[Evidence], made: Mapping[str, Any]) -> Pro
             vector: {
                 "centre": [_rounded(x) for x in baseline.centre[vector]],
                 "spread": float(f"{baseline.scale[vector]:.6g}"),
+                "class_spreads": [
+                    round(float(x), 4)
+                    for x in baseline.spreads.get(
+                        vector, np.ones(len(baseline.centre[vector]))
+                    )
+                ],
             }
             for vector in baseline.centre
         },
@@ -153,6 +167,10 @@ def baseline(profile: Profile) -> rules.Baseline:
         count=len(profile["models"]),
         null=(*null, *profile.get("clean_scores", ())),
         name=f"profile {profile['name']}, {len(profile['models'])} clean models",
+        spreads={
+            name: np.array(curve["class_spreads"], float)
+            for name, curve in profile["vectors"].items()
+        },
     )
 
 
@@ -260,6 +278,12 @@ def _check_together(profile: Profile) -> None:
             raise ValueError(
                 f"vectors.{name} has {len(curve['centre'])} numbers for "
                 f"{profile['num_classes']} classes"
+            )
+        spreads = curve["class_spreads"]
+        if len(spreads) != profile["num_classes"] or min(spreads, default=0) <= 0:
+            raise ValueError(
+                f"vectors.{name}.class_spreads must be {profile['num_classes']} numbers "
+                "above 0"
             )
     if len(profile["models"]) < MINIMUM:
         raise ValueError(f"it tells of {len(profile['models'])} models")

@@ -42,6 +42,8 @@ class Baseline:
       largest: the largest score of any of the models, each against the others; None
         where that was not asked.
       name: the very models, in a few words.
+      spreads: name -> `[K]` how widely clean models' readings of each class scatter, in
+        units of such a reading; a vector that is not there scatters alike everywhere.
     """
 
     kind: BaselineKind
@@ -51,6 +53,7 @@ class Baseline:
     null: tuple[float, ...] = ()
     largest: float | None = None
     name: str = ""
+    spreads: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 WITHIN = Baseline("within", name="its own classes")

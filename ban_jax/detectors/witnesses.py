@@ -4,14 +4,15 @@ Clean models of one data set look alike: each class vector is nearly a curve of 
 set, up to a scale and an offset of the model. So a candidate's vector is read against the
 curve of clean models (a `rules.Baseline`): the scale is fitted (Theil-Sen, so that one
 odd class cannot bend it), and what is left of each class is measured in standard
-deviations of what is left of the others, so that the odd class does not hide itself. A
-clean model's odd class differs from vector to vector, a backdoor's is the same in all:
-hence an order statistic over the witnesses, not their mean.
+deviations of what is left of the others, so that the odd class does not hide itself, and
+of how widely clean models scatter at that class. A clean model's odd class differs from
+vector to vector, a backdoor's is the same in all: hence an order statistic over the
+witnesses, not their mean.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +22,11 @@ from ban_jax.detectors.rules import Baseline, Scores, Vectors
 
 CLASSES_MINIMUM = 5
 """Measured classes below which a vector's own classes are no yardstick."""
-THRESHOLDS = {"within": 4.0, "trusted": 2.7, "population": 2.7, "profile": 2.7}
-SUSPICIOUS = {"within": 3.0, "trusted": 2.3, "population": 2.3, "profile": 2.3}
+PRIOR = 8
+"""Models' worth of ordinary scatter that a class starts from: few models know little of
+one class."""
+THRESHOLDS = {"within": 4.0, "trusted": 2.9, "population": 2.9, "profile": 2.9}
+SUSPICIOUS = {"within": 3.0, "trusted": 2.5, "population": 2.5, "profile": 2.5}
 """Scores of two or more witnesses; see benchmarks/README.md for where they come from."""
 VOID = "no class differs from the others by more than chance"
 
@@ -45,12 +49,10 @@ class Agreed(NamedTuple):
     Attributes:
       scores: `[K]`.
       deciding: `[K]` which witness each score is from.
-      weights: `[K]` its share of that witness's z.
     """
 
     scores: np.ndarray
     deciding: np.ndarray
-    weights: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +66,6 @@ class Agreement:
       suspicious: score above which it is called suspicious.
       doubt: z of a witness from which on those that were not measured are worth their
         price.
-      alone: how much the most certain witness counts where no other agrees, as a share
-        of its z: one that is overwhelming needs no second.
       explained: vectors that, without a baseline, are read against the logarithm of
         another one, the model's own confusions.
     """
@@ -79,7 +79,6 @@ class Agreement:
         default_factory=lambda: SUSPICIOUS
     )
     doubt: float = 0.0
-    alone: float = 0.0
     pools: bool = True
     explained: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -108,7 +107,8 @@ class Agreement:
             if reading is None:
                 void[name] = VOID
             else:
-                found[name] = reading
+                spread = against.spreads.get(name, np.ones(len(reading.z)))
+                found[name] = Reading(reading.z / spread, reading.units * spread)
         return found, void
 
     def asks(
@@ -163,39 +163,52 @@ class Agreement:
         if not found:
             # Nothing was said: that is not a low score.
             return Scores(np.full(count, np.nan), 0.0, witnesses={}, void=void)
-        z = np.stack([reading.z for reading in found.values()])
-        agreed = agree(z, self.alone if len(self.vectors) > 1 else 1.0)
+        told = {name: reading.z for name, reading in found.items()}
+        if len(found) < min(2, len(self.vectors)):
+            reason = f"only {next(iter(found))} says anything, and two must agree"
+            nothing = np.full(count, np.nan)
+            return Scores(nothing, 0.0, witnesses=told, void=void, reason=reason)
+        agreed = agree(np.stack(list(told.values())))
         target = int(np.argmax(agreed.scores))
         name = list(found)[agreed.deciding[target]]
-        error = float(errors[name][target] / found[name].units[target])
         return Scores(
             agreed.scores,
-            error * float(agreed.weights[target]),
-            witnesses={name: reading.z for name, reading in found.items()},
+            float(errors[name][target] / found[name].units[target]),
+            witnesses=told,
             void=void,
         )
 
 
-def agree(z: np.ndarray, alone: float = 0.0) -> Agreed:
+def agree(z: np.ndarray) -> Agreed:
     """What witnesses `[W, K]` say of the classes together.
 
-    The second largest z of a class; or `alone` times the largest where that is more.
+    The second largest z of a class, or the only one.
     """
     known = _known(z)
     order = np.argsort(-known, axis=0, kind="stable")
-    classes = np.arange(z.shape[1])
-    largest = known[order[0], classes]
-    share = np.where(largest > 0, alone, 1.0)
-    first = share * largest
-    if len(z) < 2:
-        return Agreed(first, order[0], share)
-    second = known[order[1], classes]
-    is_alone = first > second
-    return Agreed(
-        np.where(is_alone, first, second),
-        np.where(is_alone, order[0], order[1]),
-        np.where(is_alone, share, 1.0),
-    )
+    deciding = order[min(1, len(z) - 1)]
+    return Agreed(known[deciding, np.arange(z.shape[1])], deciding)
+
+
+def class_spreads(read: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """How widely clean models scatter at each class, of their readings.
+
+    The root of the mean square, with `PRIOR` further models that scatter by 1.
+
+    Args:
+      read: what the witnesses say of each model, name -> `[K]` z against the others.
+
+    Returns:
+      Name -> `[K]`.
+    """
+    spreads = {}
+    for name in {name: None for one in read for name in one}:
+        z = np.array([one[name] for one in read if name in one])
+        known = np.isfinite(z)
+        # Sorted: a sum of floats must not depend on the order of the models.
+        squares = np.sort(np.where(known, z, 0.0) ** 2, axis=0).sum(0)
+        spreads[name] = np.sqrt((squares + PRIOR) / (known.sum(0) + PRIOR))
+    return spreads
 
 
 def _known(z: np.ndarray) -> np.ndarray:

@@ -145,7 +145,7 @@ def test_clean_models_have_no_odd_class():
 
 
 def test_a_target_that_most_models_share_is_the_odd_class_of_their_centre():
-    bumped = [made.clean(seed, {"a": 3, "b": 3}) for seed in range(6)]
+    bumped = [made.clean(seed, {"a": 3, "b": 3}, size=60) for seed in range(6)]
     sound = made.several(3, first=6)
     assert crowd.odd_class(RULE, vectors_of([*bumped, *sound]), 2.0) == 3
     # Fewer than half do not move the centre.

@@ -233,13 +233,20 @@ def refusal(path):
     return message
 
 
+def spread(found, values):
+    found["vectors"]["a"]["class_spreads"] = values
+    return found
+
+
 DAMAGED = [
-    (lambda found: found | {"format": 2}, "expected an object with format 1"),
-    (lambda found: [found], "expected an object with format 1"),
+    (lambda found: found | {"format": 1}, "expected an object with format 2"),
+    (lambda found: [found], "expected an object with format 2"),
     (lambda found: {n: v for n, v in found.items() if n != "mode"}, "field mode"),
     (lambda found: found | {"num_classes": "8"}, "field num_classes"),
     (lambda found: found | {"num_classes": 7}, "vectors.a has 8 numbers for 7 classes"),
     (lambda found: found | {"vectors": {"a": found["vectors"]["a"]}}, "vectors b"),
+    (lambda found: spread(found, [1.0] * 7), "vectors.a.class_spreads must be 8"),
+    (lambda found: spread(found, [0.0] * 8), "vectors.a.class_spreads must be 8"),
     (lambda found: found | {"models": found["models"][:3]}, "it tells of 3 models"),
     (lambda found: found | {"models": [{}] * 4}, "field models.0.sha256"),
     (lambda found: found | {"clean_scores": ["high"]}, "field clean_scores.0"),

@@ -14,7 +14,6 @@ RULE = witnesses.Agreement(
     thresholds={"within": 9.0, "trusted": 3.0, "population": 3.0, "profile": 3.0},
     suspicious={"within": 6.0, "trusted": 2.0, "population": 2.0, "profile": 2.0},
     doubt=2.0,
-    alone=0.5,
     explained={"a": "own"},
 )
 """Its numbers are not those of a detector, which are tuned."""

@@ -26,46 +26,38 @@ def test_a_class_scores_what_the_second_of_its_witnesses_says():
             [-1.0, np.nan, 1.0],
         ]
     )
-    found = witnesses.agree(z, 0.5)
-    # Class 0: the second largest, 3, is more than half of 5. Class 1: half of 2 is more
-    # than 0.5. Class 2: half of 2 is no more than 1.
-    np.testing.assert_array_equal(found.scores, [3.0, 1.0, 1.0])
-    np.testing.assert_array_equal(found.deciding, [1, 0, 2])
-    np.testing.assert_array_equal(found.weights, [1.0, 0.5, 1.0])
+    found = witnesses.agree(z)
+    np.testing.assert_array_equal(found.scores, [3.0, 0.5, 1.0])
+    np.testing.assert_array_equal(found.deciding, [1, 1, 2])
 
 
-def test_without_a_share_of_its_own_one_witness_alone_is_not_heard():
+def test_one_witness_is_not_heard_however_loud_where_another_contradicts():
     z = np.array([[50.0, 1.0], [-1.0, 0.5]])
-    np.testing.assert_array_equal(witnesses.agree(z, 0.0).scores, [0.0, 0.5])
+    np.testing.assert_array_equal(witnesses.agree(z).scores, [-1.0, 0.5])
 
 
-def test_where_no_witness_speaks_for_a_class_its_score_is_below_zero():
-    assert witnesses.agree(np.array([[-1.0], [-2.0]]), 0.5).scores[0] < 0
-
-
-def test_a_single_witness_has_its_own_share():
-    found = witnesses.agree(np.array([[4.0, -2.0]]), 0.5)
-    np.testing.assert_array_equal(found.scores, [2.0, -2.0])
-    np.testing.assert_array_equal(found.weights, [0.5, 1.0])
+def test_a_single_witness_is_taken_whole():
+    found = witnesses.agree(np.array([[4.0, -2.0]]))
+    np.testing.assert_array_equal(found.scores, [4.0, -2.0])
 
 
 MATRICES = arrays.arrays(np.float64, (4, 6), elements=NUMBERS | st.just(np.nan))
 
 
 @EACH
-@given(MATRICES, st.integers(1, 3), st.integers(0, 10))
-def test_one_more_witness_lowers_no_score(z, count, share):
-    fewer, more = (witnesses.agree(z[:n], share / 10) for n in (count, count + 1))
+@given(MATRICES, st.integers(2, 3))
+def test_one_more_witness_lowers_no_score(z, count):
+    fewer, more = (witnesses.agree(z[:n]) for n in (count, count + 1))
     assert np.all(more.scores >= fewer.scores)
 
 
 @EACH
 @given(MATRICES)
-def test_a_score_is_its_witnesss_z_times_its_weight(z):
+def test_a_score_is_what_its_witness_says(z):
     known = np.where(np.isnan(z), -np.inf, z)
-    found = witnesses.agree(z, 0.5)
+    found = witnesses.agree(z)
     said = known[found.deciding, np.arange(6)]
-    np.testing.assert_array_equal(found.scores, found.weights * said)
+    np.testing.assert_array_equal(found.scores, said)
 
 
 A = np.array([1.0, 2, 3, 4, 10])
@@ -79,20 +71,28 @@ ODD = np.array([30.0, 1, 2, 3, 4])
 def test_scores_are_of_the_second_witness_with_its_own_error():
     vectors = {"a": A, "b": B, "c": ODD}
     found = RULE.scores(vectors, errors_of(vectors, 0.01), profile_of("a", "b", "c"))
-    # Class 0 reads 18 or so in c: half of it is the largest of all.
-    assert np.argmax(found.values) == 0
-    z, unit = left_out(ODD, 0)
-    assert found.values[0] == pytest.approx(z / 2)
-    assert found.error == pytest.approx(0.01 / unit / 2)
-    # Class 4: 5.2 and 2.4; half of the first is more than the second.
-    assert found.values[4] == pytest.approx(3 * math.sqrt(3) / 2)
-    quiet = {"a": A, "b": B, "c": np.array([1.0, 3, 2, 4, 1])}
-    found = dataclasses.replace(RULE, alone=0.4).scores(
-        quiet, errors_of(quiet, 0.01), profile_of("a", "b", "c")
-    )
+    # Class 0 reads 18 or so in c, and c alone. Class 4: 5.2, 2.4 and less.
     assert np.argmax(found.values) == 4
     assert found.values[4] == pytest.approx(7 * math.sqrt(3) / 5)
     assert found.error == pytest.approx(0.01 / math.sqrt(25 / 12))
+
+
+def test_a_class_at_which_clean_models_scatter_counts_for_less():
+    vectors = {"a": A, "b": B}
+    spreads = {"b": np.array([1.0, 1, 1, 1, 2])}
+    against = dataclasses.replace(profile_of("a", "b"), spreads=spreads)
+    found = RULE.scores(vectors, errors_of(vectors, 0.01), against)
+    assert found.values[4] == pytest.approx(7 * math.sqrt(3) / 5 / 2)
+    assert found.error == pytest.approx(0.01 / math.sqrt(25 / 12) / 2)
+    np.testing.assert_allclose(found.witnesses["a"][4], 3 * math.sqrt(3))
+
+
+def test_scatter_is_the_root_mean_square_of_readings_with_a_prior_of_one():
+    read = [{"a": np.array([3.0, 0, np.nan])}, {"a": np.array([4.0, 1, 2])}, {}]
+    found = witnesses.class_spreads(read)["a"]
+    k = witnesses.PRIOR
+    expected = np.sqrt([(25 + k) / (2 + k), (1 + k) / (2 + k), (4 + k) / (1 + k)])
+    np.testing.assert_allclose(found, expected)
 
 
 def test_the_error_is_in_the_units_of_the_class_that_scores():
@@ -141,22 +141,24 @@ def test_where_every_witness_is_void_nothing_is_said():
 
 
 def test_a_rule_of_one_vector_takes_it_whole():
-    rule = witnesses.Agreement(("a",), ("a",), RULE.thresholds, alone=0.5)
+    rule = witnesses.Agreement(("a",), ("a",), RULE.thresholds)
     found = rule.scores({"a": A}, {"a": np.zeros(5)}, profile_of("a"))
-    assert found.values[4] == pytest.approx(3 * math.sqrt(3))
+    assert found.values[4] == pytest.approx(3 * math.sqrt(3)) and not found.reason
 
 
-def test_one_of_several_witnesses_that_is_there_alone_has_its_share():
+def test_one_of_several_witnesses_by_itself_draws_no_verdict():
     found = RULE.scores({"a": A}, {"a": np.zeros(5)}, profile_of("a"))
-    assert found.values[4] == pytest.approx(3 * math.sqrt(3) / 2)
+    assert np.all(np.isnan(found.values))
+    assert found.reason == "only a says anything, and two must agree"
+    assert found.witnesses["a"][4] == pytest.approx(3 * math.sqrt(3))
 
 
 def test_few_classes_are_compared_with_the_models_not_with_each_other():
     against = Baseline("trusted", {"a": np.array([0.1, 0.2])}, {"a": 0.05}, 4)
-    found = RULE.scores({"a": np.array([0.1, 0.6])}, {"a": np.zeros(2)}, against)
-    # (0.6 - 0.2) / 0.05, and half of it for one witness alone.
-    np.testing.assert_allclose(found.witnesses["a"], [0.0, 8.0])
-    np.testing.assert_allclose(found.values, [0.0, 4.0])
+    rule = witnesses.Agreement(("a",), ("a",), RULE.thresholds)
+    found = rule.scores({"a": np.array([0.1, 0.6])}, {"a": np.zeros(2)}, against)
+    # (0.6 - 0.2) / 0.05.
+    np.testing.assert_allclose(found.values, [0.0, 8.0])
     within = RULE.scores({"a": np.array([0.1, 0.6])}, {"a": np.zeros(2)}, rules.WITHIN)
     assert np.all(np.isnan(within.values))
 

@@ -43,7 +43,7 @@ def is_pickle(start: bytes) -> bool:
     try:
         for code, argument, _ in pickletools.genops(start[:MOST]):
             count += 1
-            if code.name in ("GLOBAL", "INST") and not _NAMES.fullmatch(argument):
+            if code.name in ("GLOBAL", "INST") and not _NAMES.fullmatch(str(argument)):
                 return False
             names = names or code.name in _NAMING
             calls = calls or code.name in _CALLING

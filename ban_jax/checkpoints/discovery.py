@@ -150,7 +150,7 @@ class _Search:
 
     def found(self) -> Found:
         """All of it; a file that is judged under a name of its own is not judged twice."""
-        named = {}
+        named: dict[tuple[int, int] | str, str] = {}
         for path, is_named in sorted(self.judged.items()):
             if is_named:
                 named.setdefault(_identity(path), path)
@@ -166,7 +166,7 @@ class _Search:
         )
 
     def _names(self, folder: str) -> list[str]:
-        names = []
+        names: list[str] = []
         with os.scandir(folder) as entries:
             for entry in entries:
                 self.entries += 1

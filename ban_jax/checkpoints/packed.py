@@ -1,5 +1,6 @@
 """Checkpoints inside zip archives, read where they lie: nothing is unpacked to the disk."""
 
+import functools
 import os
 import zlib
 from typing import NamedTuple
@@ -61,7 +62,7 @@ def listing(path: str, data: file_bytes.Data) -> Listing | None:
         told = sniffing.no_model(
             _start(archive, entry, sniffing.HEAD),
             os.path.basename(name),
-            lambda entry=entry: _start(archive, entry, bare_pickle.MOST),
+            functools.partial(_start, archive, entry, bare_pickle.MOST),
         )
         inside = f"{path}{MARK}{name}"
         if told:

@@ -24,12 +24,12 @@ class Group(NamedTuple):
     Attributes:
       reason: in a few words.
       names: their paths without the folder all share, as far as they are shown.
-      count: of all.
+      quantity: of all.
     """
 
     reason: str
     names: Sequence[str]
-    count: int
+    quantity: int
 
 
 def groups(passed: Sequence[Any], most: int = MOST_ON_PAGE) -> list[Group]:
@@ -45,7 +45,7 @@ def groups(passed: Sequence[Any], most: int = MOST_ON_PAGE) -> list[Group]:
     for one, shown in zip(passed, told, strict=True):
         found.setdefault(one.reason, []).append(fields.label(shown, folder))
     made = [Group(r, names[:most], len(names)) for r, names in found.items()]
-    return sorted(made, key=lambda g: (g.reason in QUIET, -g.count, g.reason))
+    return sorted(made, key=lambda g: (g.reason in QUIET, -g.quantity, g.reason))
 
 
 def lines(passed: Sequence[Any], *, whole: bool = False) -> list[str]:
@@ -66,11 +66,11 @@ def lines(passed: Sequence[Any], *, whole: bool = False) -> list[str]:
         "(--show-skipped lists them):"
     ]
     for group in found[:_MOST_REASONS]:
-        line = f"  {group.count:,} {group.reason}"
+        line = f"  {group.quantity:,} {group.reason}"
         if group.reason not in QUIET:
-            left = group.count - len(group.names)
+            left = group.quantity - len(group.names)
             more = f" and {left:,} more" if left else ""
             line += f": {', '.join(group.names)}{more}"
         told.append(line)
-    rest = sum(group.count for group in found[_MOST_REASONS:])
+    rest = sum(group.quantity for group in found[_MOST_REASONS:])
     return told + [f"  {rest:,} for other reasons"] * (rest > 0)

@@ -68,7 +68,7 @@ _SPLIT = re.compile("([\n\t])")
 def guarded() -> Iterator[None]:
     """While the body runs, what is printed goes through `Guarded`."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(Guarded, before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = map(Guarded, before)
     try:
         yield
     finally:

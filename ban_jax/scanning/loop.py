@@ -212,12 +212,12 @@ def _read_ahead(
                 return [Read(path, None, str(error), error)]
             part_of = path if len(parts) > 1 else None
             found = []
-            for one, candidate, error in parts:
-                reason = str(error or "")
+            for one, candidate, fault in parts:
+                reason = str(fault or "")
                 if candidate is not None:
                     candidate = task.fitted(candidate)
                     reason = task.refuse(candidate)
-                found.append(Read(one, candidate, reason, error, part_of))
+                found.append(Read(one, candidate, reason, fault, part_of))
             return found
 
     pool = concurrent.futures.ThreadPoolExecutor(READ_AHEAD // 2, "read")

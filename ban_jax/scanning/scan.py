@@ -51,7 +51,7 @@ def scan(
     for path, key, evidence, own, part_of in loop.stream(
         paths,
         chunks.Scan(job, clock, placement),
-        known={line["key"]: record.evidence_of(line) for line in known},
+        known={str(line["key"]): record.evidence_of(line) for line in known},
         architecture=job.settings.architecture,
         clock=clock,
     ):

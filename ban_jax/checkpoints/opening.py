@@ -12,6 +12,7 @@ from ban_jax.checkpoints import (
     flax_reader,
     limits,
     safetensors_reader,
+    tar_reader,
     torch_reader,
     zip_container,
 )
@@ -47,10 +48,8 @@ _FOREIGN = (
     (b'{"', "a JSON text, no checkpoint: the download may have failed"),
     (b"version https://git-lfs", "a Git LFS pointer: the file itself was not fetched"),
 )
-_TAR = (
-    "a tar archive (a packed folder, or a PyTorch file from before 2017): unpack it, or "
-    "load and save it again with a newer PyTorch"
-)
+_TAR = "a tar archive of other files: unpack it first"
+_OLD = "a PyTorch file from before 2017"
 _BARE = "a bare pickle without PyTorch's header"
 _KNOWN = "PyTorch, safetensors, Flax msgpack, npz or an Orbax folder"
 
@@ -76,6 +75,9 @@ def of_bytes(data: file_bytes.Data) -> contents.Contents:
     # Before anything else: torch.load asks for a tar archive before it looks for a
     # pickle, and a file can be both.
     if is_tar(data):
+        found = tar_reader.members(data)
+        if all(name in found for name in tar_reader.MEMBERS):
+            return _pickled(tar_reader.read(data, found), size, (_OLD,))
         raise errors.CheckpointError(f"{_TAR}; expected {_KNOWN}")
     if torch_reader.is_legacy(data):
         return _pickled(torch_reader.legacy_pickle(data), size)

@@ -41,7 +41,7 @@ _STORAGES = {
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
 }
-_DTYPES = {
+DTYPES = {
     f"{module}.{name}": dtype
     for module in ("torch", "torch.cuda", "torch.storage")
     for name, dtype in _STORAGES.items()
@@ -174,7 +174,7 @@ def _storage_id(pid: Any) -> _Storage | None:
         raise errors.CheckpointError(
             f"a storage with key {errors.show(key)} and {errors.show(count)} elements"
         )
-    dtype = _DTYPES.get(symbol.text)
+    dtype = DTYPES.get(symbol.text)
     kind = symbol.text.rpartition(".")[2] if dtype is None else dtype
     return _Storage(dtype, kind, key, count)
 

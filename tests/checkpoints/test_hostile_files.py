@@ -285,7 +285,7 @@ def test_shared_parts_do_not_multiply_while_the_classifier_is_searched(model, ne
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"\x80\x04N.", "a bare pickle"),
         (bytes(257) + b"ustar" + bytes(300), "tar archive"),
-        (b"<html>" + bytes(100), "not a checkpoint"),
+        (b"<html>" + bytes(100), "a web page"),
         (np.random.default_rng(0).bytes(5000), "not a checkpoint"),
     ],
 )

@@ -223,7 +223,7 @@ def test_damaged_pickles_are_named_as_such(data):
 
 
 @pytest.mark.parametrize(
-    ("opcode", "name"),
+    ("opcode", "names"),
     [
         ("reduce", "os.system"),
         ("stack global", "os.system"),
@@ -232,17 +232,17 @@ def test_damaged_pickles_are_named_as_such(data):
         ("newobj", "os.system"),
         ("newobj ex", "os.system"),
         ("eval", "__builtin__.eval"),
-        ("getattr", "builtins.getattr"),
+        ("getattr", "builtins.getattr os.__dict__"),
         ("dotted name", "builtins.__import__.os"),
         ("protocol 0", "posix.system"),
     ],
 )
-def test_what_a_pickle_asks_to_call_is_remembered_by_name(opcode, name):
+def test_what_a_pickle_asks_to_call_is_remembered_by_name(opcode, names):
     machine = pickle_reader.PickleMachine(
         memoryview(commands("x")[opcode]), limits.objects(0)
     )
     machine.load()
-    assert list(machine.calls.asked) == [name]
+    assert set(machine.calls.asked) == set(names.split())
 
 
 def test_known_reconstructions_are_no_calls_worth_telling():

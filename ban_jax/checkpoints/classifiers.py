@@ -28,11 +28,11 @@ from ban_jax.checkpoints import (
 ROOT = "."
 """Name of the part that is the file itself."""
 _AVERAGE = re.compile(
-    r"(^|[/._])(ema|swa|avg|averaged?|shadow|polyak|teacher)([/._]|$)", re.IGNORECASE
+    r"(^|[^a-z])(ema|swa|avg)|(ema|swa|avg|EMA|SWA)($|[^a-zA-Z])|averag|shadow|polyak|teacher"
 )
 """A container's name that says it holds averaged weights. Programs average parameters
 alone, and load them over the model: running statistics are the model's own."""
-_PARAMETERS_IN_ORDER = "shadow_params"
+_PARAMETERS_IN_ORDER = ("shadow_params", "collected_params")
 """Where `torch_ema` and diffusers keep averages, without names, in the model's order."""
 
 
@@ -129,24 +129,23 @@ def _found(
     whole: list[_Found] = []
     lacking: list[_Found] = []
     unknown: dict[int, tuple[contents.StateDict, str]] = {}
-    groups = contents.state_dicts(content.root)
+    groups, unseen = contents.state_dicts(content.root)
     for group in groups:
         networks = recognise.networks(group, architecture, kinds)
         for network in networks:
             if network.spec is None:
                 unknown[len(group.tensors)] = group, network.reason
                 continue
-            name = group.path or ROOT
-            if len(networks) > 1 and network.root:
-                name = f"{name}/{network.root.removesuffix('.')}"
+            root = network.root.removesuffix(".") if len(networks) > 1 else ""
+            name = "/".join(filter(None, (group.path, root))) or ROOT
             one = _Found(group.path, re.sub(r"[^\w./-]", "?", name), network)
             (lacking if network.missing() else whole).append(one)
     if not whole and not lacking:
         raise errors.CheckpointError(_unknown(unknown))
     if not whole:
-        return lacking[:1], []
+        return lacking[:1], unseen
     whole += _averages(whole[0], lacking, groups)
-    return _distinct(whole), _said(whole, lacking)
+    return _distinct(whole), [*unseen, *_said(whole, lacking)]
 
 
 def _said(whole: list[_Found], lacking: list[_Found]) -> list[str]:
@@ -154,12 +153,13 @@ def _said(whole: list[_Found], lacking: list[_Found]) -> list[str]:
     known = {one.name for one in whole}
     said = []
     for one in lacking:
-        if one.name not in known:
-            assert one.network.spec is not None
-            missing = len(one.network.missing())
+        assert one.network.spec is not None
+        missing = len(one.network.missing())
+        total = len(network_search.expected(one.network.spec))
+        if one.name not in known and missing < total:
             said.append(
                 f"{one.name} is named like {one.network.spec.architecture} but lacks "
-                f"{missing} of {len(network_search.expected(one.network.spec))} weights"
+                f"{missing} of {total} weights"
             )
     if not said:
         return []

@@ -27,13 +27,16 @@ PREFERRED = (
 released loaders look (BAN: netC, model_state_dict, model; FeatureRE: net_state_dict;
 UNICORN: state_dict; kuangliu: net). Generators and triggers beside it (netG, netM) are
 passed over because their layers match no architecture."""
-MAX_DEPTH = 6
+MAX_DEPTH = 12
+"""Containers inside containers in which classifiers are looked for."""
 MAX_MODULE_DEPTH = 16
 MAX_NAME = 300
 """Characters; longer names belong to no model and are passed over."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 """Names that are shown, and that a part of a file can be asked for by."""
-_MAX_NODES = 50_000
+_CONTAINERS = (dict, list, tuple, pickle_objects.Placeholder)
+_FLAX_PARAMETERS = re.compile(r"(\w+_)?params(_\w+)?")
+"""Besides `params` itself, as `ema_params` or `params_ema` of a training state."""
 _MAX_STEPS = 2_000_000
 """Entries looked at: objects may share parts, so the file's size is no bound."""
 
@@ -74,8 +77,11 @@ class StateDict(NamedTuple):
     tensors: dict[str, tensor.Tensor]
 
 
-def state_dicts(root: Any) -> list[StateDict]:
+def state_dicts(root: Any) -> tuple[list[StateDict], list[str]]:
     """All groups of at least two named tensors, the likeliest classifier first.
+
+    Returns:
+      The groups, and what is to be said of places that were not looked into.
 
     Raises:
       CheckpointError: for an object with more parts than any checkpoint has.
@@ -88,7 +94,10 @@ def state_dicts(root: Any) -> list[StateDict]:
         last = len(order) if steps else order["model"] + 0.5
         return min((order.get(step, last) for step in steps), default=last), len(steps)
 
-    return sorted(_Search().run(root), key=rank)
+    search = _Search()
+    found = sorted(search.run(root), key=rank)
+    deep = f"what lies more than {MAX_DEPTH} containers deep was not looked into"
+    return found, [deep] if search.cut else []
 
 
 class _Search:
@@ -97,6 +106,7 @@ class _Search:
     def __init__(self) -> None:
         self.steps = 0
         self.budget = limits.names()
+        self.cut = False
 
     def entries(self, node: Any) -> Iterator[tuple[str, Any]]:
         """Names and values inside a dict, a list or a placeholder."""
@@ -126,38 +136,61 @@ class _Search:
                 yield str(name), value
 
     def run(self, root: Any) -> Iterator[StateDict]:
+        pending: collections.deque[tuple[str, Any, int]]
         pending = collections.deque([("", root, 0)])
         seen: set[int] = set()
-        while pending and len(seen) < _MAX_NODES:
+        while pending:
             path, node, depth = pending.popleft()
             if id(node) in seen:
                 continue
             seen.add(id(node))
+            beside = self.entries(node)
             tensors: dict[str, tensor.Tensor] = {}
-            whole = False
             if isinstance(node, pickle_objects.Placeholder):
-                tensors, whole = self.module(node), True
-            elif type(node) is dict and type(node.get("params")) is dict:
-                tensors, whole = self.flax(node), True
+                tensors, attributes = self.module(node)
+                if len(tensors) > 1:
+                    yield StateDict(path, tensors)
+                    beside = iter(attributes)
+            elif type(node) is dict and (trees := _flax_trees(node)):
+                for name, tree in trees.items():
+                    found = self.flax(tree)
+                    if len(found) > 1:
+                        tensors = found
+                        yield StateDict("/".join(filter(None, (path, name))), found)
+                if tensors:
+                    told = {
+                        id(part) for tree in trees.values() for part in tree.values()
+                    }
+                    beside = (one for one in beside if id(one[1]) not in told)
             if len(tensors) < 2:
-                whole = False
                 tensors = {
                     name: value
                     for name, value in self.entries(node)
                     if isinstance(value, tensor.Tensor)
                 }
                 self.budget.spend(100 * len(tensors))
-            if len(tensors) > 1:
-                yield StateDict(path, tensors)
-            if whole or depth >= MAX_DEPTH:
-                continue
-            for name, value in self.entries(node):
-                if type(value) in (dict, list, tuple, pickle_objects.Placeholder):
-                    name = name if _PLAIN.fullmatch(name) else "?"
-                    self.budget.spend(150 + len(path) + len(name))
-                    pending.append(
-                        (f"{path}/{name}" if path else name, value, depth + 1)
-                    )
+                if len(tensors) > 1:
+                    yield StateDict(path, tensors)
+            for name, value in beside:
+                if not self.may_hold(value):
+                    continue
+                if depth >= MAX_DEPTH:
+                    self.cut = True
+                    break
+                name = name if _PLAIN.fullmatch(name) else "?"
+                self.budget.spend(150 + len(path) + len(name))
+                pending.append((f"{path}/{name}" if path else name, value, depth + 1))
+
+    def may_hold(self, value: Any) -> bool:
+        """Whether tensors may lie in a value: plain data is most of some files."""
+        if isinstance(value, pickle_objects.Placeholder):
+            return True
+        if type(value) not in _CONTAINERS:
+            return False
+        return any(
+            isinstance(one, (tensor.Tensor, *_CONTAINERS))
+            for _, one in self.entries(value)
+        )
 
     def flax(self, node: dict[str, Any]) -> dict[str, tensor.Tensor]:
         """`params/...` and `batch_stats/...` of a Flax tree."""
@@ -178,13 +211,19 @@ class _Search:
                     pending.append((f"{path}/{name}", child, depth + 1))
         return found
 
-    def module(self, node: pickle_objects.Placeholder) -> dict[str, tensor.Tensor]:
+    def module(
+        self, node: pickle_objects.Placeholder
+    ) -> tuple[dict[str, tensor.Tensor], list[tuple[str, Any]]]:
         """The state dict of a whole pickled module, from its parameters and buffers.
 
         Scripted modules keep tensors and submodules as plain attributes; PyTorch's own
         keep them in `_parameters`, `_buffers` and `_modules`.
+
+        Returns:
+          The tensors, and the other attributes that are containers.
         """
         found: dict[str, tensor.Tensor] = {}
+        attributes: list[tuple[str, Any]] = []
         pending = collections.deque([("", node, 0)])
         while pending:
             prefix, module, depth = pending.popleft()
@@ -192,6 +231,9 @@ class _Search:
             for name, value in self.entries(module):
                 if name in ("_parameters", "_buffers", "_modules"):
                     groups.append(value)
+                elif type(value) in (dict, list, tuple) and value:
+                    self.budget.spend(150 + len(prefix))
+                    attributes.append((prefix + name, value))
             for group in groups or [module]:
                 if type(group) not in (dict, pickle_objects.Placeholder):
                     continue
@@ -205,4 +247,33 @@ class _Search:
                     ):
                         self.budget.spend(150 + 2 * (len(prefix) + len(name)))
                         pending.append((f"{prefix}{name}.", value, depth + 1))
-        return found
+        return found, attributes
+
+
+def _flax_trees(node: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name -> collections of the networks of a Flax training state; the main one has none.
+
+    `{"params": ..., "batch_stats": ..., "ema_params": ...}` has two.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in node.items():
+        if type(name) is not str or type(value) is not dict or _is_torch(value):
+            continue
+        if match := _FLAX_PARAMETERS.fullmatch(name):
+            before, after = (part or "" for part in match.groups())
+            statistics = node.get(f"{before}batch_stats{after}")
+            label = "" if name == "params" else name
+            found[label] = {"params": value}
+            if type(statistics) is dict:
+                found[label]["batch_stats"] = statistics
+    if "" in found and type(node.get("normalisation")) is dict:
+        found[""]["normalisation"] = node["normalisation"]
+    return found if "" in found else {}
+
+
+def _is_torch(node: dict[Any, Any]) -> bool:
+    """Whether a dict is named as PyTorch names tensors: `{"params": state_dict}`."""
+    return any(
+        isinstance(value, tensor.Tensor) and "." in str(name)
+        for name, value in node.items()
+    )

@@ -4,6 +4,7 @@ import io
 import pathlib
 import struct
 import zipfile
+from typing import NamedTuple
 
 import numpy as np
 
@@ -126,6 +127,13 @@ def flax_tree(state: dict, spec: checkpoints.ModelSpec = SPEC) -> dict:
     return tree
 
 
+class Built(NamedTuple):
+    """An object of a class that is not known here: how it is made, and its attributes."""
+
+    made: bytes
+    attributes: dict
+
+
 def nested_file(root: object) -> bytes:
     """A PyTorch file of nested dicts, lists, tuples, texts, integers and arrays.
 
@@ -135,6 +143,8 @@ def nested_file(root: object) -> bytes:
     keys: dict[int, str] = {}
 
     def body(value) -> bytes:
+        if isinstance(value, Built):
+            return value.made + body(value.attributes) + b"b"
         if isinstance(value, dict):
             return b"}(" + b"".join(body(k) + body(v) for k, v in value.items()) + b"u"
         if isinstance(value, list | tuple):

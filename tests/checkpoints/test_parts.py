@@ -66,14 +66,69 @@ def prefixed(state: dict, prefix: str) -> dict:
             },
             "state_dict/student state_dict/teacher",
         ),
-        ({**prefixed(STATE, "model."), **prefixed(OTHER, "model_ema.module.")}, None),
+        (
+            {**prefixed(STATE, "model."), **prefixed(OTHER, "model_ema.module.")},
+            "model model_ema.module",
+        ),
+        ({"params": STATE, "params_ema": OTHER}, "params params_ema"),
     ],
     ids=str,
 )
 def test_each_classifier_is_a_part(root, names, parts):
     found = parts(root)
-    if names is not None:
-        assert list(found) == [f"#{name}" for name in names.split()]
+    assert list(found) == [f"#{name}" for name in names.split()]
+    assert list(hashes(found).values()) == [of(STATE), of(OTHER)]
+
+
+@pytest.mark.parametrize("name", ["ema_params", "params_ema", "target_params"])
+def test_averages_in_a_training_state_of_flax_are_parts(name, parts):
+    tree, other = builders.flax_tree(STATE, SPEC), builders.flax_tree(OTHER, SPEC)
+    statistics = name.replace("params", "batch_stats")
+    state = {
+        **{"step": np.int64([7]), "params": tree["params"]},
+        **{
+            "batch_stats": tree["batch_stats"],
+            "opt_state": {"0": {"mu": tree["params"]}},
+        },
+    }
+    whole = {name: other["params"], statistics: other["batch_stats"]}
+    found = parts({**state, **whole})
+    assert list(found) == ["#.", f"#{name}"]
+    assert list(hashes(found).values()) == [of(STATE), of(OTHER)]
+    if name != "target_params":  # no average by its name
+        found = parts({**state, name: other["params"]})
+        assert list(hashes(found).values()) == [of(STATE), of({**STATE, **PARAMETERS})]
+    elsewhere = parts({**state, "best": {**other}})
+    assert list(hashes(elsewhere).values()) == [of(STATE), of(OTHER)]
+
+
+def test_containers_beside_a_modules_tensors_are_looked_into(parts):
+    """An object with a module and, in a list, another one's weights."""
+    kind = builders.symbol("train", "Trainer") + b")\x81"
+    root = {"model.x": STATE["linear.bias"], **STATE, "history": [OTHER]}
+    found = parts(builders.Built(kind, root))
+    assert list(hashes(found).values()) == [of(STATE), of(OTHER)]
+
+
+def test_what_lies_deeper_than_is_looked_is_said(parts):
+    deep = OTHER
+    for _ in range(14):
+        deep = {"a": deep}
+    ((_, only),) = parts({"model": STATE, "more": deep}).items()
+    assert only.candidate.notes == (
+        "what lies more than 12 containers deep was not looked into",
+    )
+    settings = {"a": 1}
+    for _ in range(14):
+        settings = {"a": settings}
+    ((_, only),) = parts({"model": STATE, "more": settings}).items()
+    assert only.candidate.notes != ()  # it may hold anything
+
+
+def test_data_without_end_beside_a_model_does_not_hide_another(parts):
+    """As the poisoned data set in a BackdoorBench file: many small containers."""
+    data = [((),)] * 5 + [((i,),) for i in range(60_000)]
+    found = parts({"model": STATE, "data": data, "z": {"y": {"ema": OTHER}}})
     assert list(hashes(found).values()) == [of(STATE), of(OTHER)]
 
 

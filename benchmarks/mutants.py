@@ -6,7 +6,8 @@ Files of all formats, harmless and hostile, are changed by a few bytes, cut, str
 spliced with one another or given other numbers, each from `--seed` and its number. Counted
 is what must not be: exceptions other than `CheckpointError`, more than `--seconds-per-mib`,
 more memory than `limits` promises, code that ran. Time is the process's own, so that a busy
-machine does not count. A `zoo.json` lies beside each file and is damaged as well.
+machine does not count. A `zoo.json` lies beside each file and is damaged as well. Ctrl-C
+ends the run early; the result says how many files it read.
 """
 
 import collections
@@ -16,6 +17,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import struct
 import sys
 import tempfile
@@ -233,7 +235,11 @@ def main(flags: Flags) -> int:
     counts: collections.Counter[str] = collections.Counter()
     wrong: list[dict[str, Any]] = []
     slowest, largest = 0.0, 0.0
+    stopped: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: stopped.append(number))
     for index in range(flags.first, flags.first + flags.files):
+        if stopped:
+            break
         rng = random.Random(f"{flags.seed}/{index}/beside")
         beside = bytearray(b'[{"name": "model", "clean_accuracy": 0.9}]')
         _flip(rng, beside, b"")

@@ -38,6 +38,7 @@ class Flags:
       data_dir: TFDS's folder.
       full: the paper's scale instead of the CPU's.
       list: shows the commands alone.
+      collect: runs none, and makes the result file of what earlier runs left behind.
       more: further flags of `ban-jax compare`, such as "--budget 60".
       name: of the result file; by default the table's.
       results: its folder.
@@ -47,6 +48,7 @@ class Flags:
     data_dir: str | None = None
     full: bool = False
     list: bool = False
+    collect: bool = False
     more: str = ""
     name: str = ""
     results: str | None = None
@@ -88,7 +90,7 @@ def run(flags: Flags, steps: Iterable[Words]) -> bool:
     """Runs the commands in order; False where they are only shown."""
     for words in steps:
         print("ban-jax", shlex.join(words), flush=True)
-        if not flags.list:
+        if not flags.list and not flags.collect:
             _command.ban_jax(words, fine=_command.JUDGED, log=None)
     return not flags.list
 

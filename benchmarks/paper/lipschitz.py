@@ -18,7 +18,7 @@ against lipschitz: rank correlation, and the share of the largest tenth of the c
 are among the largest tenth of the other (0.1 by chance). Clean models are set against
 backdoored ones by the Mann-Whitney test. A minute and a half of computing.
 
-What it gave (`benchmarks/results/paper_lipschitz.json`, 11 clean and 13 backdoored ResNet18):
+What it gave (`benchmarks/results/paper_lipschitz.json`, 11 clean, 13 backdoored ResNet18):
 they hardly coincide. Rank correlation of pull and bound is 0.12 +- 0.07 in clean models
 and 0.14 +- 0.08 in backdoored ones (p = .56). Of the channels that pull most towards the
 target a share of 0.17 +- 0.05 is among those of the largest bounds, of clean models' most

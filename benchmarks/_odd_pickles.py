@@ -146,6 +146,7 @@ class Pickle:
             made = rng.choice(
                 [
                     call(ordered, listed),
+                    symbol("UserList.OrderedDict") + b")R(" + flat + b"u",
                     call(ordered, b"}(" + flat + b"u"),
                     call(ordered, tuple_of(*(tuple_of(*pair) for pair in pairs))),
                     call("collections.Counter", b"}(" + flat + b"u"),
@@ -331,6 +332,13 @@ class Pickle:
                 + b"\x81",
                 symbol("torch.nn.parameter.Parameter") + b")\x81",
                 call("torch.FloatTensor", b"](" + integer(1) + integer(2) + b"e"),
+                call(
+                    "torch._tensor._rebuild_from_type_v2",
+                    symbol(f"torch.{rng.choice(['Float', 'Long', ''])}Tensor"),
+                    symbol("torch.Tensor"),
+                    tuple_of(b"](" + integer(1) + integer(2) + b"e"),
+                    b"}",
+                ),
                 call("torch.Tensor", integer(0)),
                 call("torch.storage.UntypedStorage", integer(4)),
             ]

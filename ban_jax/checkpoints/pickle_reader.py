@@ -424,8 +424,15 @@ def _op_float(machine: PickleMachine) -> None:
     machine.push(struct.unpack(">d", machine.take(8))[0])
 
 
+_PYTHON2_MODULES = dict.fromkeys(
+    (b"UserDict", b"UserList", b"UserString"), b"collections"
+)
+"""Modules whose names lead to a known one when Python 3 reads them."""
+
+
 def _op_global(machine: PickleMachine) -> None:
     module, name = machine.line(), machine.line()
+    module = _PYTHON2_MODULES.get(module, module)
     machine.push_symbol(str(module, "utf-8"), str(name, "utf-8"))
 
 

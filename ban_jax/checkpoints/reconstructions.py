@@ -233,7 +233,7 @@ def _tensor_subclass(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
     call = CALLS.get(function.text)
     check_state(state)
     if call is None:
-        return pickle_objects.Placeholder(function.text)
+        return _opaque(budget, f"made by {errors.show(function.text)}", ())
     if call is _tensor_subclass or type(inner) is not tuple:
         raise errors.CheckpointError("a tensor subclass inside another one")
     made = call(budget, inner)

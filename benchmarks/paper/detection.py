@@ -32,6 +32,8 @@ def steps(flags: _steps.Flags):
     """The commands, in order."""
     if not flags.full:
         yield _steps.compare(flags, [_steps.ZOO], DETECTORS, "compared")
+        alone = _steps.compare(flags, [_steps.ZOO], "ban", "without_profile")
+        yield [*alone, "--profile", "none"]
         yield _steps.compare(flags, [BUNDLED], DETECTORS, "digits", "digits")
         return
     for arch in ARCHITECTURES:
@@ -52,7 +54,11 @@ def folder(arch: str, rate: str) -> str:
 def main(flags: _steps.Flags) -> None:
     """Runs the steps and writes the result file."""
     if _steps.run(flags, steps(flags)):
-        folders = {"CIFAR-10, width 8": "compared", "digits, width 4": "digits"}
+        folders = {
+            "CIFAR-10, width 8": "compared",
+            "CIFAR-10, width 8, without the shipped profile": "without_profile",
+            "digits, width 4": "digits",
+        }
         if flags.full:
             folders = {arch: f"compared_{arch}" for arch in ARCHITECTURES}
         _steps.write_comparisons(flags, "detection", folders)

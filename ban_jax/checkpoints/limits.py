@@ -34,8 +34,9 @@ MAX_RANK = 16
 """Dimensions of a tensor; weights have at most four."""
 MAX_JSON = 4 * MIB
 JSON_OBJECTS = 32 * MIB
-SECONDS = 30.0
-"""To find and open a file, and to trace the architecture it turns out to be."""
+SECONDS = 120.0
+"""To find and open a file, and to trace the architecture it turns out to be, on a machine
+that may be busy with other things."""
 SECONDS_PER_MIB = 2.0
 
 

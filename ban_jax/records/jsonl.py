@@ -211,14 +211,15 @@ class Writer(Generic[Line]):
         self._sync = sync
         atomic.prepare_folder(os.path.dirname(self.path) or ".")
         data = b""
-        if resume and os.path.exists(self.path):
-            with atomic.explaining(self.path), open(self.path, "rb") as file:
-                data = file.read()
+        if resume and os.path.lexists(self.path):
+            with atomic.explaining(self.path):
+                with open(self.path, "rb", opener=atomic.own_file) as file:
+                    data = file.read()
             self.records, end = _parse(data, self.path, check)
             self.torn = end < len(data)
             data = data[:end]
         with atomic.explaining(self.path):
-            self._file = open(self.path, "ab")
+            self._file = open(self.path, "ab", opener=atomic.own_file)
             self._file.truncate(len(data))
             if data and not data.endswith(b"\n"):
                 self._file.write(b"\n")

@@ -1,9 +1,11 @@
 """Files that appear whole or not at all, and folders that prove they can be written."""
 
 import contextlib
+import errno
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Iterator
 
@@ -99,6 +101,23 @@ def _remove_trials(folder: str) -> None:
                 with contextlib.suppress(OSError):
                     if time.time() - entry.stat().st_mtime > _TRIAL_SECONDS:
                         os.unlink(entry.path)
+
+
+def own_file(name: str, flags: int) -> int:
+    """Descriptor of a regular file that is no link; others are left alone.
+
+    A folder of results may have come with what is scanned: a link in it leads to a file
+    that nobody meant, a pipe holds up whoever opens it.
+
+    Raises:
+      OSError: for a link, a pipe or a device, and what `os.open` raises.
+    """
+    safe = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(name, flags | safe, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "a pipe, a device or a folder")
+    return descriptor
 
 
 @contextlib.contextmanager

@@ -20,8 +20,11 @@ def held(path: atomic.PathLike) -> Iterator[None]:
       OutputError: when another process holds it.
     """
     folder, base = os.path.split(os.fspath(path))
-    lock = filelock.FileLock(os.path.join(folder, f".{base}.lock"))
+    name = os.path.join(folder, f".{base}.lock")
+    lock = filelock.FileLock(name)
     with atomic.explaining(os.fspath(path)):
+        if os.path.lexists(name):  # a lock empties its file
+            os.close(atomic.own_file(name, os.O_RDONLY))
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:  # an OSError too, so it is told apart first

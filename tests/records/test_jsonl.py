@@ -225,3 +225,20 @@ def test_a_name_that_is_not_unicode_comes_back_as_it_was(tmp_path):
     name = b"bad\xff.pt".decode(errors="surrogateescape")
     records.rewrite(tmp_path / "results.jsonl", [{"path": name}])
     assert load(tmp_path / "results.jsonl").records == [{"path": name}]
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_links_and_pipes_in_a_shipped_folder_are_not_written_through(tmp_path, resume):
+    target, path = tmp_path / "precious", tmp_path / "results.jsonl"
+    target.write_text("")
+    path.symlink_to(target)
+    with pytest.raises(atomic.OutputError, match="results.jsonl: cannot be written"):
+        jsonl.Writer(path, dict, resume=resume)
+    target.unlink()
+    with pytest.raises(atomic.OutputError):
+        jsonl.Writer(path, dict, resume=resume)
+    assert not target.exists()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(atomic.OutputError):
+        jsonl.Writer(path, dict, resume=resume)

@@ -54,3 +54,11 @@ def test_a_folder_that_is_none_is_told_like_any_output(tmp_path):
         lock.held(tmp_path / "taken" / "file"),
     ):
         pytest.fail("held")
+
+
+def test_a_shipped_link_in_place_of_the_lock_is_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / ".results.jsonl.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(atomic.OutputError), lock.held(tmp_path / "results.jsonl"):
+        pass
+    assert (tmp_path / "precious").read_text() == "kept"

@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 from ban_jax.checkpoints import pickle_objects, tensor
 
 _MAX_NODES = 200_000
+_MAX_HOLDERS = 1000
+_SMALLEST_IMAGE = 24
+_FLAT = 4096
+"""Numbers in a row from which on they could be all weights of a network."""
 _FEW = 4
 """Tensors that triggers and their masks come to."""
 _UNACCOUNTED = 2**16
@@ -48,7 +52,7 @@ def what(root: Any, size: int, path: str = "") -> str | None:
     parts = _parts(root)
     if parts is None or size - parts.weight > _UNACCOUNTED + size // 4:
         return None
-    if _is_optimizer(root):
+    if _without_optimizers(root):
         return "the state of an optimizer"
     if not parts.tensors:
         return _without_tensors(root, parts.kinds)
@@ -58,7 +62,9 @@ def what(root: Any, size: int, path: str = "") -> str | None:
     ):
         return "indices, counters or random states"
     if len(parts.tensors) == 1:
-        return f"a single tensor {parts.tensors[0].shape}"
+        only = parts.tensors[0]
+        is_flat = len(only.shape) == 1 and only.size > _FLAT
+        return None if is_flat else f"a single tensor {only.shape}"
     if len(parts.tensors) <= _FEW and not _may_be_layers(parts.tensors):
         return f"{len(parts.tensors)} tensors that are no layers"
     return None
@@ -74,17 +80,29 @@ def _without_tensors(root: Any, kinds: list[str]) -> str | None:
     return "plain values, no tensors" if not kinds else "values without tensors"
 
 
-def _is_optimizer(root: Any) -> bool:
-    """`state` and `param_groups`, and nothing beside them that has tensors."""
-    if type(root) is not dict or type(root.get("param_groups")) is not list:
+def _without_optimizers(root: Any) -> bool:
+    """Whether there are states of optimizers, and no tensors besides them."""
+    beside: list[Any] = []
+    found = False
+    pending = [root]
+    for node in pending:
+        if _is_optimizer(node):
+            found = True
+            beside += [v for k, v in node.items() if k != "state"]
+        elif type(node) in (dict, list, tuple) and len(pending) < _MAX_HOLDERS:
+            pending += node.values() if type(node) is dict else node
+        else:
+            beside.append(node)
+    rest = _parts(beside)
+    return found and rest is not None and not rest.tensors
+
+
+def _is_optimizer(node: Any) -> bool:
+    """`state` by number, as PyTorch keeps it: what is kept by name could be weights."""
+    if type(node) is not dict or type(node.get("param_groups")) is not list:
         return False
-    if type(root.get("state")) is not dict:
-        return False
-    beside = {k: v for k, v in root.items() if k not in ("state", "param_groups")}
-    rest = _parts([beside, root["param_groups"]])
-    # Its state is kept by number; what is kept by name could be weights.
-    numbered = all(type(name) is int for name in root["state"])
-    return numbered and rest is not None and not rest.tensors
+    state = node.get("state")
+    return type(state) is dict and all(type(name) is int for name in state)
 
 
 def _is_trigger(root: Mapping[str, Any]) -> bool:
@@ -99,12 +117,23 @@ def _is_trigger(root: Mapping[str, Any]) -> bool:
 
 def _may_be_layers(tensors: list[tensor.Tensor]) -> bool:
     """Whether a vector may be the bias or scale of another tensor's outputs."""
-    lengths = {t.shape[0] for t in tensors if len(t.shape) == 1}
+    others = [t for t in tensors if not _is_images(t.shape)]
+    lengths = {t.shape[0] for t in others if len(t.shape) == 1}
     ends = {
-        end for t in tensors if len(t.shape) > 1 for end in (t.shape[0], t.shape[-1])
+        end for t in others if len(t.shape) > 1 for end in (t.shape[0], t.shape[-1])
     }
-    kernels = [t for t in tensors if len(t.shape) in (2, 4)]
+    kernels = [t for t in others if len(t.shape) in (2, 4)]
     return bool(lengths & ends) or len(kernels) > 2
+
+
+def _is_images(shape: tuple[int, ...]) -> bool:
+    """`[N, H, W, C]` or `[N, C, H, W]` of one or three channels; no kernel is so large."""
+    if len(shape) != 4:
+        return False
+    first, last = shape[1], shape[3]
+    return (last in (1, 3) and min(shape[1:3]) >= _SMALLEST_IMAGE) or (
+        first in (1, 3) and min(shape[2:]) >= _SMALLEST_IMAGE
+    )
 
 
 def _parts(root: Any) -> _Parts | None:

@@ -1,0 +1,72 @@
+"""What is certainly no classifier, and what only looks like it."""
+
+import numpy as np
+import pytest
+
+from ban_jax.checkpoints import others, pickle_objects, tensor
+
+
+def made(*shape, dtype="float32"):
+    count = int(np.prod(shape))
+    storage = tensor.Storage(dtype, count, "", memoryview(bytes(8 * max(count, 1))))
+    return tensor.Tensor(storage, shape, None)
+
+
+def what(root, size=1000):
+    return others.what(root, size)
+
+
+MOMENTS = {n: {"step": made(), "exp_avg": made(9, 3, 3, 3)} for n in range(3)}
+OPTIMIZER = {"state": MOMENTS, "param_groups": [{"lr": 0.1, "params": [0, 1, 2]}]}
+BY_NAME = {**OPTIMIZER, "state": {"conv.w": made(9, 3, 3, 3), "conv.b": made(9)}}
+ARGUMENTS = pickle_objects.Placeholder("argparse.Namespace")
+ARGUMENTS.state = {"lr": 0.1, "out": "x"}
+
+
+@pytest.mark.parametrize(
+    ("root", "told"),
+    [
+        (OPTIMIZER, "the state of an optimizer"),
+        ({"optimizer": OPTIMIZER, "epoch": 3}, "the state of an optimizer"),
+        ([OPTIMIZER, OPTIMIZER], "the state of an optimizer"),
+        ({"base_lrs": [0.1], "last_epoch": 3}, "the state of a scheduler"),
+        (ARGUMENTS, "arguments"),
+        (7, "plain values, no tensors"),
+        ({"scale": 65536.0, "growth": 2.0}, "plain values, no tensors"),
+        (made(3, 32, 32), "a single tensor (3, 32, 32)"),
+        ({"mask": made(32, 32), "pattern": made(3, 32, 32)}, "2 tensors that are no"),
+        ([made(1, 32, 32), made(3, 32, 32)], "2 tensors that are no layers"),
+        (
+            {"a": made(50, dtype="int64"), "b": made(9, dtype="uint8")},
+            "indices, counters",
+        ),
+        ({"images": made(10, 32, 32, 3), "labels": made(10)}, "2 tensors that are no"),
+        ({"images": made(10, 1, 28, 28), "labels": made(10)}, "2 tensors that are no"),
+    ],
+)
+def test_what_programs_leave_beside_models_is_recognised(root, told):
+    assert str(what(root)).startswith(told)
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        {"weight": made(10, 64), "bias": made(10)},
+        {"w1": made(64, 32), "b1": made(64), "w2": made(10, 64), "b2": made(10)},
+        [made(64, 3, 3, 3), made(10, 64, 1, 1), made(10, 10)],
+        {"conv": made(8, 3, 3, 3), "scale": made(8)},
+        {f"layer{n}": made(4, 4) for n in range(9)},
+        {**OPTIMIZER, "weights": {"a": made(4, 4), "b": made(4)}},
+        {"model": {"a": made(4, 4), "b": made(4)}, "optimizer": OPTIMIZER},
+        BY_NAME,
+        {"state": MOMENTS},
+        made(11_000),  # all weights of a network, one behind the other
+    ],
+)
+def test_what_could_be_weights_is_nothing_else(root):
+    assert what(root) is None
+
+
+def test_bytes_that_are_not_accounted_for_could_be_anything():
+    assert what({"epoch": 3}, size=1000) is not None
+    assert what({"epoch": 3}, size=1_000_000) is None

@@ -268,8 +268,8 @@ def _left_out(network: recognise.Recognised) -> list[str]:
     assert network.spec is not None
     notes = []
     if network.left_out:
-        names = errors.listing(list(network.left_out), 20)
-        notes.append(f"left out, as no part of the network: {names}")
+        told = errors.listing(list(network.left_out), 20)
+        notes.append(f"left out, as no part of the network: {told}")
     if network.aliases:
         names = [errors.show(name) for name, _ in network.aliases]
         notes.append(f"further names of the same tensors: {errors.listing(names, 20)}")

@@ -111,7 +111,7 @@ def _of_layer(
         )
         if mean.size not in _CHANNELS or mean.shape != var.shape:
             return None
-        scale, shift = 1 / np.sqrt(var + common.EPSILON), 0.0
+        scale, shift = 1 / np.sqrt(var + common.EPSILON), np.zeros_like(mean)
         if layer.keys() == {"running_mean", "running_var", "weight", "bias"}:
             scale = scale * _flat(layer["weight"], budget)
             shift = _flat(layer["bias"], budget)

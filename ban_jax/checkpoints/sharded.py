@@ -33,12 +33,12 @@ class Place(NamedTuple):
 
     Attributes:
       whole: name of the set's file if it were a single one.
-      index: path of the index.
+      index_path: of the index.
       told: what the file is, such as `part 1 of 2 of model.safetensors`.
     """
 
     whole: str
-    index: str
+    index_path: str
     told: str
 
 
@@ -70,14 +70,14 @@ def read(
     """
     name = os.path.basename(path)
     try:
-        if not os.path.lexists(one.index):
+        if not os.path.lexists(one.index_path):
             found = read_file(path)
-            note = f"{one.told}: no {os.path.basename(one.index)} lies beside it"
+            note = f"{one.told}: no {os.path.basename(one.index_path)} lies beside it"
             return found._replace(notes=(note,), part=note)
-        files = _files(one.index)
-        if path != one.index and name not in files:
+        files = _files(one.index_path)
+        if path != one.index_path and name not in files:
             raise errors.CheckpointError(
-                f"{os.path.basename(one.index)} does not list it"
+                f"{os.path.basename(one.index_path)} does not list it"
             )
         return _joined(one, files, read_file)
     except errors.CheckpointError as error:
@@ -121,11 +121,11 @@ def _joined(
     files: dict[str, list[str]],
     read_file: Callable[[str], contents.Contents],
 ) -> contents.Contents:
-    folder = os.path.dirname(one.index)
+    folder = os.path.dirname(one.index_path)
     absent = [name for name in files if not os.path.exists(os.path.join(folder, name))]
     if absent:
         raise errors.CheckpointError(
-            f"{len(absent)} of the {len(files)} files of {os.path.basename(one.index)} are "
+            f"{len(absent)} of the {len(files)} files of {one.whole}.index.json are "
             f"missing: {errors.listing([errors.show(name) for name in absent], 20)}"
         )
     total = sum(os.path.getsize(os.path.join(folder, name)) for name in files)

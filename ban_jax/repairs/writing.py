@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import re
 
 from ban_jax import checkpoints, repairs
+from ban_jax.checkpoints import part_paths
 from ban_jax.repairs import inputs
 from ban_jax.storage import run_folder, versions
 from ban_jax.types import Variables
@@ -20,8 +22,7 @@ def write(
 
     What came from a PyTorch file keeps that file's own names and layout.
     """
-    base = os.path.basename(os.path.normpath(candidate.path))
-    name = f"{checkpoints.stem(base)}-{candidate.sha256[:8]}"
+    name = name_of(candidate)
     names = candidate.names if candidate.names.is_torch else None
     remarks = {
         "clean_accuracy": round(float(info.accuracy_after), 4),
@@ -50,6 +51,14 @@ def write(
             ),
         )
     return name
+
+
+def name_of(candidate: checkpoints.Candidate) -> str:
+    """`model.pt#state_dict_ema` -> `model-state_dict_ema-1a2b3c4d`."""
+    file, part = part_paths.split(candidate.path)
+    base = checkpoints.stem(os.path.basename(os.path.normpath(file)))
+    inside = f"-{re.sub('[^A-Za-z0-9_.-]', '-', part)}" if part else ""
+    return f"{base}{inside}-{candidate.sha256[:8]}"
 
 
 def remarks(info: repairs.RepairInfo, request: inputs.Request) -> list[str]:

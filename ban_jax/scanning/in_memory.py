@@ -14,7 +14,7 @@ from ban_jax.data import probe as probes
 from ban_jax.models import adapters
 from ban_jax.records import Evidence, Job
 from ban_jax.records.job import Asked
-from ban_jax.scanning import examination, fitness
+from ban_jax.scanning import examination, fitness, stems
 from ban_jax.types import Network, Probe, Variables
 
 Constants = tuple[Sequence[float], Sequence[float]]
@@ -131,12 +131,23 @@ def network_of(
     if isinstance(model, Mapping):
         if variables is not None:
             raise ValueError("a state dict holds all weights: variables must be None")
-        read = checkpoints.read_state_dict(model)
+        read = _fitted(checkpoints.read_state_dict(model), images, labels)
         name = read.spec.architecture
         model = read.spec.create(lowering=tables.default())
         variables = read.full_variables()
     network, made = adapters.as_network(model, variables, images, labels)
     return name, network, made, read
+
+
+def _fitted(
+    read: checkpoints.Candidate, images: np.ndarray, labels: np.ndarray
+) -> checkpoints.Candidate:
+    """A state dict with the stem that suits the clean images, where it has several."""
+    constants = [read.normalisation] if read.normalisation else []
+    tried = normalisations.options("", read.spec.in_channels).values()
+    settings = records.Settings(mode="ban", lowering=tables.default())
+    probe = probes.minibatches(images, labels.astype(np.int32))
+    return stems.fitted(read, settings, probe, constants or list(tried))
 
 
 def _constants(

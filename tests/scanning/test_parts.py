@@ -8,6 +8,7 @@ import pytest
 from ban_jax import api, checkpoints, cli, records
 from ban_jax.commands import outcome, repair
 from ban_jax.records import parts
+from ban_jax.repairs import writing
 from tests.checkpoints import builders
 
 SPEC = checkpoints.ModelSpec("resnet18", 10, 2)
@@ -125,6 +126,13 @@ def test_repairs_of_a_scan_are_of_the_parts_it_flagged(model, tmp_path):
     scan(model)
     flags = repair.Flags(from_scan=str(tmp_path / "out" / "results.jsonl"))
     assert repair.candidates(flags) == [f"{model}#state_dict_ema"]
+
+
+def test_repaired_parts_have_names_that_tell_file_and_part(model):
+    write(model, {"a": HARMLESS, "clients": [BACKDOORED]})
+    names = [writing.name_of(part.candidate) for part in checkpoints.read_all(model)]
+    hashes = [checkpoints.read(f"{model}#{p}").sha256[:8] for p in ("a", "clients/0")]
+    assert names == [f"model-a-{hashes[0]}", f"model-clients-0-{hashes[1]}"]
 
 
 def test_the_library_yields_the_file_after_its_parts(model):

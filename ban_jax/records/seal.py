@@ -8,7 +8,7 @@ never becomes evidence.
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from ban_jax.records import record
@@ -33,17 +33,17 @@ UNSEALED = (*OF_THE_FILE, "schema_version", "seconds", "seal")
 SEALED = tuple(sorted(set(record.Evidence.__annotations__) - set(UNSEALED)))
 
 
-def sealed(line: Line) -> Line:
-    """The line with the seal of its numbers."""
-    return cast(Line, {**line, "seal": _of(line)})
+def sealed(line: Line, names: Sequence[str] = SEALED) -> Line:
+    """The line with the seal of its numbers; `names` of those, in other lines than ours."""
+    return cast(Line, {**line, "seal": _of(line, names)})
 
 
-def is_own(line: Mapping[str, Any]) -> bool:
+def is_own(line: Mapping[str, Any], names: Sequence[str] = SEALED) -> bool:
     """Whether a scan of this user measured what the line says."""
     found = line.get("seal")
     if not isinstance(found, str) or not found.isascii():
         return False
-    return hmac.compare_digest(found, _of(line))
+    return hmac.compare_digest(found, _of(line, names))
 
 
 def strangers(lines: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -68,8 +68,8 @@ def note(quantity: int, name: str, what_follows: str) -> str:
     )
 
 
-def _of(line: Mapping[str, Any]) -> str:
-    told = finite({name: line.get(name) for name in SEALED})
+def _of(line: Mapping[str, Any], names: Sequence[str]) -> str:
+    told = finite({name: line.get(name) for name in names})
     text = json.dumps(told, sort_keys=True, allow_nan=False)
     key = state.secret().key
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()

@@ -10,9 +10,9 @@ import jax
 
 from ban_jax import checkpoints, population, records, repairs, verdict
 from ban_jax.baselines import usable
-from ban_jax.records import Evidence, Job
+from ban_jax.records import Evidence, Job, seal
 from ban_jax.repairs import comparison, inputs, writing
-from ban_jax.repairs.record import RepairRecord, empty
+from ban_jax.repairs.record import SEALED, RepairRecord, empty
 from ban_jax.scanning import chunks, closer, loop, runner, timeline
 from ban_jax.storage import run_folder
 from ban_jax.types import Network, Variables
@@ -65,6 +65,8 @@ def repair_all(
         record
         for record in known
         if record["key"] and record["output"] and folder.has(record["output"])
+        # A folder that came with the models tells of no repair of ours.
+        if seal.is_own(record, SEALED)
     ]
     finished = {str(record["key"]): Outcome(record, None) for record in whole}
     lines = {record["path"] for record in whole}
@@ -82,6 +84,7 @@ def repair_all(
         if key is not None and key not in finished:
             # Files of the same weights share the repair, not what is said of each.
             record["notes"] = [*notes, *record["notes"]]
+            record = seal.sealed(record, SEALED) if record["key"] else record
         yield outcome._replace(record=record)
 
 

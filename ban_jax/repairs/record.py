@@ -33,6 +33,7 @@ class RepairRecord(TypedDict):
       seconds: of repairing, per candidate of its chunk.
       error: why nothing was repaired.
       notes: what a reader should know.
+      seal: of the user who repaired it, see `records.seal`; null where nothing was.
     """
 
     path: str
@@ -55,6 +56,11 @@ class RepairRecord(TypedDict):
     seconds: float
     error: str | None
     notes: list[str]
+    seal: str | None
+
+
+_UNSEALED = ("path", "seconds", "notes", "seal")
+SEALED = tuple(sorted(set(RepairRecord.__annotations__) - set(_UNSEALED)))
 
 
 def empty(
@@ -86,15 +92,17 @@ def empty(
         "seconds": 0.0,
         "error": None,
         "notes": [],
+        "seal": None,
     }
     return cast(RepairRecord, {**line, **known})
 
 
 def parse(line: dict[str, Any]) -> RepairRecord:
-    """Checks a line that was read.
+    """Checks a line that was read; older ones had no seal.
 
     Raises:
       ValueError: for what is not such a line.
     """
+    line = {"seal": None, **line}
     fields.check(line, RepairRecord, "repair")
     return cast(RepairRecord, line)

@@ -267,3 +267,16 @@ def test_another_process_that_repairs_into_the_folder_is_told_of(
         assert command(clean, twin, out=out) == cli.USAGE
     assert "repairs.jsonl: another ban-jax process" in capsys.readouterr().err
     assert {name: (out / name).read_bytes() for name in os.listdir(out)} == before
+
+
+def test_repairs_that_somebody_else_tells_of_are_done_again(
+    clean, measured, tmp_path, monkeypatch
+):
+    name = files.save(tmp_path, "a.safetensors", made.expert())
+    out = tmp_path / "out"
+    for _ in range(2):
+        command(clean, name, out=out)
+    assert measured == [1]
+    monkeypatch.setenv("BAN_JAX_STATE", str(tmp_path / "another user"))
+    command(clean, name, out=out)
+    assert measured == [1, 1]

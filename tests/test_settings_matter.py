@@ -35,7 +35,20 @@ BEFORE = {
         "bti_dbf": {"released": True, "image_bound": 9.0, "feature_bound": 0.4},
         "bti_dbf_star": {"released": True, "image_bound": 9.0, "feature_bound": 0.4},
         # Bounds that decide.
-        "feature_re": {"images_per_class": 4, "batch_size": 16, "success": 0.5},
+        "feature_re": {
+            "images_per_class": 4,
+            "batch_size": 15,
+            "success": 0.5,
+            "spread_bound": 0.01,
+        },
+        "unicorn": {
+            "images_per_class": 4,
+            "batch_size": 15,
+            "structure_bound": 0.5,
+            "success": 0.5,
+            "spread_bound": 0.01,
+            "feature_mask_size": 0.9,
+        },
         # Searches that end early, at weights that went up and down.
         "neural_cleanse": {"rounds": 40, "patience": 1, "success": 0.7},
         "tabor": {"rounds": 40, "patience": 1, "success": 0.7, "blocking": 0.1},

@@ -12,6 +12,7 @@ from ban_jax.detectors import (
     tabor,
     targeted,
     trojan_signatures,
+    unicorn,
     weights,
 )
 from ban_jax.detectors.detector import Detect, Detector
@@ -34,6 +35,7 @@ DETECTORS: Registry[Detector] = Registry(
         "bti_dbf": bti_dbf.DETECTOR,
         "bti_dbf_star": bti_dbf_star.DETECTOR,
         "feature_re": feature_re.DETECTOR,
+        "unicorn": unicorn.DETECTOR,
     },
     group="ban_jax.detectors",
 )

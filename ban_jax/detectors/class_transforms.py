@@ -58,26 +58,53 @@ def few_of_each(labels: Array, num_classes: int, count: int) -> Few:
     return Few(index, jnp.take_along_axis(is_of, index, axis=1))
 
 
-def batches_of(num_classes: int, count: int, size: int) -> tuple[int, int]:
-    """Number and size of batches for `count` images of each class but one."""
-    total = max(num_classes - 1, 1) * count
+class Plan(NamedTuple):
+    """How many images of other classes a search of one class takes.
+
+    Attributes:
+      per_class: images of each other class.
+      number: batches of an epoch.
+      size: images of a batch.
+    """
+
+    per_class: int
+    number: int
+    size: int
+
+
+def plan(num_classes: int, count: int, size: int, *, whole: bool) -> Plan:
+    """Images of an epoch: those of one batch, so that work is linear in the classes.
+
+    Args:
+      num_classes: K.
+      count: images there are of each class.
+      size: of a batch, at most.
+      whole: takes all images of all other classes instead, in as many batches.
+    """
+    classes = max(num_classes - 1, 1)
+    if not whole:
+        count = max(min(count, size // classes), 1)
+    total = classes * count if whole else min(classes * count, size)
     number = -(-total // size)
-    return number, -(-total // number)
+    return Plan(count, number, -(-total // number))
 
 
-def others(clean: Clean, few: Few, target: Array, size: int) -> Others:
-    """The few images of all classes but one, in batches of at most `size`."""
+def others(clean: Clean, few: Few, target: Array, size: int, *, whole: bool) -> Others:
+    """The few images of all classes but one, in batches of at most `size` (`plan`)."""
     num_classes, count = few.index.shape
-    number, size = batches_of(num_classes, count, size)
+    planned = plan(num_classes, count, size, whole=whole)
     turn = (target + 1 + jnp.arange(max(num_classes - 1, 1))) % num_classes
-    spare = number * size - turn.size * count
-    index = jnp.pad(few.index[turn].reshape(-1), (0, spare))
-    there = jnp.pad(few.there[turn].reshape(-1), (0, spare))
+    shape = planned.number, planned.size
+    total = planned.number * planned.size
+
+    def taken(values: Array) -> Array:
+        flat = values[turn, : planned.per_class].reshape(-1)[:total]
+        return jnp.pad(flat, (0, total - flat.size))
+
+    index, there = taken(few.index), taken(few.there)
     weights = (there & (clean.labels[index] != target)).astype(clean.images.dtype)
-    return Others(
-        clean.images[index].reshape(number, size, *clean.images.shape[1:]),
-        weights.reshape(number, size),
-    )
+    images = clean.images[index].reshape(*shape, *clean.images.shape[1:])
+    return Others(images, weights.reshape(shape))
 
 
 def centres(features: Array, few: Few) -> Array:

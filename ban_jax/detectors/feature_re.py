@@ -13,8 +13,9 @@ cosine at least 0.75 below the share. That line was published for one architectu
 passes on to others badly, so the value itself is worth comparing with trusted models.
 
 `released` takes the value as the published code does: of the images that were searched on,
-the smallest of all epochs. Here the U-Net and mask of that epoch are measured again, on
-images that the search has not seen.
+the smallest of all epochs, and searches on all of the few images of all other classes. Here
+the U-Net and mask of that epoch are measured again, on images that the search has not
+seen, and it takes one batch of images for each class, however many classes there are.
 
 References:
   Wang et al., "Rethinking the Reverse-engineering of Trojan Triggers", NeurIPS 2022;
@@ -70,9 +71,10 @@ class Settings:
       warm_epochs: epochs of the U-Net alone.
       epochs: of both.
       images_per_class: that are searched on.
-      batch_size: of them, all classes but one together, per step.
+      batch_size: of them, all classes but one together, per step; with many classes each
+        gives fewer, so that they make one batch.
       width: channels of the U-Net's first block.
-      released: takes the value from the images that were searched on.
+      released: takes the value from the images that were searched on, and all of them.
     """
 
     learning_rate: float = 1e-3
@@ -127,8 +129,13 @@ def detect(
     features = transforms.in_parts(features_of, clean.images, size=config.batch_size)
     centres = shared.centres(features, few)
 
+    def others(target: Array) -> shared.Others:
+        return shared.others(
+            clean, few, target, config.batch_size, whole=config.released
+        )
+
     def start(target: Array, key: Array) -> hyperplane.State:
-        batches = shared.others(clean, few, target, config.batch_size)
+        batches = others(target)
         params = transforms.init(net, key, shape)
         warm = hyperplane.warm_up(
             net, network, clean.variables, params, batches, target, config
@@ -138,7 +145,7 @@ def detect(
     def step(
         state: hyperplane.State, target: Array, index: Array, key: Array
     ) -> tuple[hyperplane.State, inversion.Seen]:
-        batches = shared.others(clean, few, target, config.batch_size)
+        batches = others(target)
         number = 2 * batches.weights.size
         rows = shared.lent(key, few, number).reshape(2, *batches.weights.shape)
         return hyperplane.epoch(
@@ -214,11 +221,13 @@ def detect(
 def work(config: Settings, num_classes: int, num_images: int) -> int:
     """Image forward-equivalents, see `Detector.work`; those of the U-Net count alike."""
     count = min(config.images_per_class, num_images)
-    number, size = shared.batches_of(num_classes, count, config.batch_size)
+    planned = shared.plan(num_classes, count, config.batch_size, whole=config.released)
     # A warm step: U-Net there and back, 3, and the candidate's, 2. A step of both masks
     # passes through each once more.
     per_image = 5 * config.warm_epochs + 7 * config.epochs
-    return 2 * num_images + num_classes * (number * size * per_image + 2 * num_images)
+    return 2 * num_images + num_classes * (
+        planned.number * planned.size * per_image + 2 * num_images
+    )
 
 
 class Hyperplane(shared.FirstDecides):

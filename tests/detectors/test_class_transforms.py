@@ -10,7 +10,14 @@ from jax import numpy as jnp
 
 from ban_jax import detectors
 from ban_jax.detectors import class_transforms as shared
-from ban_jax.detectors import feature_re, hyperplane, rules, transforms
+from ban_jax.detectors import (
+    feature_re,
+    hyperplane,
+    rules,
+    spaces,
+    transforms,
+    unicorn,
+)
 from ban_jax.types import Probe
 from tests.detectors import planted
 
@@ -24,6 +31,15 @@ TINY = {
         images_per_class=4,
         learning_rate=5e-3,
         mask_size=0.1,
+    ),
+    "unicorn": unicorn.Settings(
+        width=4,
+        pretrain_epochs=40,
+        epochs=50,
+        trigger_steps=3,
+        images_per_class=4,
+        learning_rate=5e-3,
+        structure_bound=0.5,
     ),
 }
 
@@ -55,7 +71,9 @@ def test_a_planted_backdoor_is_found_and_its_clean_twin_is_not(name):
     assert np.max(judged.values) > limit
     assert np.sum(judged.values > limit) == 1
     clean, judged = found(name, False), scores(name, found(name, False))
-    assert bool(clean.is_finite) and not judged.reason
+    assert bool(clean.is_finite)
+    # At this size the clean twin may well be led nowhere at all.
+    assert not judged.reason or "no class was reached" in judged.reason
     assert np.max(judged.values) < limit
 
 
@@ -64,9 +82,7 @@ def test_without_an_image_of_a_class_there_is_no_verdict(name):
     whole = planted.probe()
     few = Probe(whole.images, jnp.where(whole.labels == 3, 0, whole.labels))
     variables = planted.variables(backdoored=True)
-    short = {
-        field: 1 for field in detectors.DETECTORS[name].counts if field != "pretrain"
-    }
+    short = dict.fromkeys(detectors.DETECTORS[name].counts, 1)
     config = dataclasses.replace(TINY[name], **short)
     evidence = jax.device_get(detect(name, variables, few, config))
     assert scores(name, evidence).reason == "there is no clean image of class 3"
@@ -117,10 +133,12 @@ def test_the_few_are_the_first_of_each_class_and_others_exclude_the_target():
     images = jnp.arange(8.0).reshape(8, 1, 1, 1)
     scale = transforms.Scale(jnp.zeros(1), jnp.ones(1))
     clean = transforms.Clean({}, images, labels, scale)
-    batches = shared.others(clean, few, jnp.array(1), 3)
+    batches = shared.others(clean, few, jnp.array(1), 3, whole=True)
     assert batches.images.shape == (2, 2, 1, 1, 1)
     held = batches.images[batches.weights > 0].ravel().tolist()
     assert sorted(held) == [0, 2, 4]
+    batches = shared.others(clean, few, jnp.array(1), 3, whole=False)
+    assert batches.images.ravel().tolist() == [4, 0]  # one of each, classes in turn
     assert shared.fresh(few, 8).tolist() == [0, 0, 0, 1, 0, 0, 1, 1]
     everything = shared.Few(jnp.arange(8)[None], jnp.ones((1, 8), bool))
     assert shared.fresh(everything, 8).tolist() == [1] * 8
@@ -150,3 +168,42 @@ def test_an_image_that_weighs_nothing_changes_no_statistic():
 def test_a_feature_that_is_the_same_everywhere_has_no_slope():
     slope = jax.grad(lambda x: shared.spread(x, jnp.ones((1, 1, 1)), jnp.ones(3)))
     assert np.all(np.asarray(slope(jnp.zeros((3, 1, 1, 1)))) == 0)
+
+
+def test_the_line_of_unicorn_is_a_success_of_nine_tenths_within_the_bounds():
+    rule = unicorn.DETECTOR.rule
+    names = ("inverted", "reached")
+    for score, flagged in ((0.92, True), (0.88, False)):
+        vectors = {name: np.array([0.2, score, 0.0]) for name in names}
+        errors = {name: np.zeros(3) for name in names}
+        judged = rule.scores(vectors, errors, rules.WITHIN)
+        assert (judged.values.max() > rule.thresholds["within"]) == flagged
+        assert not judged.reason and int(np.argmax(judged.values)) == 1
+
+
+def test_lent_features_are_those_of_images_that_weigh_something():
+    config = unicorn.Settings(trigger_steps=3)
+    weights = jnp.array([[1.0, 0.0, 1.0, 1.0, 0.0]])
+    orders = spaces.draw_orders(jax.random.key(0), weights, config)
+    assert orders.nets.shape == (1, 5) and orders.trigger.shape == (1, 3, 5)
+    drawn = np.concatenate([orders.trigger[0], orders.mask[0], orders.nets])
+    for order in drawn:
+        assert sorted(order[[0, 2, 3]]) == [0, 2, 3]  # a shuffle of those that count
+    assert len({tuple(order) for order in drawn}) > 1
+
+
+def test_work_is_linear_in_the_classes_and_all_of_the_images_only_as_released():
+    assert shared.plan(10, 10, 256, whole=False) == (10, 1, 90)
+    assert shared.plan(10, 10, 256, whole=True) == (10, 1, 90)
+    assert shared.plan(43, 10, 256, whole=False) == (6, 1, 252)
+    assert shared.plan(43, 10, 256, whole=True) == (10, 2, 210)
+    assert shared.plan(1000, 10, 256, whole=False) == (1, 1, 256)
+    for module in (feature_re, unicorn):
+        few, many = (module.work(module.Settings(), k, 2000) for k in (100, 1000))
+        assert many <= 10.5 * few
+
+
+def test_the_work_of_feature_re_is_that_of_its_epochs():
+    # 90 images; 5 passes in each of 100 warm epochs, 7 in each of 400.
+    expected = 10 * (90 * (100 * 5 + 400 * 7) + 2 * 512) + 2 * 512
+    assert feature_re.work(feature_re.Settings(), 10, 512) == expected

@@ -18,7 +18,9 @@ from ban_jax.detectors import (
     feature_re,
     hyperplane,
     inversion,
+    spaces,
     transforms,
+    unicorn,
 )
 from ban_jax.models import common, unet
 from tests.testdata import goldens
@@ -192,7 +194,7 @@ def test_the_mask_of_bti_dbf_agrees_with_pytorch(golden, kind):
 
 OTHERS = class_transforms.Others(
     # A spare image at the end, which weighs nothing.
-    IMAGES[jnp.array([*case.others(), 0])],
+    IMAGES[jnp.array([*case.others(), case.TARGET])],
     jnp.array([1.0] * len(case.others()) + [0.0]),
 )
 RE_BOUNDS = {"inside": (50.0, 50.0, 0.95), "outside": (0.15, 0.05, 0.1)}
@@ -227,7 +229,7 @@ def test_the_warm_up_of_feature_re_agrees_with_pytorch(golden):
 def test_the_epochs_of_feature_re_agree_with_pytorch(golden, kind):
     config = re_settings(kind)
     features, _ = NETWORK.features(variables(), IMAGES, "stored")
-    centre = jnp.mean(features[LABELS == case.TARGET], axis=0)
+    centre = jnp.mean(features[case.labels() == case.TARGET], axis=0)
     count = len(case.others())
     rows = np.stack(
         [
@@ -267,6 +269,121 @@ def test_the_epochs_of_feature_re_agree_with_pytorch(golden, kind):
     assert_relative(output, golden[f"re/{kind}/output"], 1e-3)
     np.testing.assert_allclose(state.best.value, values.min(), rtol=1e-5)
     assert int(state.best.round) == int(values.argmin())
+
+
+UNICORN_BOUNDS = {"inside": (5.0, 50.0, 0.3, 0.3), "outside": (0.1, 0.05, 0.1, 0.1)}
+SCALE = transforms.Scale(jnp.array(case.MEAN), jnp.array(case.STD))
+TASK = spaces.Task(NET, NETWORK, variables(), SCALE)
+
+
+def unicorn_settings(kind, steps):
+    structure, spread, mask, features = UNICORN_BOUNDS[kind]
+    return unicorn.Settings(
+        structure_bound=structure,
+        spread_bound=spread,
+        mask_size=mask,
+        feature_mask_size=features,
+        trigger_steps=steps,
+    )
+
+
+def nets():
+    return spaces.Nets(nested(case.net(1)), nested(case.net(2)))
+
+
+def named(tree):
+    """A `Nets` as the golden file names its leaves."""
+    return {"into": tree.into, "back": tree.back}
+
+
+def orders(steps, *numbers):
+    """Of a batch with a spare image at the end, whose place is its own."""
+    count = len(case.others())
+    drawn = np.stack([[*case.order(n, count), count] for n in numbers])
+    return spaces.Orders(
+        drawn[:1], drawn[None, 1 : 1 + steps], drawn[None, 1 + steps :]
+    )
+
+
+def test_structural_similarity_agrees_with_pytorch(golden):
+    shape = (case.IMAGES, case.SIZE, case.SIZE, case.CHANNELS)
+    found = spaces.structure_loss(SCALE, IMAGES, IMAGES + case.draw(70, *shape))
+    assert found.shape == (case.IMAGES,)
+    np.testing.assert_allclose(jnp.mean(found), golden["uni/structure"], rtol=1e-4)
+    same = spaces.structure_loss(SCALE, IMAGES, IMAGES)
+    np.testing.assert_allclose(same, 0, atol=1e-6)
+
+
+def test_the_pretraining_of_unicorn_agrees_with_pytorch(golden):
+    def loss_of(nets):
+        loss = spaces.undone(NET, nets, OTHERS.images, OTHERS.weights)
+        return loss, loss
+
+    @jax.jit
+    def run(nets):
+        optimizer = inversion.adam(1e-3)
+        step = lambda state, _: transforms.descend(loss_of, state, optimizer)  # noqa: E731
+        first = transforms.begin(nets, optimizer)
+        _, losses = jax.lax.scan(step, first, length=case.STEPS)
+        return jax.grad(loss_of, has_aux=True)(nets)[0], losses
+
+    gradient, losses = run(nets())
+    assert_gradients(named(gradient), golden, "uni/pretrain")
+    assert_relative(losses, golden["uni/pretrain/loss"], 1e-3)
+
+
+@jax.jit
+def unicorn_epochs(config, all_orders):
+    """The last state, and of each epoch what it saw and its gradients (see `first`)."""
+    features, _ = NETWORK.features(variables(), IMAGES, "stored")
+    centre = jnp.mean(features[case.labels() == case.TARGET], axis=0)
+    batches = jax.tree.map(lambda leaf: leaf[None], OTHERS)
+    trained = transforms.begin(nets(), inversion.adam(1e-3))
+    start = spaces.begin(trained, IMAGES.shape[1:], case.FEATURES, config)
+
+    def step(state, job):
+        index, one = job
+        state, seen = spaces.epoch(
+            TASK, state, batches, one, centre, case.TARGET, index, config
+        )
+        searched = (state.nets, state.trigger, state.mask)
+        return state, (seen, [one.optimizer[0].mu for one in searched])
+
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *all_orders)
+    return jax.lax.scan(step, start, (jnp.arange(len(all_orders)), stacked))
+
+
+@pytest.mark.parametrize("kind", list(UNICORN_BOUNDS))
+def test_ten_steps_of_trigger_and_mask_of_unicorn_agree_with_pytorch(golden, kind):
+    config = unicorn_settings(kind, case.STEPS)
+    state, _ = unicorn_epochs(config, [orders(case.STEPS, *range(21))])
+    trigger = jax.tree.map(inversion.boxed, state.trigger.params)
+    assert_relative(trigger.mask, golden[f"uni/steps/{kind}/trigger"], 1e-3)
+    assert_relative(trigger.pattern, golden[f"uni/steps/{kind}/pattern"], 1e-3)
+    mask = inversion.boxed(state.mask.params)
+    assert_relative(mask, golden[f"uni/steps/{kind}/mask"], 1e-3)
+
+
+@pytest.mark.parametrize("kind", list(UNICORN_BOUNDS))
+def test_ten_epochs_of_unicorn_agree_with_pytorch(golden, kind):
+    all_orders = [
+        orders(1, *(3 * step + k for k in range(3))) for step in range(case.STEPS)
+    ]
+    state, (seen, moments) = unicorn_epochs(unicorn_settings(kind, 1), all_orders)
+    # Of the first epoch, Adam's first moments: half are the gradients.
+    of_nets, of_trigger, of_mask = jax.tree.map(lambda leaf: 2 * leaf[0], moments)
+    assert_gradients(named(of_nets), golden, f"uni/nets/{kind}")
+    for name in ("mask", "pattern"):
+        expected = golden[f"uni/trigger/{kind}/gradient/{name}"]
+        assert_relative(getattr(of_trigger, name), expected, 1e-4)
+    assert_relative(of_mask, golden[f"uni/mask/{kind}/gradient"], 1e-4)
+    assert_relative(seen["loss"], golden[f"uni/epochs/{kind}/losses"], 1e-3)
+    output = spaces.stamp(
+        NET, state.nets.params, state.trigger.params, IMAGES, jnp.ones(case.IMAGES)
+    )
+    assert_relative(output, golden[f"uni/epochs/{kind}/output"], 1e-3)
+    mask = inversion.boxed(state.mask.params)
+    assert_relative(mask, golden[f"uni/epochs/{kind}/mask"], 1e-3)
 
 
 def test_the_mask_of_bti_dbf_star_agrees_with_pytorch(golden, monkeypatch):

@@ -15,6 +15,13 @@ which P is a parameter's name:
   re/net/KIND/gradient/P, re/mask/KIND/gradient      of the first epoch's two steps
   re/KIND/values, /mask [h,w,c], /output             ten epochs; KIND: inside, outside
 
+  uni/pretrain/gradient/P, /loss                     UNICORN's pretraining
+  uni/structure                                      of images and noisier ones
+  uni/nets/KIND/gradient/P, uni/trigger/KIND/gradient/mask, /pattern [H,W,C],
+  uni/mask/KIND/gradient [h,w,c]                     first steps; of one step each
+  uni/steps/KIND/trigger, /pattern, /mask            an epoch of ten steps of each
+  uni/epochs/KIND/losses, /output, /mask             ten epochs of one step of each
+
 A gradient is the first step's; losses are of all ten steps, before each; `output` is what
 the U-Net makes of all images after ten steps, and so is a mask.
 """
@@ -30,6 +37,9 @@ from tests.testdata import transform_case as case
 
 RE_BOUNDS = {"inside": (50.0, 50.0, 0.95), "outside": (0.15, 0.05, 0.1)}
 """Of image, spread and mask."""
+UNICORN_BOUNDS = {"inside": (5.0, 50.0, 0.3, 0.3), "outside": (0.1, 0.05, 0.1, 0.1)}
+"""Of structure, spread, mask and feature mask. Without any bound on the masks, ten steps in
+float32 and in float64 differ by a hundredth in PyTorch too."""
 BOUNDS = {"within": (5.0, 50.0), "beyond": (0.05, 3.0)}
 
 
@@ -170,6 +180,48 @@ def feature_re() -> case.Arrays:
     return joined("re", found)
 
 
+def unicorn() -> case.Arrays:
+    """UNICORN's pretraining, and its epochs inside and outside of all bounds."""
+    first = twin.Unicorn(0.15, 1.0, 0.15, 0.15)
+    gradient, losses = descend(first.nets, lambda step: first.undone(), first.optimizer)
+    images = twin.chw(case.scaled())
+    noise = twin.chw(case.draw(70, case.IMAGES, case.SIZE, case.SIZE, case.CHANNELS))
+    found: dict[str, case.Arrays] = {
+        "pretrain": {f"gradient/{name}": value for name, value in gradient.items()}
+        | {"loss": losses}
+    }
+    for kind, bounds in UNICORN_BOUNDS.items():
+        long, count = twin.Unicorn(*bounds), len(case.others())
+        orders = [case.order(step, count) for step in range(1 + 2 * case.STEPS)]
+        _, slopes = long.epoch(np.stack(orders), case.STEPS)
+        found[f"nets/{kind}"] = {f"gradient/{n}": v for n, v in slopes["nets"].items()}
+        found[f"trigger/{kind}"] = {
+            f"gradient/{name}": np.moveaxis(value, 0, -1)
+            for name, value in slopes["trigger"].items()
+        }
+        found[f"steps/{kind}"] = {
+            "trigger": twin.hwc(twin.box(long.space_mask)),
+            "pattern": twin.hwc(twin.box(long.pattern)),
+            "mask": twin.hwc(twin.box(long.mask)),
+        }
+        short = twin.Unicorn(*bounds)
+        values = [
+            short.epoch(
+                np.stack([case.order(3 * step + k, count) for k in range(3)]), 1
+            )
+            for step in range(case.STEPS)
+        ]
+        slope = values[0][1]["mask"]["mask"]
+        found[f"mask/{kind}"] = {"gradient": np.moveaxis(slope, 0, -1)}
+        found[f"epochs/{kind}"] = {
+            "losses": np.array([value for value, _ in values]),
+            "output": twin.hwc(short.stamped(images)),
+            "mask": twin.hwc(twin.box(short.mask)),
+        }
+    structure = twin.structure_loss(images, images + noise).detach().numpy()
+    return joined("uni", found) | {"uni/structure": structure}
+
+
 def joined(method: str, parts: dict[str, case.Arrays]) -> case.Arrays:
     """Keys with the method and the part before them."""
     return {
@@ -181,7 +233,7 @@ def joined(method: str, parts: dict[str, case.Arrays]) -> case.Arrays:
 
 def main() -> None:
     torch.set_num_threads(1)
-    found = bti_dbf() | feature_re()
+    found = bti_dbf() | feature_re() | unicorn()
     path = os.path.join(os.path.dirname(__file__), "transforms.npz")
     single = {name: np.asarray(value, np.float32) for name, value in found.items()}
     np.savez_compressed(path, allow_pickle=False, **dict(sorted(single.items())))

@@ -261,3 +261,132 @@ class FeatureRE:
         ]
         value = seen["cosine"] - seen["success"] + image + deviation
         return float(value + above(norm.detach(), self.most))
+
+
+def structure_loss(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """1 - SSIM of scaled images, mean over them; windows of at most 11 pixels."""
+    shape = (1, -1, 1, 1)
+    mean, std = (
+        torch.tensor(c, dtype=torch.float64).view(shape) for c in (case.MEAN, case.STD)
+    )
+    x, y = ((images * std + mean).clamp(0, 1) for images in (one, other))
+    size = min(11, case.SIZE - 1)
+    place = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    line = torch.exp(-(place**2) / (2 * 1.5**2))
+    window = torch.outer(line, line) / line.sum() ** 2
+    kernel = window.expand(case.CHANNELS, 1, size, size)
+
+    def blur(images: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(images, kernel, groups=case.CHANNELS)
+
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
+    both = blur(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    light = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * both + c2) / (var_x + var_y + c2)
+    return 1 - (light * structure).mean()
+
+
+class Unicorn:
+    """The search for one class; one batch of all images of other classes per epoch."""
+
+    def __init__(
+        self, structure: float, deviation: float, mask: float, features: float
+    ):
+        self.model = Classifier()
+        self.bounds = structure, deviation
+        size = case.SIZE * case.SIZE * case.CHANNELS
+        self.most = size * mask, int(np.prod(case.FEATURES) * features)
+        self.into, self.back = leaves(case.net(1)), leaves(case.net(2))
+        self.nets = {f"into/{name}": leaf for name, leaf in self.into.items()}
+        self.nets |= {f"back/{name}": leaf for name, leaf in self.back.items()}
+
+        def free(value: float, *shape: int) -> torch.Tensor:
+            return torch.full(shape, value, dtype=torch.float64, requires_grad=True)
+
+        image = (case.CHANNELS, case.SIZE, case.SIZE)
+        self.space_mask, self.pattern = free(1.0, *image), free(0.0, *image)
+        self.mask = free(1.0, case.FEATURES[-1], *case.FEATURES[:2])
+        how = {"betas": (0.5, 0.9)}
+        self.optimizer = torch.optim.Adam(self.nets.values(), lr=1e-3, **how)
+        self.trigger_optimizer = torch.optim.Adam(
+            [self.space_mask, self.pattern], lr=0.1, **how
+        )
+        self.mask_optimizer = torch.optim.Adam([self.mask], lr=0.1, **how)
+        self.images = chw(case.scaled())[case.others()]
+        self.clean = self.model.features(self.images)
+        self.centre = centre(self.model)
+        self.pressure = [1.0, 1.0, 1.0]
+
+    def undone(self) -> torch.Tensor:
+        return mse(unet(self.back, unet(self.into, self.images)), self.images)
+
+    def stamped(self, images: torch.Tensor) -> torch.Tensor:
+        there = unet(self.into, images)
+        low, high = there.min(), there.max()
+        unit = (there - low) / (high - low)
+        mask = box(self.space_mask)
+        unit = (1 - mask) * unit + mask * box(self.pattern)
+        return unet(self.back, unit * (high - low) + low)
+
+    def loss(self, order: np.ndarray, least: float) -> tuple[torch.Tensor, dict]:
+        changed = self.stamped(self.images)
+        features, mask = self.model.features(changed), box(self.mask)
+        mixed = mask * features + (1 - mask) * self.clean[order]
+        entropy, success = towards(self.model.head(mixed))
+        structure = structure_loss(changed, self.images)
+        cosine = torch.cosine_similarity(
+            self.centre.flatten(), features.mean(0).flatten(), dim=0
+        )
+        deviation = spread(features, mask)
+        loss = cosine if cosine >= least else 0 * cosine
+        if deviation > self.bounds[1]:
+            loss = loss + deviation * 10 * (1 + self.pressure[2])
+        if structure > self.bounds[0]:
+            loss = loss + structure * 10 * (1 + self.pressure[0])
+        if success < 0.9:
+            loss = loss + entropy * (1 + self.pressure[1])
+        return loss, {"structure": structure, "success": success, "spread": deviation}
+
+    def epoch(self, orders: np.ndarray, steps: int) -> tuple[float, dict]:
+        """Value of the last trigger step's loss, and the first gradients of all three."""
+        first: dict[str, np.ndarray] = {}
+
+        def step(optimizer, loss, name, leaves_):
+            for leaf in (*self.nets.values(), self.space_mask, self.pattern, self.mask):
+                leaf.grad = None
+            loss.backward()
+            if name not in first:
+                first[name] = {
+                    n: leaf.grad.numpy().copy() for n, leaf in leaves_.items()
+                }
+            optimizer.step()
+
+        successes = []
+        loss, seen = self.loss(orders[0], 0.0)
+        successes.append(float(seen["success"]))
+        step(self.optimizer, loss + 200 * self.undone(), "nets", self.nets)
+        trigger = {"mask": self.space_mask, "pattern": self.pattern}
+        for order in orders[1 : 1 + steps]:
+            loss, seen = self.loss(order, 0.5)
+            successes.append(float(seen["success"]))
+            norm = box(self.space_mask).abs().sum()
+            last = loss.item()
+            total = loss + (10 * norm if norm > self.most[0] else 0)
+            step(self.trigger_optimizer, total, "trigger", trigger)
+        for order in orders[1 + steps :]:
+            mask = box(self.mask)
+            features = self.model.features(self.stamped(self.images)).detach()
+            mixed = mask * features + (1 - mask) * self.clean[order]
+            entropy, _ = towards(self.model.head(mixed))
+            norm = mask.abs().sum()
+            total = entropy + (norm if norm > self.most[1] else 0)
+            step(self.mask_optimizer, total, "mask", {"mask": self.mask})
+        success = float(np.mean(successes))
+        self.pressure = [
+            float(above(seen["structure"].detach(), self.bounds[0])),
+            max(0.9 - success, 0) / 0.9,
+            float(above(seen["spread"].detach(), self.bounds[1])),
+        ]
+        return last, first

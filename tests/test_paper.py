@@ -1,0 +1,87 @@
+"""The paper's tables: every command they would run is one that `ban-jax` takes."""
+
+import importlib
+import re
+
+import pytest
+import tyro
+
+from ban_jax.commands import compare
+from benchmarks.paper import _steps, other_data, work
+from tests.comparing import test_figures
+
+TABLES = ["detection", "bti_dbf", "time_per_detector", "adaptive", "repair"]
+
+
+def commands(capsys, main, flags):
+    """What `--list` prints, as words; nothing is run."""
+    main(flags)
+    lines = capsys.readouterr().out.splitlines()
+    return [line.split()[1:] for line in lines if line.startswith("ban-jax ")]
+
+
+def parse(words):
+    module = importlib.import_module(f"ban_jax.commands.{words[0]}")
+    return tyro.cli(module.Flags, args=words[1:])
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_step_is_a_command_with_flags_that_exist(name, full, capsys, tmp_path):
+    table = importlib.import_module(f"benchmarks.paper.{name}")
+    flags = _steps.Flags(out=str(tmp_path), data_dir="tfds", full=full, list=True)
+    found = commands(capsys, table.main, flags)
+    assert found
+    for words in found:
+        assert str(tmp_path) in " ".join(words)
+        parse(words)
+    trains = [parse(words) for words in found if words[0] == "train"]
+    if full and trains:
+        assert {one.width for one in trains} == {64}
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_data_sets_are_only_shown_and_those_without_images_are_named(
+    capsys, tmp_path
+):
+    flags = other_data.Flags(out=str(tmp_path), folder=("gtsrb=images",))
+    other_data.main(flags)
+    printed = capsys.readouterr().out
+    assert "tiny_imagenet: no --folder" in printed and "imagenet200: no" in printed
+    found = [line.split()[1:] for line in printed.splitlines() if "ban-jax " in line]
+    trained, compared = [parse(words) for words in found]
+    assert trained.image_size == compared.image_size == 32 and "--no-flip" in found[0]
+    with pytest.raises(SystemExit, match="expected one of"):
+        other_data.main(other_data.Flags(out="o", folder=("svhn=images",)))
+
+
+def test_detectors_that_are_not_there_are_left_out_and_named(capsys):
+    words = _steps.compare(_steps.Flags(out="o"), ["zoo"], "ban,nonsense", "c")
+    assert parse(words).names == ("ban",)
+    assert "no nonsense" in capsys.readouterr().out
+
+
+def test_further_flags_win():
+    flags = _steps.Flags(out="o", more="--detectors weights --budget 3")
+    found = parse(_steps.compare(flags, ["zoo"], "ban", "c"))
+    assert found.names == ("weights",) and found.budget == 3
+
+
+def test_the_table_tells_flagged_and_right_of_every_group():
+    ran = test_figures.runs.Run([], {}, {})
+    method = test_figures.figures.method(
+        "made", "", test_figures.JUDGED, test_figures.TRUTH, ran, {}
+    )
+    lines = _steps.table(compare.records.finite({"methods": [method]}))
+    assert lines[0] == "| attack | architecture | made |"
+    assert "| clean | all | 1/3 / 67 % |" in lines
+    assert "| **AUC [95 %]** |  | 0.89 [" in "\n".join(lines)
+    assert "| **right target** |  | 1/3 |" in lines
+    assert all(line.count("|") == 4 for line in lines)
+
+
+def test_the_work_of_every_detector_is_counted():
+    found = work.rows()
+    assert set(compare.COMPARABLE) <= set(found)
+    assert all(re.fullmatch(r"\d+", k) for k in found["ban"]["work"])
+    assert found["mm_bd"]["work"]["200"] == 20 * found["mm_bd"]["work"]["10"]

@@ -3,11 +3,13 @@
     python -m benchmarks.verdict_study EVIDENCE.jsonl.xz ... [--profiles DIR] [--rates FILE]
 
 Evidence is what `benchmarks.verdict_evidence` wrote, one file per data set. The profile is
-made from the clean models of the design half, and so were thresholds chosen; every figure
-is of the report half, in which recipes and seeds are others. A model counts as backdoored
-from an excess success of 0.8 on. `alone` judges each model by the profile, `trusted`
-by the design half's clean models as such, `crowd` by the report half itself, `within` by
-its own classes. What the closer look is not asked for is left out, as a scan does.
+made from the clean models of the design half and their variants, and thresholds were
+chosen on that half; every figure is of the report half, whose models have other seeds.
+`strangers` asks more: a profile of two recipes and two architectures judges models of
+others. A model counts as backdoored from an excess success of 0.8 on. `alone` judges each
+model by the profile, `trusted` by the design half's clean models as such, `crowd` by the
+report half itself, `within` by its own classes. What the closer look is not asked for is
+left out, as a scan does.
 """
 
 import collections
@@ -199,6 +201,9 @@ def wrong(
 RULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "largest": lambda z: z[0],
     "second largest": lambda z: z[1],
+    "second, and a tenth of what the largest, up to 6, is more": lambda z: (
+        z[1] + 0.1 * np.maximum(np.minimum(z[0], 6) - z[1], 0)
+    ),
     "mean of all": lambda z: z.mean(axis=0),
     "mean of second and third": lambda z: z[1:3].mean(axis=0),
     "mean of three, each at most 5": lambda z: np.minimum(z[:3], 5).mean(axis=0),
@@ -244,27 +249,37 @@ def compare(models: Sequence[_verdict_models.Model], against: Any) -> dict[str, 
     return found
 
 
-def study(path: str) -> tuple[dict[str, Any], Any]:
-    """Everything about one data set, and its profile."""
-    head, models = _verdict_models.load(path)
-    design = [model for model in models if model.is_design]
-    report = [model for model in models if not model.is_design]
-    own = [model for model in design if model.is_clean and "variant" not in model.truth]
-    known = profile.make(
+def profile_of(
+    head: dict[str, Any], models: Sequence[_verdict_models.Model], path: str
+) -> Any:
+    """A profile of the clean ones among the models."""
+    clean = [model for model in models if model.is_clean]
+    return profile.make(
         head["data"]["name"],
-        [model.line for model in own],
+        [model.line for model in clean],
         {
             "command": _command(),
             "versions": head["versions"],
             "evidence": os.path.basename(path),
         },
+        {str(model.line["sha256"]): model.family for model in clean},
     )
-    others = [m.line for m in design if m.is_clean and "variant" in m.truth]
-    known["clean_scores"] = profile.clean_scores(known, others)
+
+
+def study(path: str) -> tuple[dict[str, Any], Any]:
+    """Everything about one data set, and its profile."""
+    head, models = _verdict_models.load(path)
+    design = [model for model in models if model.is_design]
+    report = [model for model in models if not model.is_design]
+    known = profile_of(head, design, path)
     found: dict[str, Any] = {
         "evidence": os.path.basename(path),
         "made": head,
-        "models": {"design": len(design), "report": len(report), "profile": len(own)},
+        "models": {
+            "design": len(design),
+            "report": len(report),
+            "profile": len(known["models"]),
+        },
         "baselines": {},
     }
     for baseline in ("alone", "trusted", "crowd", "within"):
@@ -273,15 +288,37 @@ def study(path: str) -> tuple[dict[str, Any], Any]:
             **grouped(report, verdicts),
             "wrong": wrong(report, verdicts),
         }
-    verdicts = judged("alone", design, [], known)
-    found["design"] = grouped(design, verdicts)
-    found["design"]["wrong"] = wrong(design, verdicts)
+    familiar = [model for model in models if model.is_familiar]
+    strangers = [model for model in models if not model.is_familiar]
+    if familiar:
+        other = profile_of(head, familiar, path)
+        verdicts = judged("alone", strangers, [], other)
+        found["strangers"] = {
+            "profile": len(other["models"]),
+            **grouped(strangers, verdicts),
+            "wrong": wrong(strangers, verdicts),
+        }
+    found["design"] = left_out(design, known)
     against = profile.baseline(known)
+    alike = dataclasses.replace(against, spreads={})
     found["rules"] = {
-        "design": compare(design, against),
         "report": compare(report, against),
+        "report, all classes alike": compare(report, alike),
     }
     return found, known
+
+
+def left_out(models: Sequence[_verdict_models.Model], known: Any) -> dict[str, Any]:
+    """The design half as thresholds saw it: clean models against the others."""
+    scores = {one["sha256"]: one["score"] for one in known["models"]}
+    backdoored = [model for model in models if model.works]
+    verdicts = judged("alone", backdoored, [], known)
+    clean = sorted(scores.values())
+    return {
+        "clean_scores": [round(score, 2) for score in clean],
+        "backdoored_scores": sorted(round(one["score"] or 0.0, 2) for one in verdicts),
+        "wrong": wrong(backdoored, verdicts),
+    }
 
 
 CALLED = {
@@ -332,6 +369,8 @@ def main(flags: Flags) -> None:
             print(f"  {baseline}: {json.dumps(tables['all'])}")
             for name, row in tables["variant"].items():
                 print(f"    {name}: {json.dumps(row)}")
+        if "strangers" in found:
+            print(f"  strangers: {json.dumps(found['strangers']['all'])}")
     _timing.write_result(
         flags.name,
         {"studies": studies, "working": _verdict_models.WORKING},

@@ -31,7 +31,7 @@ def test_the_packaged_table_can_be_read_and_knows_the_three_backends():
 
 
 def test_without_a_measurement_a_backend_has_its_documented_fallback(user):
-    assert tables.choose("gpu", "NVIDIA H100") == convolution.Choice("shift")
+    assert tables.choose("gpu", "NVIDIA A100") == convolution.Choice("im2col")
     unknown = tables.choose("abacus", "wooden")
     assert unknown == convolution.Choice("shift") and unknown.table == "none"
 

@@ -176,3 +176,23 @@ def test_side_by_side_keeps_the_order_and_an_error_stops_the_neighbours():
     with pytest.raises(OSError, match="broken"):
         population.side_by_side(fails, range(2), 2, stop)
     assert stopped == [True]
+
+
+def test_xla_knows_the_options_it_is_told_on_an_accelerator():
+    assert compilation.options("cpu") is None
+    for backend in compilation.OPTIONS:
+        told = compilation.options(backend)
+        assert jax.jit(lambda x: x + 1, compiler_options=told)(1.0) == 2
+
+
+def test_every_program_is_compiled_with_the_options_of_its_backend(monkeypatch):
+    monkeypatch.setattr(compilation, "OPTIONS", {"cpu": {"xla_no_such": True}})
+
+    def add(member, shared):
+        return member + shared
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such"):
+        population.compiled(lambda x: x + 1)(1.0)
+    for placement in (tiny.ONE_ON_THREADS, tiny.ONE_STACKED):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such"):
+            population.run(add, placement, [np.float32(1)], np.float32(2), 1)

@@ -1,7 +1,7 @@
 """Models that are compared with one another: trusted ones, or those of one scan."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ def baseline(
     rule: rules.Rule,
     models: Sequence[Vectors],
     errors: Sequence[Vectors],
+    families: Sequence[Hashable] | None = None,
 ) -> rules.Baseline:
     """What candidates are compared with: the models' centre, and how they scatter.
 
@@ -35,8 +36,11 @@ def baseline(
       rule: of their detector.
       models: their vectors.
       errors: of these.
+      families: what each is a version of, such as one model pruned and fine-tuned; a
+        model is never compared with its own. None: all are strangers.
     """
-    read = _readings(rule, models, errors, _centres(kind, models))
+    centres = _centres(kind, models, families or range(len(models)))
+    read = _readings(rule, models, errors, centres)
     return dataclasses.replace(
         rules.crowd(kind, models), spreads=witnesses.class_spreads(read)
     )
@@ -47,6 +51,7 @@ def left_out_scores(
     rule: rules.Rule,
     models: Sequence[Vectors],
     errors: Sequence[Vectors],
+    families: Sequence[Hashable] | None = None,
 ) -> list[float]:
     """The score of each model against all the others: what clean models score by chance.
 
@@ -55,25 +60,41 @@ def left_out_scores(
       rule: of their detector.
       models: their vectors, at least two.
       errors: of these.
+      families: see `baseline`.
     """
-    centres = _centres(kind, models)
+    families = families or range(len(models))
+    centres = _centres(kind, models, families)
     read = _readings(rule, models, errors, centres)
-    whole = witnesses.class_spreads(read) if len(models) > EXACT else None
+    whole = None
+    if len(set(families)) > EXACT:
+        whole = witnesses.class_spreads(read)
     found = []
-    for i, vectors in enumerate(models):
-        others = whole or witnesses.class_spreads([*read[:i], *read[i + 1 :]])
-        against = dataclasses.replace(centres[i], spreads=others)
-        found.append(float(np.max(rule.scores(vectors, errors[i], against).values)))
+    for own, centre, *told in zip(families, centres, models, errors, strict=True):
+        others = whole or witnesses.class_spreads(_strangers(read, families, own))
+        against = dataclasses.replace(centre, spreads=others)
+        found.append(float(np.max(rule.scores(*told, against).values)))
     return found
 
 
-def _centres(kind: BaselineKind, models: Sequence[Vectors]) -> list[rules.Baseline]:
+def _strangers(
+    members: Sequence[Any], families: Sequence[Hashable], own: Hashable
+) -> list[Any]:
+    """Those of other families."""
+    pairs = zip(members, families, strict=True)
+    return [one for one, family in pairs if family != own]
+
+
+def _centres(
+    kind: BaselineKind, models: Sequence[Vectors], families: Sequence[Hashable]
+) -> list[rules.Baseline]:
     """For each model the centre of the others; of all, where one moves it little."""
-    if len(models) > EXACT:
+    if len(set(families)) > EXACT:
         return [rules.crowd(kind, models)] * len(models)
-    return [
-        rules.crowd(kind, [*models[:i], *models[i + 1 :]]) for i in range(len(models))
-    ]
+    known = {
+        own: rules.crowd(kind, _strangers(models, families, own))
+        for own in set(families)
+    }
+    return [known[own] for own in families]
 
 
 def _readings(
@@ -114,7 +135,7 @@ def settled(
     for _ in range(ROUNDS):
         # Without how they scatter: backdoored ones would make their targets look usual.
         centre = rules.crowd("population", [models[i] for i in kept])
-        inside = _centres("population", [models[i] for i in kept])
+        inside = _centres("population", [models[i] for i in kept], kept)
         against = dict(zip(kept, inside, strict=True))
         scores = [
             float(np.max(rule.scores(*told, against.get(i, centre)).values))

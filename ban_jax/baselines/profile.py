@@ -9,7 +9,7 @@ name of their data set.
 import importlib.resources
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NotRequired, cast
 
 import numpy as np
@@ -88,13 +88,20 @@ class Profile(TypedDict):
     made: dict[str, Any]
 
 
-def make(name: str, records: Sequence[Evidence], made: Mapping[str, Any]) -> Profile:
+def make(
+    name: str,
+    records: Sequence[Evidence],
+    made: Mapping[str, Any],
+    families: Mapping[str, Hashable] | None = None,
+) -> Profile:
     """A profile of clean models; their order does not matter.
 
     Args:
       name: of the profile.
       records: their evidence, measured alike; copies of the same weights count once.
       made: provenance.
+      families: SHA-256 of the weights -> what they are a version of, see
+        `crowd.baseline`.
 
     Raises:
       ProfileError: for too few models, for models measured in several ways, and for one
@@ -112,8 +119,9 @@ def make(name: str, records: Sequence[Evidence], made: Mapping[str, Any]) -> Pro
     models = [crowd.numbers(one["vectors"]) for one in members]
     errors = [crowd.numbers(one["errors"]) for one in members]
     rule = detectors.DETECTORS[first["mode"]].rule
-    baseline = crowd.baseline("profile", rule, models, errors)
-    scores = crowd.left_out_scores("profile", rule, models, errors)
+    own = [families[str(r["sha256"])] for r in members] if families else None
+    baseline = crowd.baseline("profile", rule, models, errors, own)
+    scores = crowd.left_out_scores("profile", rule, models, errors, own)
     for one, score in zip(members, scores, strict=True):
         if not np.isfinite(score):
             raise ProfileError(

@@ -25,8 +25,12 @@ CLASSES_MINIMUM = 5
 PRIOR = 8
 """Models' worth of ordinary scatter that a class starts from: few models know little of
 one class."""
-THRESHOLDS = {"within": 4.0, "trusted": 2.9, "population": 2.9, "profile": 2.9}
-SUSPICIOUS = {"within": 3.0, "trusted": 2.5, "population": 2.5, "profile": 2.5}
+SHARE = 0.1
+"""Of a score, what is the most certain witness's; the rest is the second's."""
+CERTAIN = 6.0
+"""z from which on a witness that is more certain says no more."""
+THRESHOLDS = {"within": 4.0, "trusted": 2.7, "population": 2.7, "profile": 2.7}
+SUSPICIOUS = {"within": 3.0, "trusted": 2.4, "population": 2.4, "profile": 2.4}
 """Scores of two or more witnesses; see benchmarks/README.md for where they come from."""
 VOID = "no class differs from the others by more than chance"
 
@@ -48,16 +52,19 @@ class Agreed(NamedTuple):
 
     Attributes:
       scores: `[K]`.
-      deciding: `[K]` which witness each score is from.
+      deciding: `[2, K]` the most certain witness of each class, and the second.
+      weights: `[2, K]` what the score gains by an increase of their z.
     """
 
     scores: np.ndarray
     deciding: np.ndarray
+    weights: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """Scores a class by what the second most certain of the witnesses says of it.
+    """Scores a class by what the second most certain of the witnesses says of it, and
+    by a tenth of what the most certain one says more.
 
     Attributes:
       vectors: the witnesses, by the names of their vectors.
@@ -170,10 +177,14 @@ class Agreement:
             return Scores(nothing, 0.0, witnesses=told, void=void, reason=reason)
         agreed = agree(np.stack(list(told.values())))
         target = int(np.argmax(agreed.scores))
-        name = list(found)[agreed.deciding[target]]
+        names = [list(found)[index] for index in agreed.deciding[:, target]]
+        parts = [
+            weight * errors[name][target] / found[name].units[target]
+            for name, weight in zip(names, agreed.weights[:, target], strict=True)
+        ]
         return Scores(
             agreed.scores,
-            float(errors[name][target] / found[name].units[target]),
+            float(np.hypot(*parts)),
             witnesses=told,
             void=void,
         )
@@ -182,12 +193,18 @@ class Agreement:
 def agree(z: np.ndarray) -> Agreed:
     """What witnesses `[W, K]` say of the classes together.
 
-    The second largest z of a class, or the only one.
+    The second largest z of a class, and `SHARE` of what the largest, up to `CERTAIN`, is
+    more; of a single witness what it says.
     """
     known = _known(z)
     order = np.argsort(-known, axis=0, kind="stable")
-    deciding = order[min(1, len(z) - 1)]
-    return Agreed(known[deciding, np.arange(z.shape[1])], deciding)
+    deciding = order[[0, min(1, len(z) - 1)]]
+    first, second = np.take_along_axis(known, deciding, axis=0)
+    # One that was not measured, -inf, stays: nobody speaks for a class by himself.
+    more = np.where(np.isfinite(second), np.minimum(first, CERTAIN) - second, 0.0)
+    share = np.where(more > 0, SHARE, 0.0)
+    heard = np.where(first < CERTAIN, share, 0.0)
+    return Agreed(second + share * more, deciding, np.stack([heard, 1 - share]))
 
 
 def class_spreads(read: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Compiled functions of ONE model: `jit` for those who do not compute a whole chunk."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +12,20 @@ PROGRAMS = 64
 Each holds machine code and memory maps for as long as it is known: a process that meets
 ever new architectures would run out of them.
 """
+
+
+OPTIONS: Mapping[str, Mapping[str, bool]] = {
+    # XLA of jaxlib 0.11.2 ends the process ("Check failed: subdim_size_accumulator ==
+    # dim_size" in its Triton tiling) on every ResNet, trained or scanned, where this is
+    # on. Matrix products go to cuBLAS instead.
+    "gpu": {"xla_gpu_enable_triton_gemm": False},
+}
+"""What XLA is told, by backend."""
+
+
+def options(backend: str) -> dict[str, bool] | None:
+    """Options of `jax.jit` for programs of a backend; None where there are none."""
+    return dict(OPTIONS[backend]) if backend in OPTIONS else None
 
 
 def compiled(
@@ -34,7 +48,11 @@ def compiled(
     def program(**static: Any) -> Callable[..., Any]:
         bound = functools.partial(function, **static)
         bound.__name__ = getattr(function, "__name__", "function")  # type: ignore[attr-defined]
-        return jax.jit(bound, donate_argnums=(0,) if donated else ())
+        return jax.jit(
+            bound,
+            donate_argnums=(0,) if donated else (),
+            compiler_options=options(jax.default_backend()),
+        )
 
     def call(*traced: Any, **static: Any) -> Any:
         return program(**static)(*traced)

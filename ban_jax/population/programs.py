@@ -14,7 +14,7 @@ import numpy as np
 from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ban_jax.population import threads
+from ban_jax.population import compilation, threads
 from ban_jax.population.compilation import PROGRAMS, over_models
 from ban_jax.population.placement import MODELS, Placement
 from ban_jax.population.stacking import pad, stack, unstack
@@ -83,8 +83,9 @@ def _jitted(
 ) -> Any:
     """Evidence takes no member's buffer: it is far smaller than the weights."""
     donated = (0,) if advances else ()
+    told = compilation.options(placement.devices[0].platform)
     if placement.on_threads:
-        return jax.jit(function, donate_argnums=donated)
+        return jax.jit(function, donate_argnums=donated, compiler_options=told)
 
     def on_one_device(members: Any, shared: Any) -> Any:
         if placement.stacked:
@@ -105,6 +106,7 @@ def _jitted(
         in_shardings=(placement.split(), placement.everywhere()),
         out_shardings=placement.split(),
         donate_argnums=donated,
+        compiler_options=told,
     )
 
 

@@ -17,6 +17,8 @@ from tests.detectors.made import RULE, errors_of, left_out, profile_of
 EACH = settings(deadline=None, derandomize=True, max_examples=100)
 NUMBERS = st.integers(-1000, 1000).map(lambda x: x / 100)
 
+SHARE = witnesses.SHARE
+
 
 def test_a_class_scores_what_the_second_of_its_witnesses_says():
     z = np.array(
@@ -27,13 +29,26 @@ def test_a_class_scores_what_the_second_of_its_witnesses_says():
         ]
     )
     found = witnesses.agree(z)
-    np.testing.assert_array_equal(found.scores, [3.0, 0.5, 1.0])
-    np.testing.assert_array_equal(found.deciding, [1, 1, 2])
+    np.testing.assert_allclose(
+        found.scores, [3 + SHARE * 2, 0.5 + SHARE * 1.5, 1 + SHARE * 1], rtol=1e-12
+    )
+    np.testing.assert_array_equal(found.deciding, [[0, 0, 0], [1, 1, 2]])
+    np.testing.assert_allclose(found.weights, [[SHARE] * 3, [1 - SHARE] * 3])
 
 
 def test_one_witness_is_not_heard_however_loud_where_another_contradicts():
-    z = np.array([[50.0, 1.0], [-1.0, 0.5]])
-    np.testing.assert_array_equal(witnesses.agree(z).scores, [-1.0, 0.5])
+    z = np.array([[50.0, 60.0], [-1.0, np.nan]])
+    found = witnesses.agree(z)
+    np.testing.assert_allclose(
+        found.scores, [-1 + SHARE * (witnesses.CERTAIN + 1), -np.inf]
+    )
+    assert found.weights[0, 0] == 0, "more than certain is no more"
+    assert found.scores[0] < min(witnesses.SUSPICIOUS.values())
+
+
+def test_two_that_are_more_than_certain_count_as_the_second():
+    found = witnesses.agree(np.array([[50.0], [40.0]]))
+    assert found.scores[0] == 40 and found.weights[1, 0] == 1
 
 
 def test_a_single_witness_is_taken_whole():
@@ -53,11 +68,12 @@ def test_one_more_witness_lowers_no_score(z, count):
 
 @EACH
 @given(MATRICES)
-def test_a_score_is_what_its_witness_says(z):
+def test_a_score_lies_between_its_two_witnesses(z):
     known = np.where(np.isnan(z), -np.inf, z)
     found = witnesses.agree(z)
-    said = known[found.deciding, np.arange(6)]
-    np.testing.assert_array_equal(found.scores, said)
+    first, second = np.take_along_axis(known, found.deciding, axis=0)
+    assert np.all(found.scores >= second)
+    assert np.all(found.scores <= np.maximum(first, second))
 
 
 A = np.array([1.0, 2, 3, 4, 10])
@@ -68,13 +84,17 @@ ODD = np.array([30.0, 1, 2, 3, 4])
 """Class 0 reads far more than anything else."""
 
 
-def test_scores_are_of_the_second_witness_with_its_own_error():
+def test_scores_are_of_the_two_most_certain_witnesses_with_their_errors():
     vectors = {"a": A, "b": B, "c": ODD}
     found = RULE.scores(vectors, errors_of(vectors, 0.01), profile_of("a", "b", "c"))
     # Class 0 reads 18 or so in c, and c alone. Class 4: 5.2, 2.4 and less.
     assert np.argmax(found.values) == 4
-    assert found.values[4] == pytest.approx(7 * math.sqrt(3) / 5)
-    assert found.error == pytest.approx(0.01 / math.sqrt(25 / 12))
+    root = math.sqrt(3)
+    assert found.values[4] == pytest.approx(
+        SHARE * 3 * root + (1 - SHARE) * 7 * root / 5
+    )
+    unit = math.sqrt(25 / 12)
+    assert found.error == pytest.approx(0.01 / unit * math.hypot(SHARE, 1 - SHARE))
 
 
 def test_a_class_at_which_clean_models_scatter_counts_for_less():
@@ -82,8 +102,14 @@ def test_a_class_at_which_clean_models_scatter_counts_for_less():
     spreads = {"b": np.array([1.0, 1, 1, 1, 2])}
     against = dataclasses.replace(profile_of("a", "b"), spreads=spreads)
     found = RULE.scores(vectors, errors_of(vectors, 0.01), against)
-    assert found.values[4] == pytest.approx(7 * math.sqrt(3) / 5 / 2)
-    assert found.error == pytest.approx(0.01 / math.sqrt(25 / 12) / 2)
+    root = math.sqrt(3)
+    assert found.values[4] == pytest.approx(
+        SHARE * 3 * root + (1 - SHARE) * 7 * root / 5 / 2
+    )
+    unit = math.sqrt(25 / 12)
+    assert found.error == pytest.approx(
+        0.01 / unit * math.hypot(SHARE, (1 - SHARE) / 2)
+    )
     np.testing.assert_allclose(found.witnesses["a"][4], 3 * math.sqrt(3))
 
 
@@ -106,8 +132,9 @@ def test_the_error_is_in_the_units_of_the_class_that_scores():
     z, unit = left_out(b, 4)
     assert left_out(b, 0)[0] > z
     assert np.argmax(found.values) == 4
-    assert found.values[4] == pytest.approx(z)
-    assert found.error == pytest.approx(0.03 / unit)
+    # a is more than certain of it: its own error does not count.
+    assert found.values[4] == pytest.approx(SHARE * witnesses.CERTAIN + (1 - SHARE) * z)
+    assert found.error == pytest.approx((1 - SHARE) * 0.03 / unit)
 
 
 def test_every_witness_is_told_with_its_own_z():

@@ -35,6 +35,9 @@ alone, and load them over the model: running statistics are the model's own."""
 _PARAMETERS_IN_ORDER = ("shadow_params", "collected_params")
 """Where `torch_ema` and diffusers keep averages, without names, in the model's order."""
 
+_FLATTENED = ("flat_param", "flat_param_0")
+"""How FSDP calls the one tensor that it makes of all parameters of a module."""
+
 
 class Part(NamedTuple):
     """A classifier in a file.
@@ -286,6 +289,8 @@ def _unknown(reasons: dict[int, tuple[contents.StateDict, str]]) -> str:
     if not reasons:
         return "holds no named tensors; expected the state dict of a classifier"
     group, reason = reasons[max(reasons)]
+    if any(name.endswith(_FLATTENED) for name in group.tensors):
+        reason = "parameters that FSDP flattened: save its full state dict"
     first = [
         f"{errors.show(name)} {value.shape}"
         for name, value in list(group.tensors.items())[:8]

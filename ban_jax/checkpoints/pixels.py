@@ -123,7 +123,7 @@ def _of_layer(
     if scale.size not in _CHANNELS or np.shape(shift) != scale.shape:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean, std = -shift / scale, 1 / scale
+        mean, std = 0.0 - shift / scale, 1 / scale
     usable = np.all(np.isfinite(mean)) and np.all(np.isfinite(std)) and np.all(std > 0)
     return (mean, std) if usable else None
 

@@ -219,6 +219,12 @@ def test_of_two_networks_each_has_the_constants_beside_it(tmp_path):
     assert second.normalisation == (tuple(STD), tuple(MEAN))
 
 
+def test_flattened_parameters_are_told_as_such(read):
+    flat = {f"_fsdp_wrapped_module.layer{i}._flat_param": MEAN for i in range(5)}
+    with pytest.raises(checkpoints.CheckpointError, match="FSDP flattened"):
+        read({**flat, "_fsdp_wrapped_module.conv1.weight": STATE["conv1.weight"]})
+
+
 def test_networks_of_more_kinds_than_files_have_are_refused(read):
     root = {}
     for width in range(1, 11):

@@ -170,3 +170,28 @@ def test_a_consumer_that_stops_early_stops_the_reading(task):
     found.close()
     time.sleep(0.1)
     assert sum(task.reads.values()) < 100
+
+
+def test_each_classifier_of_a_file_has_an_outcome_of_its_own(monkeypatch):
+    task, error = Task(), checkpoints.CheckpointError("does not fit")
+
+    def read_all(path, architecture=None):
+        if path != "x/several":
+            return task.read_all(path)
+        made = [task.read_all(f"{path}-{key}")[0].candidate for key in ("1", "1", "2")]
+        parts = [checkpoints.Part(f"{path}#{i}", one) for i, one in enumerate(made)]
+        return [*parts, checkpoints.Part(f"{path}#3", None, error)]
+
+    monkeypatch.setattr(checkpoints, "read_all", read_all)
+    found = list(loop.stream(["x/several", "x/x-9"], task))
+    told = {one.path: (one.key, one.part_of) for one in found}
+    assert told == {
+        "x/several#0": ("several-1", "x/several"),
+        "x/several#1": ("several-1", "x/several"),
+        "x/several#2": ("several-2", "x/several"),
+        "x/several#3": (None, "x/several"),
+        "x/x-9": ("x-9", None),
+    }
+    assert sorted(sum(task.chunks, [])) == ["several-1", "several-2", "x-9"]
+    (failed,) = [one for one in found if one.key is None]
+    assert failed.result == "failed: does not fit"

@@ -306,13 +306,7 @@ class Pickle:
                     integers(strides),
                     b"\x89",
                 ),
-                call(
-                    "torch._utils._rebuild_device_tensor_from_cpu_tensor",
-                    plain,
-                    symbol(f"torch.{rng.choice(DTYPES[:4])}"),
-                    text("cpu"),
-                    b"\x89",
-                ),
+                self.on_device(plain),
                 call(
                     "torch._utils._rebuild_sparse_tensor",
                     call("torch.serialization._get_layout", text("torch.sparse_coo")),
@@ -342,6 +336,19 @@ class Pickle:
                 call("torch.Tensor", integer(0)),
                 call("torch.storage.UntypedStorage", integer(4)),
             ]
+        )
+
+    def on_device(self, plain: bytes) -> bytes:
+        if self.legacy:
+            return (
+                plain  # PyTorch converts it before its elements are there, and crashes
+            )
+        return call(
+            "torch._utils._rebuild_device_tensor_from_cpu_tensor",
+            plain,
+            symbol(f"torch.{self.rng.choice(DTYPES[:4])}"),
+            text("cpu"),
+            b"\x89",
         )
 
     def state(self, other: bytes) -> bytes:

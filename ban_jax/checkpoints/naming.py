@@ -32,16 +32,17 @@ _MAX_VISITS = 50_000
 """Names under prefixes, summed: a bound on the search. A network has some hundred."""
 _FOREIGN = re.compile(
     r"""
-    n_averaged | steps? | global_step | num_updates | decay | ema_decay | epochs?
-    | (\w+_)? (loss | losses | criterion | criteria | metrics? | accuracy | acc
-    | accuracies | auroc | f1 | f1_score | precision | recall | confmat
-    | confusion_matrix)
+    n_averaged | initted | steps? | global_step | (num_)?updates | decay | ema_decay
+    | epochs? | optimizers? | optim | (lr_)?schedulers? | (grad_)?scaler | rng_states?
+    | (\w+_)? (loss | losses | criterion | criteria | metrics? | meters? | accuracy | acc
+    | accuracies | auc | auroc | f1 | f1_?score | precision | recall | confmat
+    | confusion_?matrix | ece | iou | kappa | mse | mae | top[15])
     | (loss | criterion | metrics?) _ \w+
     """,
     re.VERBOSE,
 )
-"""A word of the names of losses, metrics and averaging; Lightning and torchmetrics keep
-them in the state dict, `torch.optim.swa_utils` keeps its counter there."""
+"""A word of the names of losses, metrics, averaging and optimizers: Lightning and
+torchmetrics keep them in the state dict, `torch.optim.swa_utils` its counter."""
 
 
 def without_wrappers(name: str) -> str:

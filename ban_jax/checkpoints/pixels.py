@@ -17,8 +17,9 @@ from ban_jax.models import common
 
 _BUFFER = re.compile(
     r"(?P<where>(?:.*\.)?)_?(?:(?:new|pixel|image|img|input|channel|norm|data)_)?"
-    r"(?P<what>mean|std)s?"
+    r"(?P<what>mean|std|mu|sigma|sd)s?"
 )
+_CALLED = {"mu": "mean", "sigma": "std", "sd": "std"}
 _LAYER = re.compile(
     r"(?:.*\.)?(?:0|\w*norm\w*|bn\w*|\w*prep\w*|\w*scal\w*|mean_?shift)"
 )
@@ -56,7 +57,8 @@ def normalisers(tensors: Mapping[str, tensor.Tensor]) -> list[Normaliser]:
     for name, value in tensors.items():
         found = _BUFFER.fullmatch(name)
         if found and value.size in _CHANNELS:
-            buffers.setdefault(found["where"], {})[found["what"]] = name
+            what = _CALLED.get(found["what"], found["what"])
+            buffers.setdefault(found["where"], {})[what] = name
             continue
         module, _, leaf = name.rpartition(".")
         if _LAYER.fullmatch(module):

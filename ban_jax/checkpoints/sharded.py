@@ -24,7 +24,7 @@ from ban_jax.checkpoints import (
 )
 
 _SHARD = re.compile(r"(.+)-0*(\d+)-of-0*(\d+)(\.safetensors|\.bin)")
-_INDEX = re.compile(r"(.+)(\.safetensors|\.bin)\.index\.json")
+_INDEX = re.compile(r"(.+)(\.safetensors|\.bin)\.index(?:\.\w+)?\.json")
 MAX_FILES = 1000
 
 
@@ -49,7 +49,13 @@ def place(path: str) -> Place | None:
         stem, number, total, suffix = found.groups()
         whole = stem + suffix
         told = f"part {number} of {total} of {whole}"
-        return Place(whole, os.path.join(folder, f"{whole}.index.json"), told)
+        index = os.path.join(folder, f"{whole}.index.json")
+        # Of a variant: model.fp16-00001-of-00002 has model.safetensors.index.fp16.json.
+        base, dot, variant = stem.rpartition(".")
+        other = os.path.join(folder, f"{base}{suffix}.index.{variant}.json")
+        if dot and not os.path.lexists(index) and os.path.lexists(other):
+            index = other
+        return Place(whole, index, told)
     if found := _INDEX.fullmatch(name):
         return Place("".join(found.groups()), path, "the index of a set")
     return None
@@ -124,8 +130,9 @@ def _joined(
     folder = os.path.dirname(one.index_path)
     absent = [name for name in files if not os.path.exists(os.path.join(folder, name))]
     if absent:
+        index = os.path.basename(one.index_path)
         raise errors.CheckpointError(
-            f"{len(absent)} of the {len(files)} files of {one.whole}.index.json are "
+            f"{len(absent)} of the {len(files)} files of {index} are "
             f"missing: {errors.listing([errors.show(name) for name in absent], 20)}"
         )
     total = sum(os.path.getsize(os.path.join(folder, name)) for name in files)

@@ -86,6 +86,9 @@ def test_of_two_layers_that_may_be_the_last_none_is_taken(read):
         ("train_acc.correct", ()),
         ("metrics.auroc.confmat", (10, 10)),
         ("n_averaged", ()),
+        ("initted", (1,)),
+        ("val_f1.tp", (10,)),
+        ("optimizer.state.0.exp_avg", (2, 3)),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "model."])
@@ -157,6 +160,8 @@ def layer(**leaves) -> dict:
         layer(mean=MEAN.reshape(3, 1, 1), std=STD.reshape(1, 3, 1, 1)),
         {"normalizer.new_mean": MEAN, "normalizer.new_std": STD},
         {"pixel_mean": MEAN, "pixel_std": STD},
+        {"norm.mu": MEAN, "norm.sigma": STD},
+        layer(means=MEAN, sds=STD),
         {
             "normalizer.mean": MEAN,
             "normalizer.std": STD,
@@ -178,6 +183,8 @@ def layer(**leaves) -> dict:
         "buffers",
         "robustness",
         "detection",
+        "mu and sigma",
+        "smoothing",
         "twice",
         "depthwise",
         "diagonal",

@@ -69,6 +69,21 @@ def test_constants_beside_the_set_are_those_of_the_whole(shards):
     assert checkpoints.read(shards[0]).normalisation_source == "config.json"
 
 
+def test_a_variant_has_an_index_of_its_own_name(shards):
+    first, second, index = shards
+    stem, suffix = first.name.partition("-")[0], first.suffix
+    content = index.read_text().replace(f"{stem}-", f"{stem}.fp16-")
+    index.unlink()
+    (first.parent / f"{stem}{suffix}.index.fp16.json").write_text(content)
+    moved = [
+        path.rename(str(path).replace(f"{stem}-", f"{stem}.fp16-"))
+        for path in (first, second)
+    ]
+    assert (
+        checkpoints.read(moved[1]).sha256 == checkpoints.read_state_dict(STATE).sha256
+    )
+
+
 def test_a_shard_alone_says_which_part_of_what_it_is(shards):
     first, second, index = shards
     index.unlink()

@@ -8,7 +8,8 @@ import tyro
 
 from ban_jax import checkpoints, detectors, records
 from ban_jax.baselines import profile, usable
-from ban_jax.commands import outcome, scan, settings
+from ban_jax.commands import comparison, outcome, scan, settings
+from ban_jax.records import seal
 from ban_jax.scanning import closer
 from ban_jax.scanning import scan as scanning
 from ban_jax.storage import atomic, versions
@@ -62,6 +63,10 @@ def run(flags: ProfileFlags) -> int:
         if path.endswith(".jsonl")
         for line in records.load(path).records
     ]
+    if others := seal.strangers(lines):
+        results = ", ".join(path for path in flags.paths if path.endswith(".jsonl"))
+        note = seal.note(len(others), results, comparison.TAKEN)
+        print(f"note: {note}", file=sys.stderr)
     files = [path for path in flags.paths if not path.endswith(".jsonl")]
     if files:
         lines += _measure(flags, files)

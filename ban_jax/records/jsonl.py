@@ -96,9 +96,10 @@ def append(file: IO[bytes], record: Mapping[str, Any], *, sync: bool = False) ->
       record: any mapping with a `path`; see `finite` for its values.
       sync: also wait until the line is on the disk (survives a power cut).
     """
-    line = encode(record)
+    line = memoryview(encode(record))
     try:
-        file.write(line)
+        while line:
+            line = line[file.write(line) :]
         file.flush()
         if sync:
             os.fsync(file.fileno())
@@ -219,7 +220,8 @@ class Writer(Generic[Line]):
             self.torn = end < len(data)
             data = data[:end]
         with atomic.explaining(self.path):
-            self._file = open(self.path, "ab", opener=atomic.own_file)
+            # What a full disk refuses must not wait in a buffer for the file's end.
+            self._file = open(self.path, "ab", buffering=0, opener=atomic.own_file)
             self._file.truncate(len(data))
             if data and not data.endswith(b"\n"):
                 self._file.write(b"\n")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -242,3 +244,25 @@ def test_links_and_pipes_in_a_shipped_folder_are_not_written_through(tmp_path, r
     os.mkfifo(path)
     with pytest.raises(atomic.OutputError):
         jsonl.Writer(path, dict, resume=resume)
+
+
+def test_a_disk_that_is_full_leaves_nothing_to_be_written_at_the_end(tmp_path):
+    code = (
+        "import resource, sys\n"
+        "from ban_jax.records import jsonl\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try:\n"
+        "    with jsonl.Writer(sys.argv[1], dict) as writer:\n"
+        "        for number in range(9):\n"
+        "            writer.write({'path': str(number), 'padding': 'x' * 30})\n"
+        "except jsonl.ResultsError as error:\n"
+        "    print(error)\n"
+    )
+    path = tmp_path / "results.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=False
+    )
+    assert "goes on where it stopped" in done.stdout and not done.stderr
+    assert path.stat().st_size == 100
+    assert [line["path"] for line in load(path).records] == ["0"]
+    assert load(path).torn

@@ -276,6 +276,10 @@ DETECTOR = Detector(
             "that is free to choose. No images are needed.",
             "number",
         ),
+        "largest_margin": Words(
+            "Inputs of the largest margin",
+            "The input that raises each class furthest above all others.",
+        ),
     },
     needs=frozenset(),
     published=True,

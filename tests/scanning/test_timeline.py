@@ -24,6 +24,7 @@ def test_seconds_beside_the_device_are_those_in_which_it_works():
     assert summary["stages"]["read"] == {
         "seconds": 4.0,
         "spans": 2,
+        "candidates": 2,
         "beside_device_seconds": 2.0,
     }
     assert summary["stages"]["write"]["beside_device_seconds"] == 0.0

@@ -103,6 +103,6 @@ def parse(line: dict[str, Any]) -> RepairRecord:
     Raises:
       ValueError: for what is not such a line.
     """
-    line = {"seal": None, **line}
+    line = {**line, "seal": line.get("seal")}
     fields.check(line, RepairRecord, "repair")
     return cast(RepairRecord, line)

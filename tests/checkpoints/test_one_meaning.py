@@ -86,6 +86,19 @@ def test_a_storage_of_bytes_is_read_as_the_dtype_that_is_asked_for():
     assert numbers(zipped(made)) == ONES.view(np.uint16)[2:4].tolist()
 
 
+def test_big_endian_elements_are_not_read_as_another_dtype():
+    """PyTorch swaps the bytes of a storage by the dtype that the storage has."""
+    made = call(
+        "torch._utils", "_rebuild_tensor_v3", PARTS, HOOKS,
+        builders.symbol("torch", "uint16"),
+    )  # fmt: skip
+    entries = [
+        (name, b"big" if str(name).endswith("byteorder") else raw)
+        for name, raw in entries_of(made)
+    ]
+    not_read(archive(entries), "big-endian float32, read as uint16")
+
+
 @pytest.mark.parametrize("bit", ["neg", "conj", "new"])
 @pytest.mark.parametrize("value", [b"\x88", b"\x89"])
 def test_a_tensor_with_a_bit_set_is_not_read_as_if_it_had_none(bit, value):

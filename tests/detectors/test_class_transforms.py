@@ -1,6 +1,5 @@
 """FeatureRE and UNICORN find a planted backdoor and clear its twin; what they share."""
 
-import dataclasses
 import functools
 
 import jax
@@ -82,9 +81,7 @@ def test_without_an_image_of_a_class_there_is_no_verdict(name):
     whole = planted.probe()
     few = Probe(whole.images, jnp.where(whole.labels == 3, 0, whole.labels))
     variables = planted.variables(backdoored=True)
-    short = dict.fromkeys(detectors.DETECTORS[name].counts, 1)
-    config = dataclasses.replace(TINY[name], **short)
-    evidence = jax.device_get(detect(name, variables, few, config))
+    evidence = jax.device_get(detect(name, variables, few, TINY[name]))
     assert scores(name, evidence).reason == "there is no clean image of class 3"
     assert bool(evidence.is_finite)
 
@@ -200,7 +197,7 @@ def test_work_is_linear_in_the_classes_and_all_of_the_images_only_as_released():
     assert shared.plan(1000, 10, 256, whole=False) == (1, 1, 256)
     for module in (feature_re, unicorn):
         few, many = (module.work(module.Settings(), k, 2000) for k in (100, 1000))
-        assert many <= 10.5 * few
+        assert many <= 10 * few * 256 / 198 * 1.01  # 2 images of 99 classes, 256 of 999
 
 
 def test_the_work_of_feature_re_is_that_of_its_epochs():

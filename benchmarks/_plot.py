@@ -24,6 +24,7 @@ def lines(
     x: str,
     y: str,
     log_x: bool = False,
+    marker: str = "o",
     folder: str | None = None,
 ) -> str:
     """Draws one line per series, from zero upwards.
@@ -34,6 +35,7 @@ def lines(
       x: title of the axis.
       y: title of the axis.
       log_x: whether equal ratios are equally far apart.
+      marker: of each point; empty for curves of many.
       folder: `benchmarks/results` when None.
 
     Returns:
@@ -42,7 +44,7 @@ def lines(
     with matplotlib.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=SIZE, layout="constrained")
         for label, points in series.items():
-            axes.plot(*zip(*points, strict=True), marker="o", label=label)
+            axes.plot(*zip(*points, strict=True), marker=marker, label=label)
         if log_x:
             ticks = sorted({point[0] for points in series.values() for point in points})
             axes.set_xscale("log", base=2)

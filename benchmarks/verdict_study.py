@@ -24,11 +24,11 @@ import numpy as np
 import tyro
 from scipy import stats
 
-from ban_jax import detectors, records, verdict
-from ban_jax.baselines import crowd, profile
+from ban_jax import records, verdict
+from ban_jax.baselines import profile
 from ban_jax.detectors import directed
 from ban_jax.storage import atomic
-from benchmarks import _timing, _verdict_models, _zoo
+from benchmarks import _timing, _verdict_models, _verdict_rules, _zoo
 
 CONFIDENCE = 0.95
 
@@ -198,57 +198,6 @@ def wrong(
     ]
 
 
-RULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "largest": lambda z: z[0],
-    "second largest": lambda z: z[1],
-    "second, and a tenth of what the largest, up to 6, is more": lambda z: (
-        z[1] + 0.1 * np.maximum(np.minimum(z[0], 6) - z[1], 0)
-    ),
-    "mean of all": lambda z: z.mean(axis=0),
-    "mean of second and third": lambda z: z[1:3].mean(axis=0),
-    "mean of three, each at most 5": lambda z: np.minimum(z[:3], 5).mean(axis=0),
-    "mean of three, each at most 8": lambda z: np.minimum(z[:3], 8).mean(axis=0),
-}
-"""From z `[W, K]`, the largest first per class, to scores `[K]`."""
-
-
-def compare(models: Sequence[_verdict_models.Model], against: Any) -> dict[str, Any]:
-    """What other ways to join the witnesses would score, and each witness alone."""
-    rule: Any = detectors.DETECTORS[models[0].line["mode"]].rule
-    table = collections.defaultdict(list)
-    for model in models:
-        vectors, errors = (
-            crowd.numbers(model.line[part]) for part in ("vectors", "errors")
-        )
-        readings, _ = rule.read(vectors, errors, against)
-        z = np.array([np.nan_to_num(r.z, nan=-9.0) for r in readings.values()])
-        ordered = -np.sort(-z, axis=0)
-        for name, join in RULES.items():
-            table[name].append(float(np.max(join(ordered))))
-        for name in rule.vectors:
-            alone = readings[name].z if name in readings else np.zeros(1)
-            table[f"{name} alone"].append(float(np.nanmax(alone)))
-    clean = np.array([model.is_clean for model in models])
-    works = np.array([model.works for model in models])
-    found = {}
-    for name, values in table.items():
-        bad, good = np.array(values)[works], np.sort(np.array(values)[clean])
-        limits = {
-            rate: good[int(np.ceil((1 - rate) * len(good))) - 1]
-            for rate in (0.01, 0.05)
-        }
-        found[name] = {
-            "auc": round(_zoo.auc(list(bad), list(good)), 4),
-            "clean_largest": round(float(good[-1]), 2),
-            "backdoored_smallest": round(float(np.min(bad)), 2),
-            **{
-                f"detected_at_{rate}": round(float(np.mean(bad > limit)), 4)
-                for rate, limit in limits.items()
-            },
-        }
-    return found
-
-
 def profile_of(
     head: dict[str, Any], models: Sequence[_verdict_models.Model], path: str
 ) -> Any:
@@ -286,6 +235,7 @@ def study(path: str) -> tuple[dict[str, Any], Any]:
         verdicts = judged(baseline, report, design, known)
         found["baselines"][baseline] = {
             **grouped(report, verdicts),
+            "roc": _verdict_rules.roc(report, verdicts),
             "wrong": wrong(report, verdicts),
         }
     familiar = [model for model in models if model.is_familiar]
@@ -302,8 +252,8 @@ def study(path: str) -> tuple[dict[str, Any], Any]:
     against = profile.baseline(known)
     alike = dataclasses.replace(against, spreads={})
     found["rules"] = {
-        "report": compare(report, against),
-        "report, all classes alike": compare(report, alike),
+        "report": _verdict_rules.compare(report, against),
+        "report, all classes alike": _verdict_rules.compare(report, alike),
     }
     return found, known
 
@@ -358,6 +308,8 @@ def _command() -> str:
 
 def main(flags: Flags) -> None:
     """Prints the figures and writes the files."""
+    from benchmarks import _plot  # needs matplotlib, which nothing else here does
+
     studies = []
     for path in flags.evidence:
         found, known = study(path)
@@ -369,6 +321,14 @@ def main(flags: Flags) -> None:
             print(f"  {baseline}: {json.dumps(tables['all'])}")
             for name, row in tables["variant"].items():
                 print(f"    {name}: {json.dumps(row)}")
+        _plot.lines(
+            f"{flags.name}_{known['name']}",
+            {name: tables["roc"] for name, tables in found["baselines"].items()},
+            x="clean models flagged",
+            y="backdoored models found",
+            marker="",
+            folder=flags.results,
+        )
         if "strangers" in found:
             print(f"  strangers: {json.dumps(found['strangers']['all'])}")
     _timing.write_result(

@@ -63,9 +63,9 @@ def run(flags: ProfileFlags) -> int:
         if path.endswith(".jsonl")
         for line in records.load(path).records
     ]
-    if others := seal.strangers(lines):
+    if theirs := seal.strangers(lines):
         results = ", ".join(path for path in flags.paths if path.endswith(".jsonl"))
-        note = seal.note(len(others), results, comparison.TAKEN)
+        note = seal.note(len(theirs), results, comparison.TAKEN)
         print(f"note: {note}", file=sys.stderr)
     files = [path for path in flags.paths if not path.endswith(".jsonl")]
     if files:

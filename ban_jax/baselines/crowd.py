@@ -69,10 +69,12 @@ def left_out_scores(
     if len(set(families)) > EXACT:
         whole = witnesses.class_spreads(read)
     found = []
-    for own, centre, *told in zip(families, centres, models, errors, strict=True):
+    for own, centre, vectors, errs in zip(
+        families, centres, models, errors, strict=True
+    ):
         others = whole or witnesses.class_spreads(_strangers(read, families, own))
         against = dataclasses.replace(centre, spreads=others)
-        found.append(float(np.max(rule.scores(*told, against).values)))
+        found.append(float(np.max(rule.scores(vectors, errs, against).values)))
     return found
 
 

@@ -95,6 +95,28 @@ def test_of_many_models_each_is_scored_against_all():
     assert found[-1] == expected[0] != expected[1]
 
 
+def test_a_model_is_not_compared_with_versions_of_its_own():
+    models = offset(0, 1, 2, 5, 5)
+    errors = [{"v": np.zeros(5)}] * 5
+    apart = crowd.left_out_scores("trusted", AVERAGE, models[:4], errors[:4])
+    found = crowd.left_out_scores("trusted", AVERAGE, models, errors, [0, 1, 2, 3, 3])
+    assert found[3] == found[4] == apart[3]
+    assert crowd.left_out_scores("trusted", AVERAGE, models, errors)[3] < apart[3]
+
+
+def test_a_baseline_knows_how_its_models_scatter_at_each_class():
+    models = vectors_of([made.clean(seed) for seed in range(6)])
+    odd = vectors_of([made.clean(seed, {"a": 3}) for seed in range(6, 8)])
+    errors = [{name: np.zeros(8) for name in "ab"}] * 8
+    found = crowd.baseline("profile", RULE, [*models, *odd], errors)
+    spreads = found.spreads["a"]
+    assert np.argmax(spreads) == 3 and spreads[3] > 2 > spreads[4]
+    # As versions of each other the odd ones do not make each other look usual.
+    families = [*range(6), 6, 6]
+    apart = crowd.baseline("profile", RULE, [*models, *odd], errors, families)
+    assert apart.spreads["a"][3] >= spreads[3]
+
+
 def settle(models, limit=2.0, least=2):
     errors = [{"v": np.zeros(5)}] * len(models)
     return crowd.settled(AVERAGE, models, errors, limit, least)

@@ -15,6 +15,7 @@ References:
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -150,7 +151,7 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        how = {"lowering": self.lowering, "precision": self.precision}
+        how: dict[str, Any] = {"lowering": self.lowering, "precision": self.precision}
         narrow = self.precision == "bfloat16"
         x = images.astype(jnp.bfloat16) if narrow else images
         seen = []

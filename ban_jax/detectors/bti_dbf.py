@@ -190,7 +190,7 @@ def measure(
             "best_epoch": best_epoch,
         },
         images=transforms.pictures(
-            clean.scale, samples, net.apply({"params": params}, samples)
+            clean.scale, samples, transforms.apply(net, params, samples)
         ),
     )
 

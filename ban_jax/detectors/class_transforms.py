@@ -19,11 +19,11 @@ class Few(NamedTuple):
     """A few images of each class, the first ones of the probe.
 
     Attributes:
-      index: `[K, I]` which images; any where a class has fewer.
+      which: `[K, I]` images; any where a class has fewer.
       there: `[K, I]` whether it is one of the class.
     """
 
-    index: Array
+    which: Array
     there: Array
 
 
@@ -91,7 +91,7 @@ def plan(num_classes: int, count: int, size: int, *, whole: bool) -> Plan:
 
 def others(clean: Clean, few: Few, target: Array, size: int, *, whole: bool) -> Others:
     """The few images of all classes but one, in batches of at most `size` (`plan`)."""
-    num_classes, count = few.index.shape
+    num_classes, count = few.which.shape
     planned = plan(num_classes, count, size, whole=whole)
     turn = (target + 1 + jnp.arange(max(num_classes - 1, 1))) % num_classes
     shape = planned.number, planned.size
@@ -101,7 +101,7 @@ def others(clean: Clean, few: Few, target: Array, size: int, *, whole: bool) -> 
         flat = values[turn, : planned.per_class].reshape(-1)[:total]
         return jnp.pad(flat, (0, total - flat.size))
 
-    index, there = taken(few.index), taken(few.there)
+    index, there = taken(few.which), taken(few.there)
     weights = (there & (clean.labels[index] != target)).astype(clean.images.dtype)
     images = clean.images[index].reshape(*shape, *clean.images.shape[1:])
     return Others(images, weights.reshape(shape))
@@ -111,7 +111,7 @@ def centres(features: Array, few: Few) -> Array:
     """Mean features of each class `[K, h, w, c]`, of those of all images `[N, h, w, c]`."""
     weights = few.there.astype(features.dtype)
     return jax.lax.map(
-        lambda job: mean_of(features[job[0]], job[1]), (few.index, weights)
+        lambda job: mean_of(features[job[0]], job[1]), (few.which, weights)
     )
 
 
@@ -122,7 +122,7 @@ def fresh(few: Few, count: int) -> Array:
       few: those that a search sees.
       count: N.
     """
-    used = jnp.zeros(count).at[few.index.reshape(-1)].max(few.there.reshape(-1) * 1.0)
+    used = jnp.zeros(count).at[few.which.reshape(-1)].max(few.there.reshape(-1) * 1.0)
     return jnp.where(jnp.all(used > 0), 1.0, 1.0 - used)
 
 
@@ -132,7 +132,7 @@ def lent(key: Array, few: Few, count: int) -> Array:
     order = jnp.argsort(~there)
     number = jnp.maximum(jnp.sum(there), 1)
     drawn = jax.random.randint(key, (count,), 0, number)
-    return few.index.reshape(-1)[order[drawn]]
+    return few.which.reshape(-1)[order[drawn]]
 
 
 def mean_of(values: Array, weights: Array) -> Array:

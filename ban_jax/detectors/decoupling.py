@@ -116,7 +116,7 @@ def pretrain_loss(
     released: bool,
 ) -> tuple[Array, dict[str, Array]]:
     """Loss `[]` of the first stage: other answers, other features, other pixels."""
-    generated = net.apply({"params": params}, images)
+    generated = transforms.apply(net, params, images)
     before, _ = network.features(variables, images, "stored")
     after, _ = network.features(variables, generated, "stored")
     clean, _ = network.head(variables, before, "stored")
@@ -281,7 +281,7 @@ def generator_loss(
     Returns:
       The loss, and it beside the squared changes of image, benign and other features.
     """
-    generated = net.apply({"params": params}, images)
+    generated = transforms.apply(net, params, images)
     before, _ = network.features(variables, images, "stored")
     after, _ = network.features(variables, generated, "stored")
     benign = transforms.squared(mask[None] * before, mask[None] * after)
@@ -306,7 +306,7 @@ def count(
     noise = config.noise * jax.random.normal(noise_key, images.shape, images.dtype)
 
     def of_part(images: Array, noise: Array) -> tuple[Array, Array]:
-        changed = net.apply({"params": params}, images + noise)
+        changed = transforms.apply(net, params, images + noise)
         logits = network.logits(clean.variables, changed, "stored")[0]
         change = jnp.mean(jnp.square(images - changed), axis=(1, 2, 3))
         return jnp.argmax(logits, axis=-1), change

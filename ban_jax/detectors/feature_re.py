@@ -177,7 +177,7 @@ def detect(
     def again(job: tuple[Array, Any, Array]) -> tuple[Array, Array]:
         target, params, mask = job
         changed = transforms.in_parts(
-            lambda images: net.apply({"params": params}, images),
+            lambda images: transforms.apply(net, params, images),
             clean.images,
             size=config.batch_size,
         )

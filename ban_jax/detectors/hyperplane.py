@@ -86,7 +86,7 @@ def warm_loss(
     config: Any,
 ) -> tuple[Array, Seen]:
     """Loss `[]` of the warm-up on one batch `[B, H, W, C]`."""
-    changed = net.apply({"params": params}, batch.images)
+    changed = transforms.apply(net, params, batch.images)
     logits, _ = network.logits(variables, changed, "stored")
     image = shared.change(batch.images, changed, batch.weights)
     loss = shared.cross_entropy(logits, target, batch.weights)
@@ -125,7 +125,7 @@ def net_loss(
       pressure: of the last epoch.
       config: see `feature_re.Settings`.
     """
-    changed = net.apply({"params": params}, batch.images)
+    changed = transforms.apply(net, params, batch.images)
     features, _ = network.features(variables, changed, "stored")
     logits, _ = network.head(variables, mix(mask, features, lent), "stored")
     seen = {
@@ -219,7 +219,7 @@ def epoch(
             trained,
             net_optimizer,
         )
-        changed = net.apply({"params": trained.params}, batch.images)
+        changed = transforms.apply(net, trained.params, batch.images)
         features, _ = network.features(variables, changed, "stored")
         mask, norm = transforms.descend(
             lambda free: mask_loss(

@@ -4,6 +4,7 @@
 class; settings are those of `unicorn.Settings`.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -121,19 +122,19 @@ def stamp(
     The space is stretched to [0, 1] by all images at once that weigh something.
     """
     mask, pattern = inversion.boxed(free.mask), inversion.boxed(free.pattern)
-    there = net.apply({"params": nets.into}, images)
+    there = transforms.apply(net, nets.into, images)
     is_there = weights.reshape(-1, 1, 1, 1) > 0
     lowest = jnp.min(jnp.where(is_there, there, jnp.inf))
     highest = jnp.max(jnp.where(is_there, there, -jnp.inf))
     unit = stretched(there, lowest, highest)
     unit = (1 - mask)[None] * unit + (mask * pattern)[None]
-    return net.apply({"params": nets.back}, unit * (highest - lowest) + lowest)
+    return transforms.apply(net, nets.back, unit * (highest - lowest) + lowest)
 
 
 def undone(net: unet.UNet, nets: Nets, images: Array, weights: Array) -> Array:
     """Mean squared error `[]` of images led into the space and back."""
-    there = net.apply({"params": nets.into}, images)
-    return shared.change(images, net.apply({"params": nets.back}, there), weights)
+    there = transforms.apply(net, nets.into, images)
+    return shared.change(images, transforms.apply(net, nets.back, there), weights)
 
 
 def structure_loss(scale: Scale, one: Array, other: Array) -> Array:
@@ -151,10 +152,11 @@ def structure_loss(scale: Scale, one: Array, other: Array) -> Array:
     def blurred(images: Array) -> Array:
         for axis in (1, 2):
             last = images.shape[axis] - width + 1
-            images = sum(
+            shifted = (
                 weights[k] * jax.lax.slice_in_dim(images, k, k + last, axis=axis)
                 for k in range(width)
             )
+            images = functools.reduce(jnp.add, shifted)
         return images
 
     mean_x, mean_y = blurred(x), blurred(y)

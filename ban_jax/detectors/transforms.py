@@ -101,6 +101,12 @@ def init(net: unet.UNet, key: Array, shape: tuple[int, ...]) -> Any:
     return net.init(key, jnp.zeros((1, *shape)))["params"]
 
 
+def apply(net: unet.UNet, params: Any, images: Array) -> Array:
+    """What it makes of scaled images `[B, H, W, C]`."""
+    found: Any = net.apply({"params": params}, images)
+    return found
+
+
 def descend(
     loss_of: Any, trained: Trained, optimizer: optax.GradientTransformation
 ) -> tuple[Trained, Any]:

@@ -125,7 +125,7 @@ def test_the_line_of_feature_re_is_a_value_below_minus_three_quarters():
 def test_the_few_are_the_first_of_each_class_and_others_exclude_the_target():
     labels = jnp.array([0, 1, 0, 0, 2, 1, 1, 1])
     few = shared.few_of_each(labels, 3, 2)
-    assert few.index[:2].tolist() == [[0, 2], [1, 5]] and int(few.index[2, 0]) == 4
+    assert few.which[:2].tolist() == [[0, 2], [1, 5]] and int(few.which[2, 0]) == 4
     assert few.there.tolist() == [[True, True], [True, True], [True, False]]
     images = jnp.arange(8.0).reshape(8, 1, 1, 1)
     scale = transforms.Scale(jnp.zeros(1), jnp.ones(1))

@@ -8,6 +8,8 @@ from ban_jax.report.figures import Figure
 from ban_jax.report.subject import Subject
 
 _NOTE = "One line per class; it ends where the search of the class did."
+_ALL = "all classes"
+"""Label of the line of a method that searches once for all of them."""
 
 
 def figures(subject: Subject) -> Iterator[Figure]:
@@ -30,13 +32,16 @@ def figures(subject: Subject) -> Iterator[Figure]:
         ends = [
             next((v for v in reversed(line) if v is not None), None) for line in lines
         ]
+        is_one = count == 1
+        told = f"{title}: ends at {show(ends[0])}"
         picture = charts.curve(
             [r + 1 for r in rounds],
             lines,
-            subject.labels(count),
+            [_ALL] if is_one else subject.labels(count),
             show=show,
-            highlight=subject.marked(count),
-            description=subject.describe(title, ends, show),
+            highlight=None if is_one else subject.marked(count),
+            description=told if is_one else subject.describe(title, ends, show),
             axis="round",
         )
-        yield Figure(title, f"{words.meaning} {_NOTE}".strip(), picture)
+        note = "" if is_one else _NOTE
+        yield Figure(title, f"{words.meaning} {note}".strip(), picture)

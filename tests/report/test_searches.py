@@ -41,6 +41,14 @@ def test_every_curve_has_a_picture_in_the_words_of_its_detector():
     assert "largest is class 9 with 33; suspected target class 1 has 27" in labels[0]
 
 
+def test_a_search_for_all_classes_at_once_bears_no_class_s_name():
+    found = record(curves={"image": [[0.4], [0.3], [0.25], [0.2]]})
+    labels, text = pictures(found)
+    assert labels == ["image, by round: ends at 0.2"]
+    assert "all classes" in report.render([found])
+    assert "One line per class" not in text
+
+
 def test_the_axis_counts_rounds_from_one():
     html = report.render([record()])
     assert ">round<" in html and ">10<" in html and ">1<" in html

@@ -200,7 +200,9 @@ def stacked_networks_get_what_each_gets_alone(subject):
             variables, subject.probe(), keys[index], subject.settings
         )
         among = jax.tree.map(lambda leaf, index=index: leaf[index], together)
-        chex.assert_trees_all_close(among, alone, atol=1e-4)
+        # Steps of a network in training enlarge what the order of a sum rounds.
+        off = 1e-3 if "width" in subject.fields else 1e-4
+        chex.assert_trees_all_close(among, alone, rtol=1e-4, atol=off)
 
 
 def new_floats_and_a_new_seed_compile_nothing(subject):

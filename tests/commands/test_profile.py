@@ -173,7 +173,7 @@ def test_evidence_of_several_kinds_makes_no_profile(models, tmp_path, capsys):
     ("content", "message"),
     [
         (None, "neither a file nor one of those that ship"),
-        ("{}", "not a profile: expected an object with format 1"),
+        ("{}", "not a profile: expected an object with format 2"),
         ("[1", "not a profile"),
         ('{"format": 1}', "not a profile"),
     ],
@@ -209,7 +209,8 @@ def test_a_profile_that_does_not_fit_is_refused_in_a_sentence_and_not_used(
     profiled(given, models)
     changed = load(given)
     changed["num_classes"] = 10
-    changed["vectors"]["last_layer"]["centre"] *= 2
+    for part in ("centre", "class_spreads"):
+        changed["vectors"]["last_layer"][part] *= 2
     given.write_text(json.dumps(changed))
     assert scan(out, models / "0.safetensors", "--profile", given) in (0, 1)
     reason = "the profile weights does not fit: its number of classes is 10, the "

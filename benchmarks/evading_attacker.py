@@ -41,6 +41,7 @@ class Flags:
     Attributes:
       attacks: kinds of backdoor.
       targets: of each kind.
+      num_clean: clean models, for comparison.
       strengths: of the penalty.
       epochs: of the models before the attacker goes on.
       further: epochs of going on after which models are judged.
@@ -55,6 +56,7 @@ class Flags:
 
     attacks: tuple[str, ...] = ("badnets", "blend")
     targets: tuple[int, ...] = (1, 4, 7)
+    num_clean: int = 6
     strengths: tuple[float, ...] = (0.0, 0.3, 1.0, 3.0)
     epochs: int = 15
     further: tuple[int, ...] = (3, 10)
@@ -70,8 +72,9 @@ class Flags:
 def row_of(stage: _noise_penalty.Stage, lab: _noise_penalty.Lab) -> dict[str, Any]:
     """A model's figures, its verdict as `ban_jax.judge` gives it, and all witnesses.
 
-    A scan asks the dear witnesses only where a cheap one is in doubt. `z` and
-    `asked_score` are what all of them say, asked in any case.
+    `asked` is whether that took a closer look. `asked_verdict`, `asked_score` and `z` are
+    what all witnesses say, asked in any case; `z` at the target, of a clean model at the
+    class it is judged by.
     """
     plan = stage.trained.plan
     metrics = success.measure(
@@ -171,7 +174,7 @@ def main(flags: Flags) -> None:
         for target in flags.targets
         for one in trained(kind, target, rate=flags.rate)
     ]
-    clean = trained("clean", 0, len(backdoored))
+    clean = trained("clean", 0, flags.num_clean)
     settings = dataclasses.asdict(flags)
     del settings["results"]
     rows, table = [], []

@@ -62,8 +62,8 @@ with tarfile.open(fileobj=TAR, mode="w") as _tar:
         b"cposix\nsystem\n(S'id'\ntR.",
         OBJECTS.getvalue(),
         TAR.getvalue(),
-        gzip.compress(TAR.getvalue()),
-        gzip.compress(PICKLED),
+        gzip.compress(TAR.getvalue(), mtime=0),
+        gzip.compress(PICKLED, mtime=0),
         b"7z\xbc\xaf\x27\x1c" + bytes(40),
         b"\x89HDF\r\n\x1a\n" + bytes(100),
         b"GGUF" + bytes(100),
@@ -88,7 +88,10 @@ def test_what_may_be_or_hold_a_model_is_for_the_reader(tmp_path, content):
         (b"\xff\xd8\xff\xe0" + bytes(40), "an image"),
         (NUMBERS.getvalue(), "a single array"),
         (b"\x7fELF" + bytes(40), "no model: a document, a medium or a program"),
-        (gzip.compress(b"\x00\x00\x08\x03" + bytes(999)), "packed: of no known format"),
+        (
+            gzip.compress(b"\x00\x00\x08\x03" + bytes(999), mtime=0),
+            "packed: of no known format",
+        ),
         (bytes(range(256)) * 8, "of no known format"),
     ],
 )

@@ -13,6 +13,7 @@ from ban_jax.commands import comparison, outcome
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.records import passed as passed_files
 from ban_jax.records import seal
+from ban_jax.report import text
 from ban_jax.scanning import shards
 from ban_jax.storage import atomic, lock
 
@@ -112,7 +113,7 @@ def missing(
                 f"{len(files)} files were {what}; the same `ban-jax scan --shard` "
                 "commands go on with them:"
             )
-            notes += [f"  {path}" for path in files[:most]]
+            notes += [f"  {text.name(path)}" for path in files[:most]]
         if len(files) > most:
             notes.append(f"  and {len(files) - most} more")
     return notes

@@ -3,9 +3,11 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ban_jax import visible
 from ban_jax.records.jsonl import PathLike, finite
 from ban_jax.storage import atomic
 
@@ -58,7 +60,8 @@ def write_table(
 
     Text that a spreadsheet would take for a formula (a file may be named `=cmd()`) gets
     a leading apostrophe; all text is quoted, so that a program that splits at
-    semicolons cannot make a formula out of the middle of a name.
+    semicolons cannot make a formula out of the middle of a name. Characters that nobody
+    sees are spelled out (`visible.distinct`): different names stay different cells.
     """
     buffer = io.StringIO()
     table = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
@@ -66,6 +69,15 @@ def write_table(
     for row in rows:
         table.writerow([_cell(row.get(column)) for column in columns])
     atomic.write(path, buffer.getvalue().encode(errors="backslashreplace"))
+
+
+_RISKY = frozenset("=+-@＝＋－＠'")
+"""What formulas start with, and the apostrophe itself: else two names share a cell."""
+
+_UNSEEN = re.compile(
+    r"^( |\\[tnr]|\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8})+", re.ASCII
+)
+"""What may be in front of a formula: a program may drop or read what is spelled out."""
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +103,7 @@ def _cell(value: Any) -> Any:
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    text = str(value)
-    risky = text.lstrip()[:1] in tuple("=+-@＝＋－＠") or text[:1] in tuple("\t\r\n")
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return f"'{text}" if risky else text
+    # The rule is for what a spreadsheet gets, not for what was there before.
+    text = visible.distinct(str(value))
+    first = _UNSEEN.sub("", text)[:1]
+    return f"'{text}" if first in _RISKY else text

@@ -45,7 +45,7 @@ def rows(
         )
         told = {
             "verdict": (f"{fields.GLYPHS[verdict]} {verdict}", style),
-            "checkpoint": (text.printable(fields.label(record, folder)), ""),
+            "checkpoint": (fields.label(record, folder), ""),
             "architecture": (fields.architecture(record), ""),
             "target": (target if flagged else "", ""),
             "score": (score, style if flagged else ""),

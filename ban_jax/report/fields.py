@@ -71,8 +71,9 @@ def listed(value: Any) -> Sequence[Any]:
 
 
 def label(record: Record, folder: str) -> str:
-    """The path without the folder that all candidates share."""
-    return str(record.get("path", "")).removeprefix(folder) or "(no path)"
+    """The path without the folder that all candidates share, as it can be shown."""
+    path = str(record.get("path", "")).removeprefix(folder)
+    return text.name(path) or "(no path)"
 
 
 def common_folder(records: Sequence[Record]) -> str:
@@ -92,8 +93,8 @@ def remark(record: Record) -> str:
 
 
 def calls(record: Record) -> list[str]:
-    """What the file asks to have called when it is loaded by pickle."""
-    return [str(name) for name in listed(record.get("calls"))]
+    """What the file asks to have called when it is loaded by pickle, to be shown."""
+    return [text.name(name) for name in listed(record.get("calls"))]
 
 
 def class_label(
@@ -107,7 +108,7 @@ def class_label(
         return ""
     fits = not isinstance(num_classes, int) or len(names or ()) == num_classes
     if names and fits and 0 <= index < len(names) and names[index] != str(index):
-        return f"{index} ({text.printable(names[index])})"
+        return f"{index} ({text.name(names[index])})"
     return str(index)
 
 

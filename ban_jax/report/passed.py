@@ -58,7 +58,7 @@ def lines(passed: Sequence[Any], *, whole: bool = False) -> list[str]:
     if not passed:
         return []
     if whole:
-        each = [f"  {one.path}: {one.reason}" for one in passed]
+        each = [f"  {text.name(one.path)}: {text.name(one.reason)}" for one in passed]
         return [f"{text.count(len(passed), 'file')} met and not judged:", *each]
     found = groups(passed, _MOST_NAMES)
     told = [
@@ -66,7 +66,7 @@ def lines(passed: Sequence[Any], *, whole: bool = False) -> list[str]:
         "(--show-skipped lists them):"
     ]
     for group in found[:_MOST_REASONS]:
-        line = f"  {group.quantity:,} {group.reason}"
+        line = f"  {group.quantity:,} {text.name(group.reason)}"
         if group.reason not in QUIET:
             left = group.quantity - len(group.names)
             more = f" and {left:,} more" if left else ""

@@ -53,7 +53,7 @@ def print_repairs(
             width=width,
         )
     for record, row in zip(done, rows, strict=True):
-        path = printable(fields.label(record, folder))
+        path = terminal.encodable(fields.label(record, folder), console)
         table.add_row("\n".join(text.fold(path, max(room, _LEAST_PATH))), *row)
     if done:
         console.print(table)

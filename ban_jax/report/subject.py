@@ -51,7 +51,7 @@ class Subject(NamedTuple):
         if len(names) != num_classes:
             names = [str(k) for k in range(num_classes)]
         return [
-            f"class {k}" if name == str(k) else text.printable(name)
+            f"class {k}" if name == str(k) else text.name(name)
             for k, name in enumerate(names)
         ]
 

@@ -221,7 +221,7 @@ def _table(
         row["checkpoint"].plain = encode("\n".join(lines))
         table.add_row(*(row[c.name] for c in COLUMNS if c.name in widths))
     if folder:
-        caption = text.shorten(f"in {text.printable(folder)}", width)
+        caption = text.shorten(f"in {text.name(folder)}", width)
         table.caption = rich.text.Text(encode(caption), style="dim")
         table.caption_justify = "left"
     return table

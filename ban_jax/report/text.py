@@ -3,17 +3,21 @@
 import re
 from typing import Any
 
+from ban_jax import visible
+
 
 def printable(text: Any) -> str:
     """Text with every control, bidirectional and invisible character spelled out.
 
     Paths and messages come from untrusted files: they must not steer a terminal, break
-    a line or reverse what the reader sees.
+    a line or reverse what the reader sees; see `visible.printable`.
     """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
-        for c in str(text)
-    )
+    return visible.printable(str(text))
+
+
+def name(text: Any) -> str:
+    """The same of a name, whose ends must be seen; see `visible.name`."""
+    return visible.name(str(text))
 
 
 def sentence(text: Any, limit: int) -> str:

@@ -2,14 +2,15 @@
 
 import json
 import random
+import re
 
 import pytest
 
-from ban_jax import cli
+from ban_jax import cli, visible
 from tests.records import lines
 from tests.scanning import files
 
-STEERING = "\x1b[2J\x07\r\x9b31m\u202e"
+STEERING = "\x1b[2J\x07\r\x9b31m\u202e\u3164\u2800\ufe0f" + "\u0301" * 9
 
 
 def run(*arguments):
@@ -23,7 +24,7 @@ def write(path, *found):
 
 
 def is_plain(told):
-    return all(c.isprintable() or c in "\n\t" for c in told)
+    return all(visible.printable(line) == line for line in re.split("[\n\t]", told))
 
 
 def printed(capsys):
@@ -64,6 +65,23 @@ def test_no_field_of_a_record_reaches_the_terminal_raw(tmp_path, capsys, field):
         part = write(tmp_path / "s" / "results.0-of-1.jsonl", line)
         run("merge", part, "--out", out)
         assert is_plain(printed(capsys))
+
+
+def test_spaces_at_the_ends_of_names_are_seen_wherever_names_are_told(tmp_path, capsys):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    files.save(folder, " good.safetensors", files.variables(0))
+    files.save(folder, "good.safetensors", files.variables(0))
+    (folder / "text.txt ").write_text("hello")
+    run("scan", folder, "--mode", "weights", "--out", tmp_path / "o", "--show-skipped")
+    told = printed(capsys)
+    assert " \\x20good.safetensors" in told and "text.txt\\x20: " in told
+    line = {**lines.judged("a.pt", verdict="backdoored"), "calls": ["os.system  "]}
+    source = write(tmp_path / "r.jsonl", line, lines.judged("b.pt"))
+    names = [" c "] * 5
+    run("report", source, "--out", tmp_path / "out", "--class-names", *names)
+    told = printed(capsys)
+    assert "os.system\\x20\\x20" in told and "(\\x20c\\x20)" in told
 
 
 WRONG = [

@@ -74,7 +74,8 @@ def test_what_an_older_verdict_lacks_stays_empty(tmp_path, missing):
 
 @pytest.mark.parametrize(
     "text",
-    ["=cmd|' /C calc'!A0", "+1", "-2", "@SUM(A1)", "\t=1", "  =1", "\r=1", "＝1"],
+    ["=cmd|' /C calc'!A0", "+1", "-2", "@SUM(A1)", "\t=1", "  =1", "\r=1", "＝1"]
+    + ["\x01=cmd.pt", "\u200b=cmd.pt", "\u3164 =1", "\U000e0100-1", "\u3000\u0301@"],
 )
 def test_text_that_looks_like_a_formula_stays_text(tmp_path, text):
     path = tmp_path / "results.csv"
@@ -89,11 +90,20 @@ def test_a_semicolon_or_line_break_in_a_name_cannot_start_a_new_cell(tmp_path):
     path = tmp_path / "results.csv"
     records.write_csv(path, [{"path": 'a;=cmd()\n=b"c.pt', "verdict": "clean"}])
     assert len(path.read_text().splitlines()) == 2
-    assert '"a;=cmd() =b""c.pt"' in path.read_text()
+    assert '"a;=cmd()\\n=b""c.pt"' in path.read_text()
 
 
 def test_a_name_that_is_not_unicode_can_be_written(tmp_path):
     name = b"bad\xff.pt".decode(errors="surrogateescape")
     records.write_csv(tmp_path / "results.csv", [{"path": name}])
     (row,) = read_rows(tmp_path / "results.csv")
-    assert row["path"] == "bad .pt"
+    assert row["path"] == "bad\\udcff.pt"
+
+
+def test_different_names_stay_different_cells(tmp_path):
+    names = ["a\tb", "a\nb", "a b", "a\\tb", "a\\\\tb", "a\u3164b", "a\ufe0fb", "ab"]
+    names += ["=1", "'=1", "''=1", "\x01=1", "\\x01=1", " =1", "C:\\models\\b", "a\\"]
+    records.write_csv(tmp_path / "results.csv", [{"path": name} for name in names])
+    told = [row["path"] for row in read_rows(tmp_path / "results.csv")]
+    assert len(set(told)) == len(names)
+    assert "C:\\models\\b" in told and all(name.isprintable() for name in told)

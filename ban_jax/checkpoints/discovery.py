@@ -4,8 +4,9 @@ import collections
 import errno
 import itertools
 import os
+import pathlib
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ban_jax.checkpoints import (
@@ -120,9 +121,10 @@ class _Search:
             self.judged[path] = True
 
     def walk(self, tops: list[str]) -> None:
-        roots = {os.path.realpath(top) for top in tops}
+        links: list[str] = []
         pending = collections.deque((top, 0) for top in tops)
         seen: set[str] = set()
+        searched: list[str] = []
         while pending:
             folder, depth = pending.popleft()
             clean = os.path.normpath(folder)
@@ -134,6 +136,7 @@ class _Search:
             except OSError:
                 self.judged[clean] = True
                 continue
+            searched.append(clean)
             if _is_distributed(names):
                 self.judged[clean] = True
                 names = [n for n in names if not n.endswith(".distcp") and n != _DCP]
@@ -142,11 +145,14 @@ class _Search:
                 if not os.path.isdir(path):
                     self._file(path, name)
                 elif os.path.islink(path):
-                    self._link(path, roots)
+                    links.append(path)
                 elif _is_one(path) or _unfinished(name) or depth >= MAX_DEPTH:
                     self.judged[path] = True
                 else:
                     pending.append((path, depth + 1))
+        if links:
+            known = [*searched, *filter(os.path.isdir, self.judged)]
+            self._links(links, {os.path.realpath(folder) for folder in known})
 
     def found(self) -> Found:
         """All of it; a file that is judged under a name of its own is not judged twice."""
@@ -176,12 +182,20 @@ class _Search:
                 names.append(entry.name)
         return names
 
-    def _link(self, path: str, roots: set[str]) -> None:
-        target = os.path.realpath(path)
-        if any(target == root or _is_inside(target, root) for root in roots):
-            self.passed[path] = "a link to a folder that is searched itself"
-        else:
-            self.judged[path] = True
+    def _links(self, links: Sequence[str], known: set[str]) -> None:
+        """Links to folders, when all is walked: some depth ends every search.
+
+        Args:
+          links: paths of the links.
+          known: real paths of the folders that were searched, or are judged as one.
+        """
+        for path in links:
+            target = os.path.realpath(path)
+            above = map(str, pathlib.PurePath(target).parents)
+            if target in known or any(p in known and _is_one(p) for p in above):
+                self.passed[path] = "a link to a folder that is searched itself"
+            else:
+                self.judged[path] = True
 
     def _file(self, path: str, name: str) -> None:
         is_named = name.lower().endswith(SUFFIXES) and not name.startswith(".")
@@ -240,10 +254,6 @@ def _is_one(path: str) -> bool:
         return orbax_reader.is_checkpoint(path)
     except OSError:
         return False
-
-
-def _is_inside(path: str, folder: str) -> bool:
-    return path.startswith(os.path.join(folder, ""))
 
 
 def _identity(path: str) -> tuple[int, int] | str:

@@ -169,6 +169,19 @@ def test_links_to_folders_are_not_followed_and_told_of(tmp_path, model):
         checkpoints.read(top / "away")
 
 
+def test_a_link_past_the_depth_of_the_search_is_not_told_of_as_searched(
+    tmp_path, model, monkeypatch
+):
+    monkeypatch.setattr(discovery, "MAX_DEPTH", 2)
+    deep = tmp_path / "a" / "b" / "c" / "d"
+    deep.mkdir(parents=True)
+    (deep / "model.pt").write_bytes(model)
+    (tmp_path / "deep").symlink_to(deep)
+    (tmp_path / "shallow").symlink_to(tmp_path / "a" / "b")
+    assert judged(tmp_path) == ["a/b/c", "deep"]
+    assert passed(tmp_path) == {"shallow": "a link to a folder that is searched itself"}
+
+
 def test_a_blob_that_a_named_link_leads_to_is_judged_once(tmp_path, model):
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / "5e3f").write_bytes(model)

@@ -65,12 +65,13 @@ def run(flags: Flags) -> int:
     judged = verdict.judge_all(gathered.records, **told_to_judge)
     asker = verdict.Judge(**told_to_judge)
     unanswered = comparison.unanswered(gathered.records, asker)
-    atomic.prepare_folder(out)
+    atomic.prepare_folder(out, outcome.WRITTEN)
     names = tuple(plan.get("class_names") or ()) or None
     told = {**plan.get("flags", {}), **outcome.describe(flags)}
     told["missing"] = len(gathered.missing)
     lines = os.path.join(out, "results.jsonl")
     with lock.held(lines):
+        outcome.refuse_foreign(lines)
         atomic.remove_leftovers(out, outcome.WRITTEN)
         records.rewrite(lines, judged)
         passed_files.write(os.path.join(out, passed_files.NAME), gathered.passed)

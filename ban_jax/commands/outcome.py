@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import rich.progress
 
 from ban_jax import checkpoints, records, report, verdict
-from ban_jax.records import Record
+from ban_jax.records import Record, jsonl
 from ban_jax.records import passed as passed_files
 from ban_jax.report import terminal
 
@@ -22,6 +22,16 @@ _BAR_WIDTH = 80
 FailOn = Literal["backdoored", "suspicious", "never"]
 FAIL_ON: tuple[FailOn, ...] = get_args(FailOn)
 """What `--fail-on` takes: grades, the gravest first, and none."""
+
+
+def refuse_foreign(path: str) -> None:
+    """Refuses to replace a file that is no file of results.
+
+    Raises:
+      ResultsError: unless each of its lines is of a result, or there is no such file.
+    """
+    if os.path.isfile(path):  # opening a pipe would wait
+        jsonl.load(path, dict)
 
 
 def exit_code(

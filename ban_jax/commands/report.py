@@ -59,15 +59,16 @@ def run(flags: Flags) -> int:
         "profiles": comparison.profiles(flags.profile),
     }
     judged = verdict.judge_all(found, **told_to_judge)
-    atomic.prepare_folder(flags.out)
+    beside = os.path.join(os.path.dirname(flags.results), passed_files.NAME)
+    passed = passed_files.load([beside])
+    atomic.prepare_folder(flags.out, outcome.WRITTEN)
     names = tuple(flags.class_names) or records.class_names(judged)
     lines = os.path.join(flags.out, "results.jsonl")
     with lock.held(lines):
+        outcome.refuse_foreign(lines)
         atomic.remove_leftovers(flags.out, outcome.WRITTEN)
         records.rewrite(lines, judged)
         told, trust = outcome.describe(flags), comparison.trust(judged)
-        beside = os.path.join(os.path.dirname(flags.results), passed_files.NAME)
-        passed = passed_files.load([beside])
         passed_files.write(os.path.join(flags.out, passed_files.NAME), passed)
         outcome.write_reports(judged, flags.out, names, told, trust, passed)
     if others := seal.strangers([*found, *trusted]):

@@ -146,7 +146,9 @@ def run(flags: ScanFlags) -> int:
         flags = dataclasses.replace(flags, shard=shards.of_cluster())
     shard = shards.parse(flags.shard) if flags.shard else None
     profiles = comparison.profiles(flags.profile)
-    atomic.prepare_folder(flags.out)
+    names = [*outcome.WRITTEN, "trusted.jsonl", "plan.json"]
+    own = [shard.name(name) if shard else name for name in names]
+    atomic.prepare_folder(flags.out, own)
     if flags.trace:
         atomic.prepare_folder(os.path.dirname(flags.trace) or ".")
     found = checkpoints.search(flags.paths)
@@ -159,9 +161,10 @@ def run(flags: ScanFlags) -> int:
         return outcome.NOTHING
     job = prepare(flags)
     with lock.held(_named(flags.out, "results.jsonl", shard)):
-        names = [*outcome.WRITTEN, "trusted.jsonl", "plan.json"]
-        own = [shard.name(name) if shard else name for name in names]
         atomic.remove_leftovers(flags.out, own)
+        trusted = _named(flags.out, "trusted.jsonl", shard)
+        if flags.calibrate and flags.resume and os.path.isfile(trusted):
+            records.load(trusted)  # refuses what is no scan's
         return _scan(flags, job, found, shard, profiles)
 
 
@@ -182,27 +185,20 @@ def _scan(
     profiles: verdict.Profiles,
 ) -> int:
     paths: Sequence[str] = searched.paths
-    passed_files.write(_named(flags.out, passed_files.NAME, shard), met(searched))
-    if shard:
-        told = {
-            "config_hash": job.digest,
+    clock = timeline.Timeline()
+    lines = _named(flags.out, "results.jsonl", shard)
+    # A file there that is no scan's is refused before anything beside it is replaced.
+    with records.Writer(lines, resume=flags.resume) as writer:
+        passed_files.write(_named(flags.out, passed_files.NAME, shard), met(searched))
+        if shard:
+            _write_plan(flags, job, shard, paths)
+            paths = list(shard.of(paths))
+        told_to_judge: dict[str, Any] = {
             "baseline": flags.baseline,
             "threshold": flags.threshold,
-            "profile": flags.profile,
-            "class_names": job.settings.class_names,
-            "flags": outcome.describe(flags, *flags.at_work),
+            "trusted": _trusted(flags, job, shard),
+            "profiles": profiles,
         }
-        shards.write_plan(flags.out, shard, paths, told)
-        paths = list(shard.of(paths))
-    clock = timeline.Timeline()
-    told_to_judge: dict[str, Any] = {
-        "baseline": flags.baseline,
-        "threshold": flags.threshold,
-        "trusted": _trusted(flags, job, shard),
-        "profiles": profiles,
-    }
-    lines = _named(flags.out, "results.jsonl", shard)
-    with records.Writer(lines, resume=flags.resume) as writer:
         if writer.torn:
             print(
                 f"{lines}: the last line was cut short; it is redone", file=sys.stderr
@@ -253,6 +249,21 @@ def _scan(
     if judged and not shard and not passed_files.divide(judged)[0]:
         return outcome.NOTHING  # all that was named like a checkpoint is none
     return outcome.exit_code(judged, flags.fail_on)
+
+
+def _write_plan(
+    flags: ScanFlags, job: Job, shard: shards.Shard, paths: Sequence[str]
+) -> None:
+    """What `ban-jax merge` needs to know of all shards."""
+    told = {
+        "config_hash": job.digest,
+        "baseline": flags.baseline,
+        "threshold": flags.threshold,
+        "profile": flags.profile,
+        "class_names": job.settings.class_names,
+        "flags": outcome.describe(flags, *flags.at_work),
+    }
+    shards.write_plan(flags.out, shard, paths, told)
 
 
 def _say_whose(lines: str, writer: records.Writer) -> None:

@@ -77,13 +77,19 @@ def write(path: PathLike, data: bytes | Iterable[bytes]) -> None:
             file.writelines([data] if isinstance(data, bytes) else data)
 
 
-def prepare_folder(folder: PathLike) -> None:
+def prepare_folder(folder: PathLike, names: Iterable[str] = ()) -> None:
     """Makes an output folder if needed, and proves that files can be written in it.
 
+    Args:
+      folder: for the output.
+      names: of the files that will be written there.
+
     Raises:
-      OutputError: it cannot be made or written; call this before the long work.
+      OutputError: it cannot be made or written, or is a link, or holds one for such a
+        file; call this before the long work.
     """
     name = os.fspath(folder)
+    refuse_links(name, names)
     trial = os.path.join(name, f"{_TRIAL}{secrets.token_hex(4)}.tmp")
     with explaining(name):
         os.makedirs(name, exist_ok=True)
@@ -91,6 +97,33 @@ def prepare_folder(folder: PathLike) -> None:
         with open(trial, "xb"):
             pass
         os.unlink(trial)
+
+
+def refuse_links(folder: PathLike, names: Iterable[str] = ()) -> None:
+    """Refuses an output folder, or a file in it, that is a symbolic link.
+
+    It may have come with what is scanned, and lead to a folder that nobody meant.
+
+    Args:
+      folder: for the output; links above it are its owner's business.
+      names: of what will be written below it, folders on the way included.
+
+    Raises:
+      OutputError: for the first link.
+    """
+    # `link/` and `link/.` are what the link leads to: its name alone is the link.
+    top = os.path.normpath(folder)
+    paths = [top]
+    for name in names:
+        parts = os.path.normpath(name).split(os.sep)
+        paths += [os.path.join(top, *parts[: k + 1]) for k in range(len(parts))]
+    for path in paths:
+        if os.path.islink(path):
+            raise OutputError(
+                f"{path}: is a symbolic link to {os.readlink(path)}; expected a "
+                "folder or file of its own. Nothing was written through it: "
+                "remove the link, or name the folder it leads to with --out"
+            )
 
 
 def _remove_trials(folder: str) -> None:

@@ -42,6 +42,7 @@ class RunFolder:
             read. Nothing in it is changed then.
         """
         self.path = path
+        self._refuse_links(CONFIG)
         try:
             os.makedirs(path, exist_ok=True)
             before = self.read(CONFIG)
@@ -114,6 +115,7 @@ class RunFolder:
           FolderError: when the disk refuses.
         """
         path = self.file(name)
+        self._refuse_links(name)
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             if os.path.isdir(path):
@@ -125,6 +127,12 @@ class RunFolder:
                 f"{path}: could not be written: {error}; "
                 f"{self.what_is_complete()}, and the same command goes on from there"
             ) from error
+
+    def _refuse_links(self, name: str) -> None:
+        try:
+            atomic.refuse_links(self.path, [name])
+        except atomic.OutputError as error:
+            raise self.error(str(error)) from error
 
     def write_text(self, name: str, text: str) -> None:
         """The old file stays until the new one is whole."""

@@ -11,6 +11,8 @@ import numpy as np
 from jax import numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from ban_jax.storage import atomic
+
 FOLDER = ".progress"
 """Hidden, so that no scan takes an unfinished model for a candidate."""
 _ADVICE = "delete the folder to train it from the start"
@@ -27,7 +29,15 @@ class Progress:
     """
 
     def __init__(self, folder: str, name: str) -> None:
-        """Nothing is written yet; `name` must tell this model from all others."""
+        """Nothing is written yet; `name` must tell this model from all others.
+
+        Raises:
+          SaveError: where saves would be written, and removed, through a link.
+        """
+        try:
+            atomic.refuse_links(folder, [os.path.join(FOLDER, name)])
+        except atomic.OutputError as error:
+            raise SaveError(str(error)) from error
         self.path = os.path.join(folder, FOLDER, name)
 
     def save(self, epoch: int, state: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 from ban_jax import cli
 from ban_jax.commands import outcome
 from ban_jax.storage import run_folder
+from ban_jax.training import saves
 from tests.records import lines
 from tests.scanning import files
 
@@ -92,6 +93,14 @@ def test_beside_foreign_trusted_models_nothing_is_replaced(shipped, capsys):
     assert run("scan", "model.safetensors", *flags) == 4
     assert "trusted.jsonl: line 1 is not" in capsys.readouterr().err
     assert contents(folder) == {"passed.jsonl": MARK, "trusted.jsonl": MARK}
+
+
+@pytest.mark.parametrize("link", ["out", "out/.progress", "out/.progress/model"])
+def test_training_is_not_saved_or_removed_through_a_link(shipped, link):
+    os.makedirs(os.path.dirname(link) or ".", exist_ok=True)
+    os.symlink(shipped / "victim", link)
+    with pytest.raises(saves.SaveError, match="is a symbolic link"):
+        saves.Progress("out", "model")
 
 
 @pytest.mark.parametrize("link", ["out", "out/models", "out/config.json"])

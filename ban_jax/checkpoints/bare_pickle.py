@@ -8,7 +8,7 @@ import pickletools
 import re
 from typing import Any, NamedTuple
 
-from ban_jax.checkpoints import errors, file_bytes, limits, pickle_reader
+from ban_jax.checkpoints import errors, file_bytes, limits, pickle_reader, unknown
 
 MAX_PICKLES = 1000
 """Pickles one behind the other in a file."""
@@ -68,7 +68,13 @@ def read(data: file_bytes.Data) -> Read:
     asked: dict[str, None] = {}
     unread: dict[str, None] = {}
     position = 0
-    while position < len(head) and len(roots) < MAX_PICKLES:
+    while position < len(head):
+        if len(roots) == MAX_PICKLES:
+            raise errors.CheckpointError(
+                f"more than {MAX_PICKLES:,} pickles one behind the other; the "
+                f"{len(data) - position:,} bytes after these are not judged",
+                calls=tuple(asked),
+            )
         machine = pickle_reader.PickleMachine(head, budget, None, position)
         try:
             roots.append(machine.load())
@@ -76,6 +82,12 @@ def read(data: file_bytes.Data) -> Read:
             asked.update(dict.fromkeys(error.calls))
             if not roots:
                 raise
+            if len(data) - position >= unknown.SMALL:
+                raise errors.CheckpointError(
+                    f"{len(data) - position:,} bytes follow its pickles and are not "
+                    f"judged: {error}",
+                    calls=tuple(asked),
+                ) from error
             break  # what follows the first is not read by `pickle.load` either
         asked.update(machine.calls.asked)
         unread.update(machine.calls.unread)

@@ -5,6 +5,7 @@ import errno
 import itertools
 import os
 import pathlib
+import re
 import stat
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -12,10 +13,14 @@ from typing import NamedTuple
 from ban_jax.checkpoints import (
     errors,
     file_bytes,
+    limits,
     orbax_reader,
     packed,
     part_paths,
+    sharded,
     sniffing,
+    unknown,
+    watchdog,
 )
 
 SUFFIXES = sniffing.MODEL_SUFFIXES
@@ -74,8 +79,11 @@ def search(paths: Paths) -> Found:
         path = os.fspath(given)
         if os.path.isdir(path) and not _is_one(path):
             tops.append(path)
-        elif os.path.lexists(path) or all(packed.split(path)):
+        elif os.path.lexists(path):
             search.take(os.path.normpath(path))
+        elif all(packed.split(path)):
+            archive = packed.split(path)[0]  # names of entries are not to be changed
+            search.take(os.path.normpath(archive) + path.removeprefix(archive))
         elif all(part_paths.split(path)):
             search.take(os.path.normpath(path))
         else:
@@ -119,6 +127,7 @@ class _Search:
         """A path that is named, or whose name says that it is a model."""
         if not self._open(path):
             self.judged[path] = True
+            self._beside_arrays(path)
 
     def walk(self, tops: list[str]) -> None:
         links: list[str] = []
@@ -148,6 +157,7 @@ class _Search:
                     links.append(path)
                 elif _is_one(path) or _unfinished(name) or depth >= MAX_DEPTH:
                     self.judged[path] = True
+                    self._beside_arrays(path)
                 else:
                     pending.append((path, depth + 1))
         if links:
@@ -197,40 +207,81 @@ class _Search:
             else:
                 self.judged[path] = True
 
+    def _beside_arrays(self, top: str) -> None:
+        """What lies in an Orbax folder, is not read with it and may be judged itself."""
+        if not _is_one(top):
+            return
+        trees = []
+        for folder, folders, names in os.walk(top):
+            folders.sort()
+            for name in [*folders]:
+                path = os.path.join(folder, name)
+                if os.path.lexists(os.path.join(path, orbax_reader.MARKERS[0])):
+                    folders.remove(name)
+                    self.take(path)
+            if orbax_reader.MARKERS[1] in names and folder != top:
+                trees.append(folder)
+            for name in names:
+                path = os.path.join(folder, name)
+                self.entries += 1
+                if self.entries > MAX_ENTRIES:
+                    return
+                if not _is_of_arrays(folder, name) and not self._told(path, name):
+                    self._take_file(path, name)
+        if len(trees) > 1:  # the reader takes one of several
+            self.judged.update(dict.fromkeys(trees, True))
+
     def _file(self, path: str, name: str) -> None:
-        is_named = name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        try:
-            told = self._no_model(path, name)
-        except OSError as error:
-            told = ""
-            if error.errno == errno.ENOENT and os.path.islink(path) and not is_named:
-                told = "a link to nothing"
+        told = self._told(path, name)
         if told:
             self.passed[path] = told
-        elif not self._open(path):
-            self.judged[path] = is_named
+        else:
+            self._take_file(path, name)
+
+    def _take_file(self, path: str, name: str) -> None:
+        if not self._open(path):
+            self.judged[path] = _is_named(name)
+
+    def _told(self, path: str, name: str) -> str:
+        """What a file is that is not judged."""
+        try:
+            return self._no_model(path, name)
+        except OSError as error:
+            absent = error.errno == errno.ENOENT and os.path.islink(path)
+            return "a link to nothing" if absent and not _is_named(name) else ""
 
     def _no_model(self, path: str, name: str) -> str:
         # Without O_NONBLOCK opening a named pipe would wait for a writer forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(descriptor, "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 is_named = name.lower().endswith(SUFFIXES)
                 return "" if is_named else "no file: a device or a pipe"
             head = file.read(sniffing.HEAD)
 
-            def rest() -> bytes:
-                return head + file.read(2**20)
+            def rest() -> file_bytes.Data:
+                return file_bytes.FileBytes(os.dup(descriptor), status.st_size)
 
-            return sniffing.no_model(head, name, rest)
+            told = sniffing.no_model(head, name, rest)
+            told = told and unknown.told(told, head, status.st_size)
+            if not told or unknown.behind(
+                lambda at, count: os.pread(descriptor, count, at), status.st_size
+            ):
+                return sniffing.JUDGED
+            return "" if sharded.is_lacking(path) else told
 
     def _open(self, path: str) -> bool:
         """Whether a path is an archive, whose entries are then taken."""
         if path.lower().endswith(SUFFIXES) or not os.path.isfile(path):
             return False
-        try:
+
+        def look() -> packed.Listing | None:
             data = file_bytes.read(path)
-            listing = packed.listing(path, data) if data[:2] == b"PK" else None
+            return packed.listing(path, data) if data[:2] == b"PK" else None
+
+        try:
+            listing = watchdog.within(limits.SECONDS, look)
         except (OSError, ValueError):
             return False  # the reader says what is wrong with it
         if listing is None:
@@ -242,6 +293,38 @@ class _Search:
 
 
 _DCP = ".metadata"
+_DATA = re.compile(r"[0-9a-f]{32}")
+_CHUNK = re.compile(r"\d+(\.\d+)*|c")
+
+
+def _is_named(name: str) -> bool:
+    """Whether its name says that a file is a model."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _is_of_arrays(folder: str, name: str) -> bool:
+    """Whether a file of an Orbax folder is a piece of arrays, and no archive."""
+    database = os.path.join(os.path.dirname(folder), "manifest.ocdbt")
+    of_database = os.path.basename(folder) == "d" and os.path.lexists(database)
+    if not (_DATA.fullmatch(name) if of_database else _is_chunk(folder, name)):
+        return False
+    try:
+        with open(os.path.join(folder, name), "rb") as file:
+            return file.read(4) not in (b"PK\3\4", b"PK\5\6")
+    except OSError:
+        return False
+
+
+def _is_chunk(folder: str, name: str) -> bool:
+    """Of an array in the layout of zarr, in which each has a folder."""
+    if name == "manifest.ocdbt":
+        return True
+    if not _CHUNK.fullmatch(name):
+        return False
+    while _CHUNK.fullmatch(os.path.basename(folder)):  # c/0/1 of the third version
+        folder = os.path.dirname(folder)
+    described = (os.path.join(folder, one) for one in (".zarray", "zarr.json"))
+    return any(map(os.path.lexists, described))
 
 
 def _is_distributed(names: Iterable[str]) -> bool:

@@ -11,9 +11,11 @@ from ban_jax.checkpoints import (
     file_bytes,
     flax_reader,
     limits,
+    packed,
     safetensors_reader,
     tar_reader,
     torch_reader,
+    unknown,
     zip_container,
 )
 
@@ -36,6 +38,7 @@ _FOREIGN = (
     (b"\x1f\x8b", "a gzip file: unpack it first"),
     (b"BZh", "a bzip2 file: unpack it first"),
     (b"\xfd7zXZ", "an xz file: unpack it first"),
+    (b"]\0\0", "an lzma file: unpack it first"),
     (b"7z\xbc\xaf", "a 7z archive: unpack it first"),
     (b"Rar!", "a RAR archive: unpack it first"),
     (b"\x28\xb5\x2f\xfd", "a zstd file: unpack it first"),
@@ -48,6 +51,8 @@ _FOREIGN = (
     (b'{"', "a JSON text, no checkpoint: the download may have failed"),
     (b"version https://git-lfs", "a Git LFS pointer: the file itself was not fetched"),
 )
+_BESIDE = ("byteorder", "version", "constants.pkl", "attributes.pkl", "bytecode.pkl")
+"""Entries of PyTorch files and TorchScript archives that hold no object of the user's."""
 _TAR = "a tar archive of other files: unpack it first"
 _OLD = "a PyTorch file from before 2017"
 _BARE = "a bare pickle without PyTorch's header"
@@ -70,6 +75,7 @@ def of_bytes(data: file_bytes.Data) -> contents.Contents:
         beside = _calls_beside(archive)
         with errors.telling(beside):
             read = torch_reader.zip_pickle(archive)
+            _check_alone(archive, read.used)
         read = read._replace(calls=tuple(dict.fromkeys((*read.calls, *beside))))
         return _pickled(read, size, (told,) if told else ())
     # Before anything else: torch.load asks for a tar archive before it looks for a
@@ -77,6 +83,7 @@ def of_bytes(data: file_bytes.Data) -> contents.Contents:
     if is_tar(data):
         found = tar_reader.members(data)
         if all(name in found for name in tar_reader.MEMBERS):
+            tar_reader.check_alone(data, found)
             return _pickled(tar_reader.read(data, found), size, (_OLD,))
         raise errors.CheckpointError(f"{_TAR}; expected {_KNOWN}")
     if torch_reader.is_legacy(data):
@@ -90,6 +97,36 @@ def of_bytes(data: file_bytes.Data) -> contents.Contents:
         return _pickled(bare_pickle.read(data), size, (_BARE,))
     calls = flax_reader.object_calls(data)
     raise errors.CheckpointError(f"{_foreign(data)}; expected {_KNOWN}", calls=calls)
+
+
+def _check_alone(archive: zip_container.Archive, used: frozenset[str]) -> None:
+    """Refuses a PyTorch file that is an archive of other models, too.
+
+    Args:
+      archive: the file.
+      used: its pickle, and the storages that this names.
+
+    Raises:
+      CheckpointError: naming the entries that are not judged and may hold weights.
+    """
+    odd = [
+        name
+        for name in archive.entries
+        if name not in used
+        and name.partition("/")[2] not in _BESIDE
+        and _may_hold(archive, name)
+    ]
+    if odd:
+        raise errors.CheckpointError(
+            f"a PyTorch file with entries that are not part of its object and may hold "
+            f"weights: {errors.listing([errors.show(name) for name in odd], 20)}; they "
+            "are not judged: unpack it first"
+        )
+
+
+def _may_hold(archive: zip_container.Archive, name: str) -> bool:
+    told = packed.told_of(archive, name)
+    return not told or told.endswith("a single array")
 
 
 def _calls_beside(archive: zip_container.Archive) -> tuple[str, ...]:
@@ -134,4 +171,7 @@ def _foreign(data: file_bytes.Data) -> str:
     for magic, meaning in _FOREIGN:
         if start.startswith(magic):
             return meaning
+    found = unknown.behind(lambda at, count: bytes(data[at : at + count]), len(data))
+    if found:
+        return found
     return f"not a checkpoint: it starts with {errors.show(start[:16])}"

@@ -2,8 +2,10 @@
 
 import functools
 import os
+import time
 import zlib
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from ban_jax.checkpoints import (
     bare_pickle,
@@ -11,11 +13,14 @@ from ban_jax.checkpoints import (
     file_bytes,
     limits,
     sniffing,
+    unknown,
+    watchdog,
     zip_container,
 )
 
 MARK = "!/"
 """Between an archive and what lies in it: `models.zip!/run_1/best.pt`."""
+_Made = TypeVar("_Made")
 MAX_MEMBERS = 1000
 """Checkpoints of one archive that are judged."""
 
@@ -32,14 +37,28 @@ class Listing(NamedTuple):
     passed: list[tuple[str, str]]
 
 
+def join(path: str, name: str) -> str:
+    """The path of an entry of an archive.
+
+    The mark begins with as many more `!` as it takes until no file has that very name.
+    """
+    mark = MARK
+    while os.path.lexists(f"{path}{mark}{name}"):
+        mark = "!" + mark
+    return f"{path}{mark}{name}"
+
+
 def split(path: str) -> tuple[str, str]:
     """The archive, and the entry that is meant; empty where the path is a file's."""
     if MARK not in path or os.path.lexists(path):
         return path, ""
     place = path.find(MARK)
     while place >= 0:
-        if os.path.isfile(path[:place]):
-            return path[:place], path[place + len(MARK) :]
+        archive = path[:place]
+        while archive.endswith("!") and not os.path.isfile(archive):
+            archive = archive.removesuffix("!")
+        if os.path.isfile(archive):
+            return archive, path[place + len(MARK) :]
         place = path.find(MARK, place + 1)
     return path, ""
 
@@ -56,15 +75,11 @@ def listing(path: str, data: file_bytes.Data) -> Listing | None:
         return None
     found = Listing([], [])
     for name in sorted(names):
-        entry = archive.entries[name]
-        if name.endswith("/") and not entry.size:
+        watchdog.check()
+        if name.endswith("/") and not archive.entries[name].size:
             continue
-        told = sniffing.no_model(
-            _start(archive, entry, sniffing.HEAD),
-            os.path.basename(name),
-            functools.partial(_start, archive, entry, bare_pickle.MOST),
-        )
-        inside = f"{path}{MARK}{name}"
+        told = told_of(archive, name)
+        inside = join(path, name)
         if told:
             found.passed.append((inside, told))
         else:
@@ -84,14 +99,76 @@ def is_one_checkpoint(names: list[str]) -> bool:
     )
 
 
-def read(data: file_bytes.Data, name: str) -> memoryview:
+def told_of(archive: zip_container.Archive, name: str) -> str:
+    """What an entry is that is no model; see `sniffing.no_model`."""
+    entry = archive.entries[name]
+    head = _start(archive, entry, sniffing.HEAD)
+    told = sniffing.no_model(
+        head,
+        os.path.basename(name),
+        functools.partial(_start, archive, entry, bare_pickle.MOST),
+    )
+    return unknown.told(told, head, entry.size)
+
+
+class _Opened(NamedTuple):
+    """An archive that is read from, and the seconds each of its entries took so far."""
+
+    archive: zip_container.Archive
+    seconds: dict[str, float]
+
+
+def read(path: str, name: str) -> memoryview:
     """The bytes of an entry, decompressed within the limits of an archive of this size.
 
     Raises:
       CheckpointError: where it is missing, damaged or too large.
     """
-    archive = zip_container.Archive(data, limits.objects(len(data)))
-    return archive.inflate(name, limits.inflated(len(data)))
+    archive = _opened(path).archive
+    size = len(archive.data)
+    watchdog.extend(limits.SECONDS_PER_MIB * size / limits.MIB)
+    return archive.inflate(name, limits.inflated(size))
+
+
+def within(path: str, work: Callable[[], _Made]) -> _Made:
+    """`watchdog.within` for a file; all entries of an archive share the time of one file.
+
+    Raises:
+      CheckpointError: when the time is over.
+    """
+    start = time.monotonic()
+    file, name = split(path)
+    if not name:
+        return watchdog.within(limits.SECONDS, work)
+    try:
+        # The directory is read in time, too.
+        opened = watchdog.within(limits.SECONDS, lambda: _opened(file))
+    except (ValueError, OSError):
+        return watchdog.within(limits.SECONDS, work)  # which says what is wrong
+    seconds, size = opened.seconds, len(opened.archive.data)
+    spent = sum(took for other, took in list(seconds.items()) if other != name)
+    whole = limits.SECONDS + limits.SECONDS_PER_MIB * size / limits.MIB
+    if spent >= whole:
+        raise errors.CheckpointError(
+            f"the other entries of the archive took the {whole:,.0f} seconds that a file "
+            "of its size may take: unpack it first"
+        )
+    try:
+        return watchdog.within(min(limits.SECONDS, whole - spent), work)
+    finally:
+        seconds[name] = time.monotonic() - start
+
+
+def _opened(path: str) -> _Opened:
+    status = os.stat(path)
+    return _cached(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _cached(path: str, *_: int) -> _Opened:
+    """The directory of an archive is read once, not once for each entry."""
+    data = file_bytes.read(path)
+    return _Opened(zip_container.Archive(data, limits.objects(len(data))), {})
 
 
 def _start(

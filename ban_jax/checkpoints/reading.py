@@ -10,14 +10,12 @@ from ban_jax.checkpoints import (
     discovery,
     errors,
     file_bytes,
-    limits,
     opening,
     orbax_reader,
     others,
     packed,
     part_paths,
     sharded,
-    watchdog,
 )
 
 
@@ -63,7 +61,7 @@ def read_all(
     file, name = part_paths.split(path)
     label = _label(path)
     try:
-        parts = watchdog.within(limits.SECONDS, lambda: _parts(file, architecture))
+        parts = packed.within(file, lambda: _parts(file, architecture))
         if name:
             parts = [classifiers.named(parts, name, path)]
     except errors.CheckpointError as error:
@@ -130,7 +128,9 @@ def _of_one(path: str) -> contents.Contents:
             raise errors.CheckpointError(discovery.why_not_searched(path))
         return orbax_reader.read(path)
     archive_path, entry = packed.split(path)
-    data = file_bytes.read(archive_path)
+    data: file_bytes.Data
     if entry:
-        data = packed.read(data, entry)
+        data = packed.read(archive_path, entry)
+    else:
+        data = file_bytes.read(path)
     return opening.of_bytes(data)

@@ -61,6 +61,19 @@ def place(path: str) -> Place | None:
     return None
 
 
+def is_lacking(path: str) -> bool:
+    """Whether a file is an index, and what it lists is not there to be judged with it."""
+    name = os.path.basename(path)
+    if not _INDEX.fullmatch(name):
+        return False
+    try:
+        files = _files(path)
+    except (errors.CheckpointError, OSError):
+        return True
+    folder = os.path.dirname(path)
+    return not all(os.path.exists(os.path.join(folder, one)) for one in files)
+
+
 def read(
     path: str, one: Place, read_file: Callable[[str], contents.Contents]
 ) -> contents.Contents:

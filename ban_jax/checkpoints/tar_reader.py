@@ -60,6 +60,27 @@ def members(data: file_bytes.Data) -> dict[str, tuple[int, int]]:
     return found
 
 
+def check_alone(data: file_bytes.Data, found: dict[str, tuple[int, int]]) -> None:
+    """Refuses such a file that is an archive of other things, too.
+
+    Raises:
+      CheckpointError: for more members, and for what follows the archive.
+    """
+    odd = [
+        name
+        for name, (start, end) in found.items()
+        if name not in (*MEMBERS, "sys_info") and end > start
+    ]
+    if odd:
+        shown = errors.listing([errors.show(name) for name in odd], 20)
+        raise errors.CheckpointError(
+            f"a PyTorch file from before 2017 with other members, which are not judged: "
+            f"{shown}"
+        )
+    last = max(end for _, end in found.values())
+    torch_reader.check_end(data, -(-last // _BLOCK) * _BLOCK, "the tar archive")
+
+
 def read(
     data: file_bytes.Data, found: dict[str, tuple[int, int]]
 ) -> torch_reader.Pickled:

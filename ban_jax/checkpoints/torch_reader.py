@@ -20,6 +20,7 @@ from ban_jax.checkpoints import (
     pickle_objects,
     pickle_reader,
     tensor,
+    watchdog,
     zip_container,
 )
 
@@ -55,11 +56,13 @@ class Pickled(NamedTuple):
       root: the object, its tensors views of the file's bytes.
       calls: names the pickle asks to call, apart from known and harmless ones.
       unread: names of what was given tensors and is not read.
+      used: entries of a zip file that were read.
     """
 
     root: Any
     calls: tuple[str, ...]
     unread: tuple[str, ...]
+    used: frozenset[str] = frozenset()
 
 
 def is_legacy(data: file_bytes.Data) -> bool:
@@ -136,7 +139,8 @@ def zip_pickle(archive: zip_container.Archive) -> Pickled:
     archive.budget.spend(len(pickle))
     machine = pickle_reader.PickleMachine(bytes(pickle), archive.budget, persistent)
     root = machine.load()
-    return Pickled(root, tuple(machine.calls.asked), tuple(machine.calls.unread))
+    used = frozenset((pickles[0], *(f"{folder}data/{key}" for key in storages)))
+    return Pickled(root, tuple(machine.calls.asked), tuple(machine.calls.unread), used)
 
 
 def _byte_order(archive: zip_container.Archive, folder: str) -> str:
@@ -215,7 +219,8 @@ def legacy_pickle(data: file_bytes.Data) -> Pickled:
             f"{(_MAGIC, LEGACY_PROTOCOL)}"
         )
     with errors.telling(calls):
-        storages.locate(data, position, keys)
+        end = storages.locate(data, position, keys)
+        check_end(data, end, "the file's storages")
     return Pickled(root, tuple(calls), tuple(unread))
 
 
@@ -275,8 +280,11 @@ class _LegacyStorages:
         self.views[key] = described, view
         return view
 
-    def locate(self, data: file_bytes.Data, position: int, keys: Any) -> None:
+    def locate(self, data: file_bytes.Data, position: int, keys: Any) -> int:
         """Finds the elements behind the pickles, from byte `position` on.
+
+        Returns:
+          The end of the last one's.
 
         Raises:
           CheckpointError: unless each listed storage is there once, as described.
@@ -311,6 +319,22 @@ class _LegacyStorages:
                 )
             storage.buffer, storage.start = data, position
             position += size
+        return position
+
+
+def check_end(data: file_bytes.Data, position: int, what: str) -> None:
+    """Refuses a file that goes on behind what is read, unless it is padded with zeros.
+
+    Raises:
+      CheckpointError: then.
+    """
+    for start in range(position, len(data), limits.MIB):
+        watchdog.check()
+        if bytes(data[start : start + limits.MIB]).strip(b"\0"):
+            raise errors.CheckpointError(
+                f"{len(data) - position:,} bytes follow {what}; torch.load stops there, "
+                "and they are not judged"
+            )
 
 
 def _two_things(key: str) -> errors.CheckpointError:

@@ -47,10 +47,42 @@ def test_folders_are_walked_in_order_and_names_of_models_are_taken(tmp_path):
 
 
 def test_an_orbax_folder_is_one_candidate(tmp_path):
-    touch(tmp_path / "run/1/_CHECKPOINT_METADATA", tmp_path / "run/1/state/x.pt")
+    touch(tmp_path / "run/1/_CHECKPOINT_METADATA", tmp_path / "run/1/state/_METADATA")
     touch(tmp_path / "run/2/_METADATA")
     assert found(tmp_path) == ["run/1", "run/2"]
     assert checkpoints.find([tmp_path / "run/1"]) == [str(tmp_path / "run/1")]
+
+
+def test_what_else_lies_in_an_orbax_folder_is_judged_itself(tmp_path):
+    base = tmp_path / "run/1"
+    data = "d" * 32
+    touch(
+        *(base / name for name in ("_CHECKPOINT_METADATA", "state/_METADATA")),
+        *(base / name for name in ("state/manifest.ocdbt", "state/w/.zarray")),
+        *(base / name for name in ("evil.pt", "runs/deep/b.pt", "state/d/x.pt")),
+        base / "inner/_CHECKPOINT_METADATA",
+    )
+    for name in (f"state/d/{data}", "state/w/0.0", "state/c", f"runs/{data}"):
+        (base / name).write_bytes(b"\x28\xb5\x2f\xfd" + bytes(2**15))
+    (base / "state/d" / ("e" * 32)).write_bytes(b"PK\3\4" + bytes(40))
+    expected = [
+        ".",
+        "evil.pt",
+        "inner",
+        "runs/" + data,
+        "runs/deep/b.pt",
+        "state/c",
+        "state/d/" + "e" * 32,
+        "state/d/x.pt",
+    ]
+    for top in (tmp_path, base):
+        assert [os.path.relpath(p, base) for p in checkpoints.find(top)] == expected
+
+
+def test_of_two_trees_in_an_orbax_folder_each_is_judged(tmp_path):
+    touch(tmp_path / "a/_CHECKPOINT_METADATA")
+    touch(tmp_path / "a/state/_METADATA", tmp_path / "a/other/_METADATA")
+    assert found(tmp_path) == ["a", "a/other", "a/state"]
 
 
 def test_what_is_named_is_taken_whatever_it_is_called(tmp_path):

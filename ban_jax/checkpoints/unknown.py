@@ -1,0 +1,102 @@
+"""Files of which the first bytes say nothing, or not all: what else may lie in them.
+
+Small ones have no room for a network. Of large ones the usual companions of models are
+known by their first bytes; any other is for the reader, whose error says that it was not
+judged. Formats that are found from the end of a file (zip) or behind a block of anything
+(HDF5) are looked for where they lie.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable
+
+SMALL = 2**14
+"""Bytes; a file of no known format that has fewer holds no network."""
+NOTHING = "of no known format"
+"""What `sniffing.no_model` says of such a file, perhaps behind how it is packed."""
+_END = struct.Struct("<4s4H2LH")
+_COMMENT = 0xFFFF
+_HDF = b"\x89HDF\r\n\x1a\n"
+_FIRST_BLOCK = 512
+_KNOWN = (
+    (b"PACK", "objects of a git repository"),
+    (b"DIRC", "the index of a git repository"),
+    (b"\xfftOc", "the index of a git pack"),
+    (b"RIDX", "the index of a git pack"),
+    (b"\0\0\0\1Bud1", "settings of the macOS Finder"),
+    (b":W&B", "a log of Weights & Biases"),
+    (b"\0\1\0\0\0", "a font"),
+    (b"OTTO", "a font"),
+    (b"MZ", "a program"),
+)
+_GIT = (b"blob ", b"tree ", b"commit ", b"tag ")
+
+
+def companion(head: bytes) -> str:
+    """What a file of another known kind is, by its first bytes; empty where it is none."""
+    for magic, told in _KNOWN:
+        if head.startswith(magic):
+            return told
+    if head[2:4] == b"\r\n" and not any(head[5:8]):
+        return "compiled Python"
+    if b"brain.Event:" in head[:64]:
+        return "a log of TensorBoard"
+    if head[:3] == b"\0\0\x08" and head[3:4] in (b"\1", b"\2", b"\3", b"\4"):
+        return "a data set of bytes (IDX)"
+    return ""
+
+
+def told(reason: str, head: bytes, size: int) -> str:
+    """What `sniffing.no_model` said, unless there may be a network: then nothing.
+
+    Args:
+      reason: that.
+      head: the first bytes of the file.
+      size: bytes of the file.
+    """
+    if not reason.endswith(NOTHING) or size < SMALL:
+        return reason
+    try:
+        inner = zlib.decompressobj(47).decompress(head, len(head))
+    except zlib.error:
+        inner = b""
+    if inner.startswith(_GIT):
+        return "an object of a git repository"
+    return companion(inner or head)
+
+
+def behind(read: Callable[[int, int], bytes], size: int) -> str:
+    """What lies behind other bytes of a file; empty where nothing is found.
+
+    Args:
+      read: gives bytes of the file from a place on, so many.
+      size: bytes of the file.
+    """
+    if _has_archive(read, size):
+        return "a zip archive with something else in front of it: unpack it first"
+    place = _FIRST_BLOCK
+    while place + len(_HDF) <= size:
+        if read(place, len(_HDF)) == _HDF:
+            return f"an HDF5 (Keras) file that starts at byte {place:,}"
+        place *= 2
+    return ""
+
+
+def _has_archive(read: Callable[[int, int], bytes], size: int) -> bool:
+    """Whether a zip archive's directory is at the end, and something else at the start."""
+    if read(0, 2) == b"PK":
+        return False
+    start = max(0, size - _END.size - _COMMENT)
+    tail = read(start, size - start)
+    place = tail.rfind(b"PK\5\6")
+    while place >= 0:
+        if place + _END.size <= len(tail):
+            fields = _END.unpack_from(tail, place)
+            directory, comment = fields[5], fields[7]
+            ends = start + place + _END.size + comment <= size
+            first = start + place - directory
+            if ends and fields[4] and (directory == 0xFFFFFFFF or first >= 0):
+                if directory == 0xFFFFFFFF or read(first, 4) == b"PK\1\2":
+                    return True
+        place = tail.rfind(b"PK\5\6", 0, place)
+    return False

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ban_jax import models
 from ban_jax.checkpoints import (
+    accounting,
     candidate,
     contents,
     convert,
@@ -27,6 +28,8 @@ from ban_jax.checkpoints import (
 
 ROOT = "."
 """Name of the part that is the file itself."""
+REST = "rest"
+"""Name of the part that is all of a file that was neither judged nor recognised."""
 _AVERAGE = re.compile(
     r"(^|[^a-z])(ema|swa|avg)|(ema|swa|avg|EMA|SWA)($|[^a-zA-Z])|averag|shadow|polyak|teacher"
 )
@@ -91,15 +94,31 @@ def of(path: str, content: contents.Contents, architecture: str | None) -> list[
 
 
 def _of(path: str, content: contents.Contents, architecture: str | None) -> list[Part]:
-    found, remarks = _found(content, architecture)
+    found, groups, remarks = _found(content, architecture)
     remarks = [*content.notes, *remarks]
     budget = limits.copies(content.size)
     if content.compressed:
         budget = limits.inflated(content.size)
-    if len(found) == 1:
+    if len(found) == 1 and found[0].network.missing():
+        return [Part(path, _candidate(path, content, found[0], remarks, budget))]
+    judged = [one.network.tensors.values() for one in found]
+    rest = accounting.unjudged(content.root, judged, groups)
+    if len(found) == 1 and not rest:
         made = _candidate(path, content, found[0], remarks, budget)
         return [Part(path, made)]
-    return list(_parts(path, content, found, remarks, budget))
+    parts = list(_parts(path, content, found, remarks, budget))
+    if rest:
+        error = errors.CheckpointError("; ".join([rest, *remarks]), calls=content.calls)
+        parts.append(Part(part_paths.join(path, _rest_name(found)), None, error))
+    return parts
+
+
+def _rest_name(found: list[_Found]) -> str:
+    """A name that no network has."""
+    name, taken = REST, {one.name for one in found}
+    while name in taken:
+        name += "~"
+    return name
 
 
 def _parts(
@@ -122,8 +141,8 @@ def _parts(
 
 def _found(
     content: contents.Contents, architecture: str | None
-) -> tuple[list[_Found], list[str]]:
-    """Each network once, and what is said of others that are none.
+) -> tuple[list[_Found], list[contents.StateDict], list[str]]:
+    """Each network once, the groups, and what is said of others that are none.
 
     Raises:
       CheckpointError: when there is none.
@@ -133,6 +152,7 @@ def _found(
     lacking: list[_Found] = []
     unknown: dict[int, tuple[contents.StateDict, str]] = {}
     groups, unseen = contents.state_dicts(content.root)
+    groups = [one for group in groups for one in recognise.split(group)]
     for group in groups:
         networks = recognise.networks(group, architecture, kinds)
         for network in networks:
@@ -146,9 +166,9 @@ def _found(
     if not whole and not lacking:
         raise errors.CheckpointError(_unknown(unknown))
     if not whole:
-        return lacking[:1], unseen
+        return lacking[:1], groups, unseen
     whole += _averages(whole[0], lacking, groups)
-    return _distinct(whole), [*unseen, *_said(whole, lacking)]
+    return _distinct(whole), groups, [*unseen, *_said(whole, lacking)]
 
 
 def _said(whole: list[_Found], lacking: list[_Found]) -> list[str]:
@@ -335,11 +355,12 @@ def first(parts: list[Part]) -> candidate.Candidate:
         return found
     others = [part_paths.split_name(part.path) for part in parts[1:]]
     note = (
-        f"the file holds other classifiers, which were not judged: "
+        "the file holds other parts, which were not judged: "
         f"{errors.listing(others, 20)}"
     )
+    unread = [str(part.error) for part in parts[1:] if part.error is not None]
     return dataclasses.replace(
-        found, path=found.part_of, part_of="", notes=(note, *found.notes)
+        found, path=found.part_of, part_of="", notes=(note, *unread[:5], *found.notes)
     )
 
 

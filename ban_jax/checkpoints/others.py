@@ -16,13 +16,13 @@ _MAX_HOLDERS = 1000
 _SMALLEST_IMAGE = 24
 _FLAT = 4096
 """Numbers in a row from which on they could be all weights of a network."""
-_FEW = 4
+FEW = 4
 """Tensors that triggers and their masks come to."""
 _UNACCOUNTED = 2**16
 """Bytes of a file that its format may add, and a quarter of it."""
 _TRIGGER = ".trigger"
 """Of `attacks.files`, which lie beside the models of a zoo; nothing else reads them."""
-_INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64")
+INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64")
 
 
 class _Parts(NamedTuple):
@@ -57,7 +57,7 @@ def what(root: Any, size: int, path: str = "") -> str | None:
     if not parts.tensors:
         return _without_tensors(root, parts.kinds)
     if all(
-        t.storage.dtype in (*_INTEGERS, "bool") and len(t.shape) < 2
+        t.storage.dtype in (*INTEGERS, "bool") and len(t.shape) < 2
         for t in parts.tensors
     ):
         return "indices, counters or random states"
@@ -65,7 +65,7 @@ def what(root: Any, size: int, path: str = "") -> str | None:
         only = parts.tensors[0]
         is_flat = len(only.shape) == 1 and only.size > _FLAT
         return None if is_flat else f"a single tensor {only.shape}"
-    if len(parts.tensors) <= _FEW and not _may_be_layers(parts.tensors):
+    if len(parts.tensors) <= FEW and not may_be_layers(parts.tensors):
         return f"{len(parts.tensors)} tensors that are no layers"
     return None
 
@@ -102,7 +102,11 @@ def _is_optimizer(node: Any) -> bool:
     if type(node) is not dict or type(node.get("param_groups")) is not list:
         return False
     state = node.get("state")
-    return type(state) is dict and all(type(name) is int for name in state)
+    return type(state) is dict and all(
+        type(name) is int
+        or (isinstance(name, pickle_objects.OddKey) and name.is_number)
+        for name in state
+    )
 
 
 def _is_trigger(root: Mapping[str, Any]) -> bool:
@@ -115,7 +119,7 @@ def _is_trigger(root: Mapping[str, Any]) -> bool:
     )
 
 
-def _may_be_layers(tensors: list[tensor.Tensor]) -> bool:
+def may_be_layers(tensors: list[tensor.Tensor]) -> bool:
     """Whether a vector may be the bias or scale of another tensor's outputs."""
     others = [t for t in tensors if not _is_images(t.shape)]
     lengths = {t.shape[0] for t in others if len(t.shape) == 1}

@@ -14,7 +14,7 @@ Promises, each with a test:
     than `limits.MAX_OPERATIONS` opcodes;
   - no recursion: nesting costs stack entries of the machine, not of Python;
   - only text and small numbers become keys of dicts, so neither hashing nested tuples
-    nor colliding integers can be made to take long. Entries with other keys are dropped.
+    nor colliding integers can be made to take long. Each other key is an `OddKey`.
   - what `torch.load(weights_only=True)` makes of the same bytes is made here, or the
     file is refused; `benchmarks/reader_differential.py` compares.
 
@@ -32,11 +32,21 @@ from ban_jax.checkpoints import (
     limits,
     pickle_objects,
     reconstructions,
+    tensor,
     watchdog,
 )
 
 MAX_INTEGER = 64
 """Bytes of an integer; PyTorch's magic number has ten."""
+_HOLDERS = (
+    dict,
+    list,
+    tuple,
+    memoryview,
+    tensor.Tensor,
+    pickle_objects.Placeholder,
+    pickle_objects.EmptyArray,
+)
 _CHECKED = 4096
 """Operations between two looks at the clock."""
 
@@ -199,18 +209,29 @@ class PickleMachine:
             key = items[index]
             if type(key) is not str:
                 key = pickle_objects.key(key)
-                if key is None:
-                    continue
+                if type(key) is pickle_objects.OddKey:
+                    self.budget.spend(80)
             target[key] = items[index + 1]
 
     def extend(self, target: Any, items: list[Any]) -> None:
         if type(target) is list:
             self.budget.spend(10 * len(items))
             target.extend(items)
-        elif not isinstance(target, pickle_objects.Placeholder):
+        elif isinstance(target, pickle_objects.Placeholder):
+            self.keep(target, items)
+        else:
             raise errors.CheckpointError(
                 f"the pickle appends to {errors.show(type(target).__name__)}"
             )
+
+    def keep(self, target: pickle_objects.Placeholder, parts: Any) -> None:
+        """What an inert object was made of or given, where that can hold tensors."""
+        if not any(isinstance(one, _HOLDERS) for one in parts):
+            return
+        self.budget.spend(400 + 8 * len(parts))
+        if target.items is None:
+            target.items = {}
+        target.items[pickle_objects.OddKey(None)] = parts
 
     def store(self, index: int) -> None:
         # Every pickler numbers its memo 0, 1, 2, ... (Python 2: from 1), so a list
@@ -247,7 +268,9 @@ class PickleMachine:
     def make(self, function: Any, arguments: Any, new: bool = False) -> None:
         """REDUCE, INST and OBJ, and NEWOBJ: data for the names we know, else inert."""
         if not isinstance(function, pickle_objects.Symbol):
-            self.push(pickle_objects.Placeholder("result of a call"), 96)
+            made = pickle_objects.Placeholder("result of a call")
+            self.push(made, 96)
+            self.keep(made, (function, arguments))
             return
         name = function.text
         if name not in call_names.QUIET:
@@ -258,7 +281,9 @@ class PickleMachine:
         if new:
             call = reconstructions.NEW.get(name, call)
         if call is None or type(arguments) is not tuple:
-            self.push(pickle_objects.Placeholder(name), 96)
+            made = pickle_objects.Placeholder(name)
+            self.push(made, 96)
+            self.keep(made, arguments if type(arguments) is tuple else (arguments,))
         else:
             self.push(call(self.budget, arguments), 120)
 
@@ -390,13 +415,17 @@ def _op_appends(machine: PickleMachine) -> None:
 
 
 def _op_add_items(machine: PickleMachine) -> None:
-    machine.pop_to_mark()
-    machine.top()
+    items = machine.pop_to_mark()
+    target = machine.top()
+    if isinstance(target, pickle_objects.Placeholder):
+        machine.keep(target, items)
 
 
 def _op_frozen_set(machine: PickleMachine) -> None:
-    machine.pop_to_mark()
-    machine.push(pickle_objects.Placeholder("frozenset"), 96)
+    items = machine.pop_to_mark()
+    made = pickle_objects.Placeholder("frozenset")
+    machine.push(made, 96)
+    machine.keep(made, items)
 
 
 def _op_text_integer(machine: PickleMachine) -> None:
@@ -462,8 +491,11 @@ def _op_new_object(machine: PickleMachine) -> None:
 
 
 def _op_new_object_keywords(machine: PickleMachine) -> None:
-    machine.pop()
+    keywords = machine.pop()
     _op_new_object(machine)
+    made = machine.top()
+    if isinstance(made, pickle_objects.Placeholder):
+        machine.keep(made, (keywords,) if keywords else ())
 
 
 def _op_instance(machine: PickleMachine) -> None:

@@ -21,6 +21,7 @@ from ban_jax.checkpoints import (
     contents,
     errors,
     hashing,
+    limits,
     naming,
     network_search,
     pixels,
@@ -102,7 +103,7 @@ def networks(
         tensors, origin = _from_flax(group.tensors)
     else:
         for name, value in group.tensors.items():
-            if not naming.IGNORED.search(name):
+            if not naming.IGNORED.search(name) or not _may_be_ignored(name, value):
                 tensors[name] = value
             elif name.endswith(naming.COUNTER):
                 counters[name] = value
@@ -136,6 +137,31 @@ def networks(
     if not search.whole:
         return [_lacking(search, values, names, counters)]
     return _settled(search, values, names, counters, tuple(notes))
+
+
+def split(group: contents.StateDict) -> list[contents.StateDict]:
+    """A group as it is; of names of a Flax tree among others, each kind by itself.
+
+    What the names of other kinds hold would have no place in the Flax tree.
+    """
+    trees = tuple(f"{tree}/" for tree in (*hashing.HASHED, "normalisation"))
+    flax = {n: v for n, v in group.tensors.items() if n.startswith(trees)}
+    rest = {n: v for n, v in group.tensors.items() if n not in flax}
+    if len(rest) < 2 or not any(name.startswith("params/") for name in flax):
+        return [group]
+    return [group._replace(tensors=flax), group._replace(tensors=rest)]
+
+
+def _may_be_ignored(name: str, value: tensor.Tensor) -> bool:
+    """Whether an entry is what its name says: a count, a noise, a mask that keeps all."""
+    if "neuron_" not in name:
+        return value.size == 1
+    if len(value.shape) > 1:
+        return False
+    if "neuron_mask" not in name:
+        return True
+    budget = limits.Budget(2**20, "a mask of neurons")
+    return bool((value.float32(budget) == 1).all())
 
 
 def _spellings(tensors: Mapping[str, Any]) -> Iterable[dict[str, str]]:
@@ -204,13 +230,23 @@ def _settled(
         # In the file's order, in which they are written back.
         own = {name: one for name, one in fit.named.tensors.items() if name in table}
         keys = {common: fit.named.keys[common] for common in own}
-        same = [used.get(network_search.identity(value)) for value in own.values()]
-        if None not in same:
+        identities = {
+            common: network_search.identity(value) for common, value in own.items()
+        }
+        if any(other["identities"] == identities for other in made):
             twins += keys.values()
             continue
         for common, value in own.items():
             used.setdefault(network_search.identity(value), (len(made), common))
-        made.append({"fit": fit, "tensors": own, "keys": keys, "aliases": []})
+        made.append(
+            {
+                "fit": fit,
+                "tensors": own,
+                "keys": keys,
+                "aliases": [],
+                "identities": identities,
+            }
+        )
     left_out: list[str] = []
     rest = {name: values[name] for name in search.rest}
     for name in [*twins, *rest]:

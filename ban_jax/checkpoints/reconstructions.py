@@ -21,9 +21,9 @@ def array(
     """A NumPy array as a tensor, or a placeholder where it is not one of numbers."""
     budget.spend(400)
     if not isinstance(dtype, pickle_objects.Dtype) or dtype.code not in NUMPY_CODES:
-        return pickle_objects.Placeholder("array")
+        return pickle_objects.odd_array(budget, data)
     if type(shape) is not tuple or not isinstance(data, memoryview):
-        return pickle_objects.Placeholder("array")
+        return pickle_objects.odd_array(budget, data)
     name = NUMPY_CODES[dtype.code]
     storage = tensor.Storage(name, 0, "array", data)
     storage.count = len(data) // storage.itemsize
@@ -38,7 +38,7 @@ def array(
 
 def _dictionary(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
     """OrderedDict(pairs) and Counter(mapping), as Python fills them."""
-    made: dict[str | int, Any] = {}
+    made: dict[str | int | pickle_objects.OddKey, Any] = {}
     budget.spend(232)
     pairs = arguments[0] if arguments else []
     if type(pairs) is dict:
@@ -51,9 +51,7 @@ def _dictionary(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
     for pair in pairs:
         if type(pair) not in (list, tuple) or len(pair) != 2:
             raise errors.CheckpointError("the pickle makes a dict of no pairs")
-        name = pickle_objects.key(pair[0])
-        if name is not None:
-            made[name] = pair[1]
+        made[pickle_objects.key(pair[0])] = pair[1]
     return made
 
 
@@ -85,7 +83,16 @@ def _parameter(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
         raise errors.CheckpointError("a parameter without data, to be filled in later")
     if len(arguments) == 4:
         check_state(arguments[3])
+    _check_attributes(budget, *arguments[2:])
     return arguments[0]
+
+
+def _check_attributes(budget: limits.Budget, *states: Any) -> None:
+    """Refuses attributes of a tensor in which other tensors lie: they would be lost."""
+    if pickle_objects.holds_objects(budget, states):
+        raise errors.CheckpointError(
+            "a tensor has other tensors or objects in its attributes, which are not read"
+        )
 
 
 def check_state(state: Any) -> None:
@@ -109,12 +116,19 @@ def build(budget: limits.Budget, target: Any, state: Any) -> None:
       CheckpointError: where PyTorch would change numbers that are in place already.
     """
     if isinstance(target, pickle_objects.Placeholder):
+        if target.state is not None:  # what it had before is accounted for, too
+            budget.spend(300)
+            target.items = target.items or {}
+            target.items[pickle_objects.OddKey(None)] = target.state
         target.state = state
     elif isinstance(target, pickle_objects.Dtype):
         if type(state) is tuple and len(state) > 1 and state[1] in (">", "<", "|"):
             target.order = state[1]
     elif isinstance(target, pickle_objects.EmptyArray) and type(state) is tuple:
-        target.value = array(budget, *state[1:]) if len(state) == 5 else None
+        made = array(budget, *state[1:]) if len(state) == 5 else None
+        if made is None or target.value is not None:
+            made = pickle_objects.odd_array(budget, (target.value, state))
+        target.value = made
     elif isinstance(target, tensor.Tensor | tensor.Storage):
         # Old files: (requires_grad, volatile, hooks). Anything else could replace the
         # numbers, as `Tensor.set_` and `Tensor.data = ...` do.
@@ -125,6 +139,9 @@ def build(budget: limits.Budget, target: Any, state: Any) -> None:
         # make the dict look like another one.
         if not _DICT_METHODS.isdisjoint(state):
             raise errors.CheckpointError("the pickle replaces a method of a dict")
+        if pickle_objects.holds_objects(budget, state):
+            budget.spend(140)
+            target[pickle_objects.OddKey(None)] = state
     # Other targets are plain data, which has no attributes.
 
 
@@ -162,6 +179,7 @@ def _rebuild(
 def _tensor(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
     """_rebuild_tensor_v2(four parts, requires_grad, hooks, metadata), and v1."""
     metadata = arguments[6] if len(arguments) > 6 else None
+    _check_attributes(budget, *arguments[5:6])
     return _rebuild(budget, arguments[:4], metadata=metadata)
 
 
@@ -169,6 +187,7 @@ def _tensor_v3(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
     """_rebuild_tensor_v3(four parts, requires_grad, hooks, dtype, metadata)."""
     dtype = _dtype_name(arguments[6] if len(arguments) > 6 else None)
     metadata = arguments[7] if len(arguments) > 7 else None
+    _check_attributes(budget, *arguments[5:6])
     return _rebuild(budget, arguments[:4], dtype, metadata)
 
 
@@ -239,6 +258,8 @@ def _tensor_subclass(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
     made = call(budget, inner)
     if type(made) is dict:
         build(budget, made, state)
+    else:
+        _check_attributes(budget, state)
     return made
 
 
@@ -248,6 +269,9 @@ def reconstructor(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
     made = pickle_objects.Placeholder(arguments[0].text if known else "object")
     if len(arguments) == 3 and type(arguments[2]) is dict:
         made.items = arguments[2]
+    elif len(arguments) > 2:
+        budget.spend(300)
+        made.items = {pickle_objects.OddKey(None): arguments[2:]}
     return made
 
 
@@ -255,6 +279,9 @@ def _graph_module(budget: limits.Budget, arguments: tuple[Any, ...]) -> Any:
     """torch.fx's reduce_graph_module(attributes, imports); its code is not run."""
     made = pickle_objects.Placeholder("torch.fx.graph_module.GraphModule")
     made.state = arguments[0] if arguments else None
+    if len(arguments) > 1:
+        budget.spend(300)
+        made.items = {pickle_objects.OddKey(None): arguments[1:]}
     return made
 
 

@@ -169,10 +169,10 @@ def _joined(
             if isinstance(value, tensor.Tensor)
         }
         if tensors.keys() != set(files[name]) or len(tensors) != len(held):
-            odd = sorted(held.keys() ^ set(files[name]))
+            odd = sorted(held.keys() ^ set(files[name]), key=str)
             raise errors.CheckpointError(
                 f"{errors.show(name)} does not hold what the index says of it: "
-                f"{errors.listing([errors.show(key) for key in odd], 20)}"
+                f"{errors.listing([errors.show(str(key)) for key in odd], 20)}"
             )
         root |= tensors
         calls |= dict.fromkeys(found.calls)

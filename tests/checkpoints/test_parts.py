@@ -114,10 +114,11 @@ def test_what_lies_deeper_than_is_looked_is_said(parts):
     deep = OTHER
     for _ in range(14):
         deep = {"a": deep}
-    ((_, only),) = parts({"model": STATE, "more": deep}).items()
-    assert only.candidate.notes == (
+    found = parts({"model": STATE, "more": deep})
+    assert found["#model"].candidate.notes == (
         "what lies more than 12 containers deep was not looked into",
     )
+    assert "'more/a/a/a" in str(found["#rest"].error)
     settings = {"a": 1}
     for _ in range(14):
         settings = {"a": settings}
@@ -154,7 +155,7 @@ def test_without_a_name_the_likeliest_is_read_and_the_others_are_named(parts, tm
     parts({"ema": OTHER, "netC": STATE})
     found = checkpoints.read(tmp_path / "model.pt")
     assert found.sha256 == of(STATE)
-    assert "other classifiers, which were not judged: ema" in found.notes[0]
+    assert "other parts, which were not judged: ema" in found.notes[0]
     memory = checkpoints.read_state_dict({"ema": OTHER, "netC": STATE})
     assert memory.sha256 == of(STATE) and "not judged: ema" in memory.notes[0]
 
@@ -202,8 +203,10 @@ def test_averages_of_parameters_alone_take_the_models_own_statistics(parts):
 
 
 def test_what_is_named_like_a_network_but_lacks_weights_is_said(parts):
-    ((_, only),) = parts({"model": STATE, "gradients": PARAMETERS}).items()
-    assert only.candidate.notes == (
+    found = parts({"model": STATE, "gradients": PARAMETERS})
+    assert list(found) == ["#model", "#rest"]
+    assert "62 tensors" in str(found["#rest"].error)
+    assert found["#model"].candidate.notes == (
         "the file holds more, which was not judged: gradients is named like resnet18 but "
         "lacks 40 of 102 weights",
     )

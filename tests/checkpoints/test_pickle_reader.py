@@ -123,9 +123,12 @@ def test_ordered_dicts_become_dicts_in_order():
     assert list(made) == ["b", "a"]
 
 
-def test_keys_that_are_neither_text_nor_small_numbers_are_dropped():
+def test_keys_that_are_neither_text_nor_small_numbers_are_themselves_alone():
     data = {1: 2, (3,): 4, "a": 5, None: 6, 2**40: 7, -1: 8, b"b": 9, 1.5: 10}
-    assert load(pickle.dumps(data, 4)) == {1: 2, "a": 5}
+    found = load(pickle.dumps(data, 4))
+    assert list(found.values()) == list(data.values())
+    plain = {key: value for key, value in found.items() if isinstance(key, str | int)}
+    assert plain == {1: 2, "a": 5}
     assert load(b"(K\x01VA\nI01\nVB\nd.") == {1: "B"}
     assert load(b"(K\x01VA\nF1.0\nVB\nd.") == {1: "B"}
 

@@ -4,20 +4,21 @@
 behind that; so a broken one, too, is read as far as it goes.
 """
 
-import pickletools
-import re
 from typing import Any, NamedTuple
 
-from ban_jax.checkpoints import errors, file_bytes, limits, pickle_reader, unknown
+from ban_jax.checkpoints import (
+    errors,
+    file_bytes,
+    limits,
+    pickle_reader,
+    pickle_walk,
+    unknown,
+)
 
 MAX_PICKLES = 1000
 """Pickles one behind the other in a file."""
 MOST = 2**20
-"""Bytes that are looked at to tell an old pickle from text and noise."""
-_MANY = 20
-_NAMES = re.compile(r"[\w.]+ [\w.]+")
-_NAMING = ("GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4")
-_CALLING = ("REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD")
+"""Bytes of an archive's entry that are looked at to tell what it is."""
 
 
 class Read(NamedTuple):
@@ -28,31 +29,17 @@ class Read(NamedTuple):
     unread: tuple[str, ...]
 
 
-def is_pickle(start: bytes) -> bool:
+def is_pickle(start: file_bytes.Data | bytes) -> bool:
     """Whether bytes begin as protocol 2 and later do, or are an older pickle.
 
     Older ones have no header: operations are taken apart, none is run. English ends with
     a full stop, too, but no sentence is made of operations.
-
-    Args:
-      start: of a file, up to `MOST` bytes.
     """
     if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         return True
-    count, names, calls = 0, False, False
-    try:
-        for code, argument, _ in pickletools.genops(start[:MOST]):
-            count += 1
-            if code.name in ("GLOBAL", "INST") and not _NAMES.fullmatch(str(argument)):
-                return False
-            names = names or code.name in _NAMING
-            calls = calls or code.name in _CALLING
-            if code.name == "STOP":
-                return count > 3 or names or (count > 1 and len(start) < 64)
-    except Exception:
-        # A cut or damaged pickle is one still, if it came as far as a call.
-        return (names and calls) or count > _MANY
-    return False
+    if not pickle_walk.may_begin(bytes(start[:1])):
+        return False
+    return pickle_walk.walk(pickle_walk.reading(start), until_call=True).is_pickle()
 
 
 def read(data: file_bytes.Data) -> Read:
@@ -106,4 +93,5 @@ def calls(data: file_bytes.Data) -> tuple[str, ...]:
     try:
         return read(data).calls
     except errors.CheckpointError as error:
-        return error.calls
+        walked = pickle_walk.calls(pickle_walk.reading(data))
+        return tuple(dict.fromkeys((*error.calls, *walked)))

@@ -9,6 +9,7 @@ from ban_jax.checkpoints import (
     errors,
     file_bytes,
     limits,
+    npy_header,
     reconstructions,
     tensor,
     watchdog,
@@ -207,11 +208,10 @@ def object_calls(data: file_bytes.Data) -> tuple[str, ...]:
     """What a single array asks to have called, if it is one of Python objects."""
     if data[:6] != b"\x93NUMPY":
         return ()
-    try:
-        _npy("", data[: limits.MAX_PICKLE])
-    except errors.CheckpointError as error:
-        return error.calls
-    return ()
+    header = npy_header.read(data[: npy_header.MOST])
+    if npy_header.holds_numbers(header.descr):
+        return ()
+    return bare_pickle.calls(data[header.start :][: limits.MAX_PICKLE])
 
 
 def _npy(name: str, data: memoryview) -> tensor.Tensor:

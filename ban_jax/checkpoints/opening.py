@@ -12,10 +12,12 @@ from ban_jax.checkpoints import (
     flax_reader,
     limits,
     packed,
+    pickle_walk,
     safetensors_reader,
     tar_reader,
     torch_reader,
     unknown,
+    unpacking,
     zip_container,
 )
 
@@ -56,6 +58,10 @@ _BESIDE = ("byteorder", "version", "constants.pkl", "attributes.pkl", "bytecode.
 _TAR = "a tar archive of other files: unpack it first"
 _OLD = "a PyTorch file from before 2017"
 _BARE = "a bare pickle without PyTorch's header"
+_BOTH = (
+    "a file of two formats: it can be unpickled, too, and is then another thing than "
+    "what would be judged here"
+)
 _KNOWN = "PyTorch, safetensors, Flax msgpack, npz or an Orbax folder"
 
 
@@ -66,8 +72,42 @@ def of_bytes(data: file_bytes.Data) -> contents.Contents:
       CheckpointError: for another format, and for damage; what else malformed content can
         raise is `DAMAGE`.
     """
+    try:
+        return _of_bytes(data)
+    except errors.CheckpointError as error:
+        with errors.telling(_calls_of(data)):
+            raise error
+    except DAMAGE as error:
+        calls = _calls_of(data)
+        if not calls:
+            raise
+        told = f"damaged: {type(error).__name__}: {errors.show(str(error), 300)}"
+        raise errors.CheckpointError(told, calls=calls) from error
+
+
+def _check_no_pickle(data: file_bytes.Data) -> None:
+    """Raises a CheckpointError for what is of another format and a pickle besides."""
+    if pickle_walk.may_begin(bytes(data[:1])):
+        if pickle_walk.walk(pickle_walk.reading(data)).is_pickle(strict=True):
+            raise errors.CheckpointError(_BOTH)
+
+
+def _calls_of(data: file_bytes.Data) -> tuple[str, ...]:
+    """What `pickle.load` would be asked to call, of packed bytes what it would be then."""
+    start = bytes(data[:8])
+    try:
+        if unpacking.is_known(start):
+            return pickle_walk.calls(unpacking.Inner(data).read)
+        if pickle_walk.may_begin(start) and not zip_container.is_zip(data):
+            return pickle_walk.calls(pickle_walk.reading(data))
+    except unpacking.DAMAGE:
+        pass
+    return ()
+
+
+def _of_bytes(data: file_bytes.Data) -> contents.Contents:
     size = len(data)
-    if zip_container.is_zip(data):
+    if zip_container.is_zip(data):  # which no unpickler gets past the first byte of
         archive = zip_container.Archive(data, limits.objects(size))
         if flax_reader.is_npz(archive):
             return contents.Contents(flax_reader.read_npz(archive), {}, size, True)
@@ -83,17 +123,20 @@ def of_bytes(data: file_bytes.Data) -> contents.Contents:
     if is_tar(data):
         found = tar_reader.members(data)
         if all(name in found for name in tar_reader.MEMBERS):
+            _check_no_pickle(data)
             tar_reader.check_alone(data, found)
             return _pickled(tar_reader.read(data, found), size, (_OLD,))
         raise errors.CheckpointError(f"{_TAR}; expected {_KNOWN}")
     if torch_reader.is_legacy(data):
         return _pickled(torch_reader.legacy_pickle(data), size)
     if safetensors_reader.looks_like(data):
+        _check_no_pickle(data)
         tensors, metadata = safetensors_reader.read(data)
         return contents.Contents(tensors, metadata, size)
     if flax_reader.looks_like_msgpack(data):
+        _check_no_pickle(data)
         return contents.Contents(flax_reader.read_msgpack(data), {}, size)
-    if bare_pickle.is_pickle(bytes(data[: bare_pickle.MOST])):
+    if bare_pickle.is_pickle(data):
         return _pickled(bare_pickle.read(data), size, (_BARE,))
     calls = flax_reader.object_calls(data)
     raise errors.CheckpointError(f"{_foreign(data)}; expected {_KNOWN}", calls=calls)

@@ -107,6 +107,7 @@ def told_of(archive: zip_container.Archive, name: str) -> str:
         head,
         os.path.basename(name),
         functools.partial(_start, archive, entry, bare_pickle.MOST),
+        entry.size,
     )
     return unknown.told(told, head, entry.size)
 

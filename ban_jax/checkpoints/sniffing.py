@@ -5,13 +5,17 @@ or named like a model without being one that can be read is given to the reader,
 then says why it is not judged.
 """
 
-import bz2
-import functools
-import lzma
-import zlib
+import sys
 from collections.abc import Callable
 
-from ban_jax.checkpoints import bare_pickle, flax_reader, safetensors_reader
+from ban_jax.checkpoints import (
+    file_bytes,
+    flax_reader,
+    npy_header,
+    pickle_walk,
+    safetensors_reader,
+    unpacking,
+)
 
 HEAD = 1024
 """Bytes that are looked at."""
@@ -40,38 +44,53 @@ _PACKED = (
     *(b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd"),
 )
 _FRAMEWORKS = (b"\x89HDF", b"GGUF")
-_FIRST_OPERATIONS = tuple(bytes((code,)) for code in b"(]})cilVSXUTKMJIFGNLB\x88\x89")
 _PICKLED = (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")
 
 JUDGED = ""
 """What `no_model` says of a file that is to be judged."""
 
 
-def no_model(head: bytes, name: str, rest: Callable[[], bytes]) -> str:
+def no_model(
+    head: bytes,
+    name: str,
+    rest: Callable[[], file_bytes.Data | bytes],
+    size: int | None = None,
+) -> str:
     """What a file is that is no model, in a few words; `JUDGED` where it may be one.
 
     Args:
       head: its first `HEAD` bytes, all of them where it has no more.
       name: its name, without folders.
-      rest: reads it, up to `bare_pickle.MOST` bytes.
+      rest: gives all of it, or its first `bare_pickle.MOST` bytes.
+      size: bytes of it, where `rest` may give fewer.
     """
     lower = name.lower()
-    hidden = name.startswith(".")
-    if lower.endswith(MODEL_SUFFIXES) and not hidden:
+    if lower.endswith(MODEL_SUFFIXES) and not name.startswith("."):
         return JUDGED
+
+    def whole() -> pickle_walk.Read:
+        return pickle_walk.reading(rest(), size)
+
+    if head.startswith(_PACKED) and not _is_pickle(head, whole, strict=True):
+        return _unpacked(head, lower, rest)
+    return _told(head, lower, whole)
+
+
+def _told(head: bytes, lower: str, whole: Callable[[], pickle_walk.Read]) -> str:
     if not head:
         return "an empty file"
     if _is_checkpoint(head):
         return JUDGED
-    if told := _of_another_kind(head):
-        return told
-    if _is_pickle(head, rest):
+    other = _of_another_kind(head)
+    if _is_pickle(head, whole, strict=bool(other)):
         return JUDGED
+    if head.startswith(npy_header.MAGIC):
+        return _of_array(head, whole)
+    if other:
+        return other
     if _is_text(head):
         return "text"
-    if head.startswith(_PACKED):
-        return _unpacked(head, lower)
-    if head.startswith(_FRAMEWORKS) or head[257:262] == b"ustar":
+    if head.startswith(_PACKED + _FRAMEWORKS) or head[257:262] == b"ustar":
         return JUDGED
     if lower.endswith(MODEL_SUFFIXES + OTHER_MODEL_SUFFIXES):
         return JUDGED
@@ -84,14 +103,19 @@ def _is_checkpoint(head: bytes) -> bool:
         head.startswith((b"PK\3\4", b"PK\5\6", *_PICKLED))
         or safetensors_reader.looks_like(data)
         or head[4:8] == b"TFL3"
-        or _is_object_array(head)
         or _is_msgpack(data)
     )
 
 
-def _is_object_array(head: bytes) -> bool:
-    """A NumPy array that holds a pickle."""
-    return head.startswith(b"\x93NUMPY") and b"O" in head[:256].partition(b"\n")[0][10:]
+def _of_array(head: bytes, whole: Callable[[], pickle_walk.Read]) -> str:
+    """A single array of numbers; what holds objects, or may, is for the reader."""
+    header = npy_header.read(head)
+    if header.descr is None and header.start > len(head):
+        try:
+            header = npy_header.read(bytes(whole()(0, npy_header.MOST)))
+        except unpacking.DAMAGE:
+            return JUDGED
+    return "a single array" if npy_header.holds_numbers(header.descr) else JUDGED
 
 
 def _is_msgpack(data: memoryview) -> bool:
@@ -113,8 +137,6 @@ def _of_another_kind(head: bytes) -> str:
         return "an image"
     if head.startswith(_MEDIA) or riff or head[4:8] == b"ftyp":
         return "no model: a document, a medium or a program"
-    if head.startswith(b"\x93NUMPY"):
-        return "a single array"
     return ""
 
 
@@ -137,28 +159,34 @@ def _is_latin(head: bytes) -> bool:
     return not controls and sum(c > 127 for c in head) < len(head) / 10
 
 
-def _is_pickle(head: bytes, rest: Callable[[], bytes]) -> bool:
-    """An old pickle, which has no header and may be text."""
-    may_be = head[:1] in _FIRST_OPERATIONS
-    return may_be and bare_pickle.is_pickle(head if len(head) < HEAD else rest())
+def _is_pickle(
+    head: bytes, whole: Callable[[], pickle_walk.Read], strict: bool
+) -> bool:
+    """Whether `pickle.load` would make something of it, whatever else it looks like."""
+    if not pickle_walk.may_begin(head):
+        return False
+    size = len(head) if len(head) < HEAD else sys.maxsize
+    start = pickle_walk.walk(pickle_walk.reading(head, size), until_call=True)
+    if not start.cut or start.called:
+        return start.is_pickle(strict)
+    try:
+        return pickle_walk.walk(whole(), until_call=True).is_pickle(strict)
+    except unpacking.DAMAGE:
+        return True  # cut off or too large: it is for the reader to say so
 
 
-def _unpacked(head: bytes, name: str) -> str:
-    """A compressed file: what it holds decides, where that can be seen cheaply."""
-    openers: dict[bytes, Callable[[], Callable[..., bytes]]] = {
-        b"\x1f\x8b": lambda: zlib.decompressobj(31).decompress,
-        b"BZh": lambda: bz2.BZ2Decompressor().decompress,
-        b"\xfd7zXZ": lambda: lzma.LZMADecompressor(memlimit=2**26).decompress,
-    }
-    for magic, opener in openers.items():
-        if head.startswith(magic):
-            try:
-                inner = opener()(head, HEAD)
-            except (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError):
-                return JUDGED
-            if len(inner) < 16 or inner[257:262] == b"ustar":
-                return JUDGED
-            stem = name.rpartition(".")[0]
-            told = no_model(inner, stem, functools.partial(bytes, inner))
-            return f"packed: {told}" if told else JUDGED
-    return JUDGED
+def _unpacked(
+    head: bytes, name: str, rest: Callable[[], file_bytes.Data | bytes]
+) -> str:
+    """A compressed file: what it holds decides, where that can be seen."""
+    if not unpacking.is_known(head):
+        return JUDGED
+    try:
+        inner = unpacking.Inner(rest()).read(0, HEAD)
+    except unpacking.DAMAGE:
+        return JUDGED
+    stem = name.rpartition(".")[0]
+    if len(inner) < 16 or stem.endswith(MODEL_SUFFIXES):
+        return JUDGED
+    told = _told(inner, stem, lambda: unpacking.Inner(rest()).read)
+    return f"packed: {told}" if told else JUDGED

@@ -19,6 +19,7 @@ from ban_jax.checkpoints import (
     limits,
     pickle_objects,
     pickle_reader,
+    pickle_walk,
     tensor,
     watchdog,
     zip_container,
@@ -66,7 +67,13 @@ class Pickled(NamedTuple):
 
 
 def is_legacy(data: file_bytes.Data) -> bool:
-    return _PICKLED_MAGIC in bytes(data[:32])
+    """Whether the first object is the magic number, however it is written."""
+    start = bytes(data[:32])
+    if _PICKLED_MAGIC in start:
+        return True
+    if not pickle_walk.may_begin(start):
+        return False
+    return pickle_walk.walk(pickle_walk.reading(data)).first == _MAGIC
 
 
 def script(archive: zip_container.Archive) -> str:

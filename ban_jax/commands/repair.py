@@ -12,6 +12,7 @@ from ban_jax import checkpoints, detectors, records, repairs, report
 from ban_jax.commands import outcome, settings
 from ban_jax.records import jsonl, parts
 from ban_jax.repairs import batch, inputs, record
+from ban_jax.report import text
 from ban_jax.storage import lock, run_folder
 from ban_jax.zoo import listing
 
@@ -214,19 +215,20 @@ def _repair(
 
 
 def _line(done: record.RepairRecord) -> str:
-    name = os.path.basename(os.path.normpath(done["path"]))
+    # The bar prints this itself, past the guard of standard output.
+    name = text.name(os.path.basename(os.path.normpath(done["path"])))
     before, after = done["before"], done["after"]
     if before is None or after is None:
         return f"{name}: not repaired"
-    text = (
+    told = (
         f"{name}: accuracy {before['clean_accuracy']:.3f} to "
         f"{after['clean_accuracy']:.3f}"
     )
     if before["asr"] is not None:
-        text += f", ASR {before['asr']:.3f} to {after['asr']:.3f}"
+        told += f", ASR {before['asr']:.3f} to {after['asr']:.3f}"
     if before.get("excess") is not None:  # older lines have none
-        text += f", excess {before['excess']:.3f} to {after['excess']:.3f}"
-    return text
+        told += f", excess {before['excess']:.3f} to {after['excess']:.3f}"
+    return told
 
 
 def _exit_code(repaired: Sequence[record.RepairRecord]) -> int:

@@ -223,6 +223,13 @@ def test_a_finished_repair_is_told_with_its_excess_where_it_is_known():
     assert line.endswith("ASR 0.950 to 0.050")
 
 
+@pytest.mark.parametrize("result", [None, {"clean_accuracy": 0.9, "asr": None}])
+def test_a_finished_repair_is_told_by_a_name_that_cannot_steer(result):
+    path = "models/a\x1b[2J\u3164\u202e.pt "
+    line = repair_command._line({"path": path, "before": result, "after": result})
+    assert line.startswith("a\\x1b[2J\\u3164\\u202e.pt\\x20: ")
+
+
 def test_the_flagged_candidates_of_a_scan_are_taken(tmp_path):
     path = tmp_path / "results.jsonl"
     told = {"a.pt": "backdoored", "b.pt": "clean", "c.pt": "inconclusive"}

@@ -1,5 +1,6 @@
 """The bytes of a file -> what lies in it, by the format that its content shows."""
 
+import re
 import struct
 import tarfile
 import zlib
@@ -53,8 +54,12 @@ _FOREIGN = (
     (b'{"', "a JSON text, no checkpoint: the download may have failed"),
     (b"version https://git-lfs", "a Git LFS pointer: the file itself was not fetched"),
 )
-_BESIDE = ("byteorder", "version", "constants.pkl", "attributes.pkl", "bytecode.pkl")
+_BESIDE = re.compile(
+    r"byteorder|version|(constants|attributes|bytecode)\.pkl"
+    r"|code/.*\.debug_pkl"
+)
 """Entries of PyTorch files and TorchScript archives that hold no object of the user's."""
+_CONSTANT = re.compile(r"constants/\d+")
 _TAR = "a tar archive of other files: unpack it first"
 _OLD = "a PyTorch file from before 2017"
 _BARE = "a bare pickle without PyTorch's header"
@@ -156,7 +161,7 @@ def _check_alone(archive: zip_container.Archive, used: frozenset[str]) -> None:
         name
         for name in archive.entries
         if name not in used
-        and name.partition("/")[2] not in _BESIDE
+        and not _is_of_script(archive, name)
         and _may_hold(archive, name)
     ]
     if odd:
@@ -165,6 +170,15 @@ def _check_alone(archive: zip_container.Archive, used: frozenset[str]) -> None:
             f"weights: {errors.listing([errors.show(name) for name in odd], 20)}; they "
             "are not judged: unpack it first"
         )
+
+
+def _is_of_script(archive: zip_container.Archive, name: str) -> bool:
+    """Whether PyTorch wrote the entry beside the object; constants are told of."""
+    folder, _, inside = name.partition("/")
+    is_constant = _CONSTANT.fullmatch(inside) and archive.has(f"{folder}/constants.pkl")
+    entry = archive.entries[name]
+    is_zip = bytes(archive.data[entry.start : entry.start + 2]) == b"PK"
+    return bool(_BESIDE.fullmatch(inside) or is_constant) and not is_zip
 
 
 def _may_hold(archive: zip_container.Archive, name: str) -> bool:

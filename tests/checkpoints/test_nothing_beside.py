@@ -49,6 +49,8 @@ ARCHIVE = adding(builders.torch_zip(builders.pickle(b"}"), {}))
         ("inner.zip", ARCHIVE),
         ("w.npy", array()),
         ("archive/other.pkl", pickle.dumps({"a": 1})),
+        ("archive/constants/0", bytes(range(256)) * 256),
+        ("archive/code/net.debug_pkl", ARCHIVE),
         ("archive/data/999", bytes(range(256)) * 256),
     ],
 )
@@ -74,6 +76,13 @@ def test_what_programs_put_into_a_pytorch_file_is_no_reason_to_refuse(tmp_path, 
     }
     (tmp_path / "a.pt").write_bytes(adding(model, **more))
     assert checkpoints.read(tmp_path / "a.pt").notes == ()
+    more = {
+        "archive/code/net.py.debug_pkl": pickle.dumps(((0, "net.py", 1),) * 9),
+        "archive/constants.pkl": pickle.dumps(()),
+        "archive/constants/0": bytes(range(256)) * 256,
+    }
+    (tmp_path / "a.pt").write_bytes(adding(model, **more))
+    assert "TorchScript" in checkpoints.read(tmp_path / "a.pt").notes[0]
 
 
 def test_what_follows_the_storages_of_a_legacy_file_is_not_passed_over(tmp_path):

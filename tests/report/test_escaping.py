@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ban_jax import report
+from ban_jax import checkpoints, report
 from ban_jax.report import environment
 from tests.report import page_parser, report_sample, test_repairs
 
@@ -165,6 +165,15 @@ def test_control_and_direction_characters_are_spelled_out():
     text = report.render([record], class_names=["\u202e"] * 10)
     assert not {"\u202e", "\x1b", "\0", "\u2028", "\u200b"} & set(text)
     assert "\\u202e" in text and "\\u200b" in text
+
+
+def test_blank_names_and_piles_of_marks_are_seen_on_the_page():
+    name = "b\u3164\u2800\ufe0f\U000e0100" + "\u0301" * 60 + "  x.pt "
+    passed = [checkpoints.Passed(f"zoo/{name}", f"the same file as zoo/{name}")]
+    record = {**report_sample.judged(f"zoo/{name}", reason=name), "calls": [name]}
+    page = report.render([record], class_names=[name] * 10, passed=passed)
+    assert not {"\u3164", "\u2800", "\ufe0f", "\U000e0100", "\u0301"} & set(page)
+    assert page.count("<wbr>pt\\x20") >= 2 and "\\x20x.pt\\x20" in page
 
 
 def test_a_message_keeps_its_own_lines():

@@ -55,7 +55,7 @@ _FOREIGN = (
     (b"version https://git-lfs", "a Git LFS pointer: the file itself was not fetched"),
 )
 _BESIDE = re.compile(
-    r"byteorder|version|(constants|attributes|bytecode)\.pkl"
+    r"byteorder|version|(constants|attributes|bytecode|traced_inputs)\.pkl"
     r"|code/.*\.debug_pkl"
 )
 """Entries of PyTorch files and TorchScript archives that hold no object of the user's."""

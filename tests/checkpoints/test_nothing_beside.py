@@ -49,6 +49,7 @@ ARCHIVE = adding(builders.torch_zip(builders.pickle(b"}"), {}))
         ("inner.zip", ARCHIVE),
         ("w.npy", array()),
         ("archive/other.pkl", pickle.dumps({"a": 1})),
+        ("archive/traced_inputs/0", bytes(range(256)) * 256),
         ("archive/constants/0", bytes(range(256)) * 256),
         ("archive/code/net.debug_pkl", ARCHIVE),
         ("archive/data/999", bytes(range(256)) * 256),
@@ -78,6 +79,8 @@ def test_what_programs_put_into_a_pytorch_file_is_no_reason_to_refuse(tmp_path, 
     assert checkpoints.read(tmp_path / "a.pt").notes == ()
     more = {
         "archive/code/net.py.debug_pkl": pickle.dumps(((0, "net.py", 1),) * 9),
+        "archive/traced_inputs.pkl": pickle.dumps((1,)),
+        "archive/traced_inputs/0": b"",
         "archive/constants.pkl": pickle.dumps(()),
         "archive/constants/0": bytes(range(256)) * 256,
     }

@@ -9,6 +9,8 @@ from ban_jax.checkpoints import file_bytes
 MAGIC = b"\x93NUMPY"
 MOST = 2**16
 """Bytes of a header that are looked at; NumPy reads 10,000 unless pickles are allowed."""
+_FLAT = 4096
+"""Numbers in a row from which on they could be all weights of a network."""
 _NUMBERS = re.compile(r"[<>|=]?([biufcmM]\d{1,2}(\[\w+\])?|[SUV]\d+|\?)")
 
 
@@ -36,7 +38,10 @@ def read(data: file_bytes.Data | bytes) -> Header:
     text = str(bytes(data[begin:start]), "utf-8", "replace").strip()
     try:
         header = ast.literal_eval(text)
-        return Header(header["descr"], header["shape"], start)
+        shape = header["shape"]
+        if type(shape) is not tuple or not all(type(size) is int for size in shape):
+            return Header(None, None, start)
+        return Header(header["descr"], shape, start)
     except (SyntaxError, MemoryError, RecursionError, LookupError):
         return Header(None, None, start)
     except (TypeError, ValueError):
@@ -64,6 +69,15 @@ def holds_numbers(descr: Any) -> bool:
         else:
             return False
     return True
+
+
+def is_row(header: Header) -> bool:
+    """Whether all weights of a network could lie in it, in a row or in named fields."""
+    if type(header.descr) is not str:
+        return True
+    sizes = [size for size in header.shape if size != 1]
+    is_float = header.descr[1:2] in ("f", "V")
+    return is_float and len(sizes) == 1 and sizes[0] > _FLAT
 
 
 def _of_field(field: Any) -> Any:

@@ -82,13 +82,14 @@ def _told(head: bytes, lower: str, whole: Callable[[], pickle_walk.Read]) -> str
     if _is_checkpoint(head):
         return JUDGED
     other = _of_another_kind(head)
-    if _is_pickle(head, whole, strict=bool(other)):
+    is_text = _is_text(head)
+    if _is_pickle(head, whole, strict=is_text or bool(other)):
         return JUDGED
     if head.startswith(npy_header.MAGIC):
         return _of_array(head, whole)
     if other:
         return other
-    if _is_text(head):
+    if is_text:
         return "text"
     if head.startswith(_PACKED + _FRAMEWORKS) or head[257:262] == b"ustar":
         return JUDGED
@@ -108,14 +109,19 @@ def _is_checkpoint(head: bytes) -> bool:
 
 
 def _of_array(head: bytes, whole: Callable[[], pickle_walk.Read]) -> str:
-    """A single array of numbers; what holds objects, or may, is for the reader."""
+    """A single array of numbers.
+
+    What holds objects, or may, is for the reader, and what may be weights in a row.
+    """
     header = npy_header.read(head)
     if header.descr is None and header.start > len(head):
         try:
             header = npy_header.read(bytes(whole()(0, npy_header.MOST)))
         except unpacking.DAMAGE:
             return JUDGED
-    return "a single array" if npy_header.holds_numbers(header.descr) else JUDGED
+    if not npy_header.holds_numbers(header.descr) or npy_header.is_row(header):
+        return JUDGED
+    return "a single array"
 
 
 def _is_msgpack(data: memoryview) -> bool:

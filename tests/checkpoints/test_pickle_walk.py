@@ -13,7 +13,6 @@ import pytest
 
 from ban_jax import checkpoints
 from ban_jax.checkpoints import (
-    bare_pickle,
     discovery,
     npy_header,
     pickle_walk,
@@ -120,6 +119,7 @@ def test_a_model_that_is_a_pickle_besides_is_not_judged(tmp_path):
         b"(c) 2020 The authors\nof this\n",
         b"I\nam\n",
         b"P2\n24 7\n15\n",
+        b"".join(b"PIL/file_%d.py\n" % n for n in range(40)) + b"RECORD\n",
         b"G" + bytes(40),
         b"MM\0*" + bytes(40),
         b"\x89PNG\r\n\x1a\n" + bytes(40),
@@ -128,10 +128,14 @@ def test_a_model_that_is_a_pickle_besides_is_not_judged(tmp_path):
     ],
 )
 def test_text_and_pictures_are_no_pickles(content):
-    assert not bare_pickle.is_pickle(content)
     size = len(content)
     walked = pickle_walk.walk(pickle_walk.reading(content, size))
     assert not walked.is_pickle(strict=True) and not walked.cut
+
+
+def test_a_list_of_names_is_text(tmp_path):
+    (tmp_path / "RECORD").write_bytes(b"PIL/Image.py\n" * 200 + b"__init__.py\n")
+    assert discovery.search([tmp_path]).passed[0].reason == "text"
 
 
 def array(descr, header_size=0):
@@ -157,3 +161,19 @@ def test_arrays_of_numbers_hold_no_objects():
         file = io.BytesIO()
         np.save(file, np.zeros(3, dtype))
         assert npy_header.holds_numbers(npy_header.read(file.getvalue()).descr)
+
+
+@pytest.mark.parametrize(
+    ("array", "is_row"),
+    [
+        (np.zeros(5000, "f4"), True),
+        (np.zeros((1, 5000, 1)), True),
+        (np.zeros(1, [("conv1", "f4", (3, 3)), ("fc", "f4", (2,))]), True),
+        (np.zeros(5000, "i8"), False),
+        (np.zeros(50, "f4"), False),
+        (np.zeros((3, 64, 64), "f4"), False),
+    ],
+)
+def test_an_array_that_may_be_all_weights_is_for_the_reader(tmp_path, array, is_row):
+    np.save(tmp_path / "array.npy", array)
+    assert bool(discovery.search([tmp_path]).paths) == is_row

@@ -16,6 +16,12 @@ _MAX_HOLDERS = 1000
 _SMALLEST_IMAGE = 24
 _FLAT = 4096
 """Numbers in a row from which on they could be all weights of a network."""
+_SHORT = 8
+"""Rows that are no picture yet, and no table of classes."""
+_COUNTERS = "indices, counters or random states"
+_INDICES = ("int64", "bool")
+_MANY_INTEGERS = 2**21
+"""Bytes that integers in rows come to at most where they are not 64-bit indices."""
 FEW = 4
 """Tensors that triggers and their masks come to."""
 _UNACCOUNTED = 2**16
@@ -60,14 +66,23 @@ def what(root: Any, size: int, path: str = "") -> str | None:
         t.storage.dtype in (*INTEGERS, "bool") and len(t.shape) < 2
         for t in parts.tensors
     ):
-        return "indices, counters or random states"
+        return None if _may_be_bits(parts.tensors) else _COUNTERS
     if len(parts.tensors) == 1:
         only = parts.tensors[0]
-        is_flat = len(only.shape) == 1 and only.size > _FLAT
+        # One long axis, whatever short ones stand beside it.
+        is_flat = only.size > _FLAT and only.size < _SHORT * max(only.shape)
         return None if is_flat else f"a single tensor {only.shape}"
     if len(parts.tensors) <= FEW and not may_be_layers(parts.tensors):
         return f"{len(parts.tensors)} tensors that are no layers"
     return None
+
+
+def _may_be_bits(tensors: list[tensor.Tensor]) -> bool:
+    """Whether integers may be the bytes of numbers: rows as long as a network's weights."""
+    sizes = [
+        t.size * t.storage.itemsize for t in tensors if t.storage.dtype not in _INDICES
+    ]
+    return sum(sizes) > _MANY_INTEGERS
 
 
 def _without_tensors(root: Any, kinds: list[str]) -> str | None:
@@ -103,9 +118,12 @@ def _is_optimizer(node: Any) -> bool:
         return False
     state = node.get("state")
     return type(state) is dict and all(
-        type(name) is int
-        or (isinstance(name, pickle_objects.OddKey) and name.is_number)
-        for name in state
+        type(value) is dict
+        and (
+            type(name) is int
+            or (isinstance(name, pickle_objects.OddKey) and name.is_number)
+        )
+        for name, value in state.items()
     )
 
 

@@ -33,6 +33,8 @@ ARGUMENTS.state = {"lr": 0.1, "out": "x"}
         (ARGUMENTS, "arguments"),
         (7, "plain values, no tensors"),
         ({"scale": 65536.0, "growth": 2.0}, "plain values, no tensors"),
+        ({"train": made(9_000_000, dtype="int64")}, "indices, counters"),
+        (made(1, 3, 224, 224), "a single tensor"),
         (made(3, 32, 32), "a single tensor (3, 32, 32)"),
         ({"mask": made(32, 32), "pattern": made(3, 32, 32)}, "2 tensors that are no"),
         ([made(1, 32, 32), made(3, 32, 32)], "2 tensors that are no layers"),
@@ -61,6 +63,11 @@ def test_what_programs_leave_beside_models_is_recognised(root, told):
         BY_NAME,
         {"state": MOMENTS},
         made(11_000),  # all weights of a network, one behind the other
+        made(5500, 2),
+        made(1, 1, 11_000),
+        {"p": made(3_000_000, dtype="uint8")},
+        {"a": made(400_000, dtype="int32"), "b": made(400_000, dtype="int32")},
+        {**OPTIMIZER, "state": {0: made(9, 3, 3, 3), 1: made(9)}},
     ],
 )
 def test_what_could_be_weights_is_nothing_else(root):

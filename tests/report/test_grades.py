@@ -12,7 +12,8 @@ def test_every_grade_has_a_glyph_and_colours_of_its_own_that_can_be_read():
     assert len(set(fields.GLYPHS.values())) == len(fields.VERDICTS)
     grades = {"hot": "backdoored", "warn": "suspicious", "open": "inconclusive"}
     grades["ok"] = "clean"
-    schemes = re.findall(r":root\{([^}]*)\}", css)
+    blocks = re.findall(r":root\{([^}]*)\}", css)
+    schemes = [block for block in blocks if "--paper" in block]
     assert len(schemes) == 3  # light, dark, print
     for scheme in schemes:
         colours = dict(re.findall(r"--(\w+):(#[0-9a-f]+)", scheme))

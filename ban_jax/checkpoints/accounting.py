@@ -144,7 +144,7 @@ def _told(left: list[_Entry], raw: list[tuple[Any, int]]) -> str:
 
 
 def _words(way: Any) -> list[str]:
-    words = []
+    words: list[str] = []
     while way is not None and len(words) < 64:
         way, name = way
         words.append(str(name))

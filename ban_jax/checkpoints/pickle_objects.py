@@ -33,7 +33,7 @@ class Placeholder:
     def __init__(self, kind: str):
         self.kind = kind
         self.state: Any = None
-        self.items: dict[str, Any] | None = None
+        self.items: dict[Any, Any] | None = None
 
 
 class OddKey:

@@ -74,6 +74,13 @@ def test_a_file_of_2016_is_read():
     assert notes == ("a PyTorch file from before 2017",)
 
 
+def test_an_old_file_that_holds_more_is_refused():
+    with pytest.raises(checkpoints.CheckpointError, match="not judged: 'more'"):
+        read(old_file(more=b"1"))
+    with pytest.raises(checkpoints.CheckpointError, match="follow the tar archive"):
+        read(old_file() + old_file())
+
+
 @pytest.mark.torch
 def test_pytorch_reads_that_file_the_same(tmp_path):
     torch = pytest.importorskip("torch")

@@ -68,11 +68,11 @@ def test_another_image_or_label_is_another_digest():
     assert len({probe.digest(one) for one in (base, *others)}) == 3
 
 
-def test_the_constants_of_a_known_data_set_come_first_and_grey_images_have_two():
+def test_the_constants_of_a_known_data_set_come_first_and_grey_images_have_three():
     assert next(iter(normalisation.options("gtsrb", 3))) == "gtsrb-featurere"
-    assert list(normalisation.options("cifar10", 1)) == ["none", "half"]
+    assert list(normalisation.options("cifar10", 1)) == ["none", "half", "0..255"]
     known = {name for group in normalisation.NORMALISATIONS.values() for name in group}
-    assert set(normalisation.options("my own", 3)) == {*known, "none", "half"}
+    assert set(normalisation.options("my own", 3)) == {*known, "none", "half", "0..255"}
 
 
 def test_constants_are_read_by_name_or_as_numbers():

@@ -209,7 +209,12 @@ def test_the_ground_truth_and_the_files_agree(tmp_path, monkeypatch):
         pixels = data.load("digits", split="attacker").images
         assert mean[0] == pytest.approx(pixels.mean(), abs=1e-3)
     found = checkpoints.find(str(tmp_path))
-    assert len(found) == 6, "triggers, pictures and tables are no candidates"
+    triggers = [path for path in found if path.endswith(".trigger")]
+    for path in triggers:
+        with pytest.raises(checkpoints.CheckpointError, match="trigger of an attack"):
+            checkpoints.read(path)
+    found = [path for path in found if path not in triggers]
+    assert len(triggers) == 2 and len(found) == 6, "pictures and tables are passed over"
     hashes = [checkpoints.read(path).sha256 for path in found]
     assert len(set(hashes)) == 3, "both copies of a model have the same weights"
 

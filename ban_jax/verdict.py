@@ -204,9 +204,8 @@ class Judge:
             models = [crowd.numbers(member["vectors"]) for member in members]
             errors = [crowd.numbers(member["errors"]) for member in members]
             if kind == "trusted":
-                made = crowd.baseline(kind, rule, models, errors)
+                made, scores = crowd.compared(kind, rule, models, errors)
                 if len(members) >= LEFT_OUT_MINIMUM:
-                    scores = crowd.left_out_scores(kind, rule, models, errors)
                     # One of which nothing is said has none.
                     known = tuple(score for score in scores if np.isfinite(score))
                     made = dataclasses.replace(

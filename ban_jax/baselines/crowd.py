@@ -22,60 +22,44 @@ def numbers(vectors: Mapping[str, Sequence[float | None]]) -> dict[str, np.ndarr
     return {name: np.array(values, float) for name, values in vectors.items()}
 
 
-def baseline(
+def compared(
     kind: BaselineKind,
     rule: rules.Rule,
     models: Sequence[Vectors],
     errors: Sequence[Vectors],
     families: Sequence[Hashable] | None = None,
-) -> rules.Baseline:
-    """What candidates are compared with: the models' centre, and how they scatter.
-
-    Args:
-      kind: of the baseline.
-      rule: of their detector.
-      models: their vectors.
-      errors: of these.
-      families: what each is a version of, such as one model pruned and fine-tuned; a
-        model is never compared with its own. None: all are strangers.
-    """
-    centres = _centres(kind, models, families or range(len(models)))
-    read = _readings(rule, models, errors, centres)
-    return dataclasses.replace(
-        rules.crowd(kind, models), spreads=witnesses.class_spreads(read)
-    )
-
-
-def left_out_scores(
-    kind: BaselineKind,
-    rule: rules.Rule,
-    models: Sequence[Vectors],
-    errors: Sequence[Vectors],
-    families: Sequence[Hashable] | None = None,
-) -> list[float]:
-    """The score of each model against all the others: what clean models score by chance.
+) -> tuple[rules.Baseline, list[float]]:
+    """What candidates are compared with, and what its models score against the others.
 
     Args:
       kind: of the baseline.
       rule: of their detector.
       models: their vectors, at least two.
       errors: of these.
-      families: see `baseline`.
+      families: what each is a version of, such as one model pruned and fine-tuned; a
+        model is never compared with its own. None: all are strangers.
+
+    Returns:
+      The models' centre, and how they scatter at each class; and the scores: what clean
+      models score by chance.
     """
     families = families or range(len(models))
-    centres = _centres(kind, models, families)
-    read = _readings(rule, models, errors, centres)
-    whole = None
-    if len(set(families)) > EXACT:
-        whole = witnesses.class_spreads(read)
-    found = []
-    for own, centre, vectors, errs in zip(
-        families, centres, models, errors, strict=True
-    ):
-        others = whole or witnesses.class_spreads(_strangers(read, families, own))
+    many = len(set(families)) > EXACT
+    whole = rules.crowd(kind, models)
+    centres = [whole] * len(models) if many else _centres(kind, models, families)
+    told = list(zip(models, errors, centres, strict=True))
+    read = [rule.scores(*one).witnesses for one in told]
+    spreads = witnesses.class_spreads(read)
+    scores = []
+    for own, (vectors, errs, centre) in zip(families, told, strict=True):
+        others = (
+            spreads
+            if many
+            else witnesses.class_spreads(_strangers(read, families, own))
+        )
         against = dataclasses.replace(centre, spreads=others)
-        found.append(float(np.max(rule.scores(vectors, errs, against).values)))
-    return found
+        scores.append(float(np.max(rule.scores(vectors, errs, against).values)))
+    return dataclasses.replace(whole, spreads=spreads), scores
 
 
 def _strangers(
@@ -89,27 +73,12 @@ def _strangers(
 def _centres(
     kind: BaselineKind, models: Sequence[Vectors], families: Sequence[Hashable]
 ) -> list[rules.Baseline]:
-    """For each model the centre of the others; of all, where one moves it little."""
-    if len(set(families)) > EXACT:
-        return [rules.crowd(kind, models)] * len(models)
+    """For each model the centre of those of other families."""
     known = {
         own: rules.crowd(kind, _strangers(models, families, own))
         for own in set(families)
     }
     return [known[own] for own in families]
-
-
-def _readings(
-    rule: rules.Rule,
-    models: Sequence[Vectors],
-    errors: Sequence[Vectors],
-    centres: Sequence[rules.Baseline],
-) -> list[Mapping[str, np.ndarray]]:
-    """What the witnesses say of each model against a centre."""
-    return [
-        rule.scores(*told).witnesses
-        for told in zip(models, errors, centres, strict=True)
-    ]
 
 
 def settled(
@@ -137,7 +106,9 @@ def settled(
     for _ in range(ROUNDS):
         # Without how they scatter: backdoored ones would make their targets look usual.
         centre = rules.crowd("population", [models[i] for i in kept])
-        inside = _centres("population", [models[i] for i in kept], kept)
+        inside = [centre] * len(kept)
+        if len(kept) <= EXACT:
+            inside = _centres("population", [models[i] for i in kept], kept)
         against = dict(zip(kept, inside, strict=True))
         scores = [
             float(np.max(rule.scores(*told, against.get(i, centre)).values))
@@ -147,11 +118,11 @@ def settled(
         if clean == kept or len(clean) < least:
             break
         kept = clean
-    some = [models[i] for i in kept], [errors[i] for i in kept]
-    null = tuple(
-        score for score in left_out_scores("population", rule, *some) if score <= limit
+    crowd, scores = compared(
+        "population", rule, [models[i] for i in kept], [errors[i] for i in kept]
     )
-    return dataclasses.replace(baseline("population", rule, *some), null=null)
+    null = tuple(score for score in scores if score <= limit)
+    return dataclasses.replace(crowd, null=null)
 
 
 def odd_class(rule: rules.Rule, models: Sequence[Vectors], limit: float) -> int | None:

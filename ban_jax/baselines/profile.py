@@ -101,7 +101,7 @@ def make(
       records: their evidence, measured alike; copies of the same weights count once.
       made: provenance.
       families: SHA-256 of the weights -> what they are a version of, see
-        `crowd.baseline`.
+        `crowd.compared`.
 
     Raises:
       ProfileError: for too few models, for models measured in several ways, and for one
@@ -120,8 +120,7 @@ def make(
     errors = [crowd.numbers(one["errors"]) for one in members]
     rule = detectors.DETECTORS[first["mode"]].rule
     own = [families[str(r["sha256"])] for r in members] if families else None
-    baseline = crowd.baseline("profile", rule, models, errors, own)
-    scores = crowd.left_out_scores("profile", rule, models, errors, own)
+    baseline, scores = crowd.compared("profile", rule, models, errors, own)
     for one, score in zip(members, scores, strict=True):
         if not np.isfinite(score):
             raise ProfileError(

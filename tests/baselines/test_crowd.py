@@ -65,10 +65,14 @@ def test_a_vector_of_which_no_class_is_known_by_enough_models_is_left_out():
     assert found.centre == {}
 
 
+def left_out_scores(*told):
+    return crowd.compared(*told)[1]
+
+
 def test_each_model_is_scored_against_the_others_alone():
     models = offset(0, 1, 2, 5)
     errors = [{"v": np.zeros(5)}] * 4
-    found = crowd.left_out_scores("trusted", AVERAGE, models, errors)
+    found = left_out_scores("trusted", AVERAGE, models, errors)
     # The last one against 0 1 2: the centre is 1, missed by 1 0 1. The first against
     # 1 2 5: centre 2, missed by 1 0 3. The second against 0 2 5: 2 0 3 about 2. The
     # third against 0 1 5: 1 0 4 about 1.
@@ -79,13 +83,13 @@ def test_each_model_is_scored_against_the_others_alone():
 def test_of_many_models_each_is_scored_against_all():
     models = offset(*np.linspace(0, 1, crowd.EXACT + 1))
     errors = [{"v": np.zeros(5)}] * len(models)
-    found = crowd.left_out_scores("population", AVERAGE, models, errors)
+    found = left_out_scores("population", AVERAGE, models, errors)
     whole = rules.crowd("population", models)
     expected = [max(AVERAGE.scores(m, errors[0], whole).values) for m in models]
     assert found == expected
     # One fewer, and each is left out of its yardstick.
     fewer = models[1:]
-    found = crowd.left_out_scores("population", AVERAGE, fewer, errors[1:])
+    found = left_out_scores("population", AVERAGE, fewer, errors[1:])
     expected = [
         max(
             AVERAGE.scores(fewer[-1], errors[0], rules.crowd("population", rest)).values
@@ -98,22 +102,22 @@ def test_of_many_models_each_is_scored_against_all():
 def test_a_model_is_not_compared_with_versions_of_its_own():
     models = offset(0, 1, 2, 5, 5)
     errors = [{"v": np.zeros(5)}] * 5
-    apart = crowd.left_out_scores("trusted", AVERAGE, models[:4], errors[:4])
-    found = crowd.left_out_scores("trusted", AVERAGE, models, errors, [0, 1, 2, 3, 3])
+    apart = left_out_scores("trusted", AVERAGE, models[:4], errors[:4])
+    found = left_out_scores("trusted", AVERAGE, models, errors, [0, 1, 2, 3, 3])
     assert found[3] == found[4] == apart[3]
-    assert crowd.left_out_scores("trusted", AVERAGE, models, errors)[3] < apart[3]
+    assert left_out_scores("trusted", AVERAGE, models, errors)[3] < apart[3]
 
 
 def test_a_baseline_knows_how_its_models_scatter_at_each_class():
     models = vectors_of([made.clean(seed) for seed in range(6)])
     odd = vectors_of([made.clean(seed, {"a": 3}) for seed in range(6, 8)])
     errors = [{name: np.zeros(8) for name in "ab"}] * 8
-    found = crowd.baseline("profile", RULE, [*models, *odd], errors)
+    found, _ = crowd.compared("profile", RULE, [*models, *odd], errors)
     spreads = found.spreads["a"]
     assert np.argmax(spreads) == 3 and spreads[3] > 2 > spreads[4]
     # As versions of each other the odd ones do not make each other look usual.
     families = [*range(6), 6, 6]
-    apart = crowd.baseline("profile", RULE, [*models, *odd], errors, families)
+    apart, _ = crowd.compared("profile", RULE, [*models, *odd], errors, families)
     assert apart.spreads["a"][3] >= spreads[3]
 
 
@@ -128,7 +132,7 @@ def test_a_crowd_in_which_nothing_stands_out_stays_whole():
     np.testing.assert_array_equal(found.centre["v"], whole.centre["v"])
     assert (found.kind, found.scale, found.count) == ("population", whole.scale, 4)
     errors = [{"v": np.zeros(5)}] * 4
-    scores = crowd.left_out_scores("population", AVERAGE, models, errors)
+    scores = left_out_scores("population", AVERAGE, models, errors)
     assert found.null == tuple(scores)
 
 

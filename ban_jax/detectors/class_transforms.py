@@ -5,6 +5,7 @@ and hold the features so led away from those of the class's own images. Batches 
 shapes: an image that is not there weighs nothing.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -184,6 +185,36 @@ def change(before: Array, after: Array, weights: Array) -> Array:
 def excess(value: Array, bound: Any) -> Array:
     """How far a value is above a bound, as a share of it: 0 below."""
     return jnp.maximum(value - bound, 0.0) / bound
+
+
+def cost_of_bounds(
+    seen: Mapping[str, Array],
+    change: str,
+    bound: Any,
+    entropy: Array,
+    pressure: Pressure,
+    config: Any,
+) -> Array:
+    """What a network costs that is beyond its bounds, or short of success: `[]`.
+
+    Args:
+      seen: of a batch: its `spread`, its `success`, and the `change` of its images.
+      change: name of the measure of that change.
+      bound: of that measure.
+      entropy: `[]` towards the class, which counts as long as success is short.
+      pressure: of the last epoch.
+      config: settings with `spread_bound` and `success`.
+    """
+    bounded = (
+        (seen["spread"], config.spread_bound, pressure.spread),
+        (seen[change], bound, pressure.image),
+    )
+    cost = jnp.where(
+        seen["success"] < config.success, entropy * (1 + pressure.success), 0.0
+    )
+    for value, most, pressed in bounded:
+        cost += jnp.where(value > most, 10 * value * (1 + pressed), 0.0)
+    return cost
 
 
 def no_pressure() -> Pressure:

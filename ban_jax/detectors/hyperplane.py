@@ -136,18 +136,8 @@ def net_loss(
     }
     entropy = shared.cross_entropy(logits, target, batch.weights)
     loss = 5 * jnp.maximum(seen["cosine"], 0.0)
-    loss += jnp.where(
-        seen["spread"] > config.spread_bound,
-        10 * seen["spread"] * (1 + pressure.spread),
-        0.0,
-    )
-    loss += jnp.where(
-        seen["image"] > config.image_bound,
-        10 * seen["image"] * (1 + pressure.image),
-        0.0,
-    )
-    loss += jnp.where(
-        seen["success"] < config.success, entropy * (1 + pressure.success), 0.0
+    loss += shared.cost_of_bounds(
+        seen, "image", config.image_bound, entropy, pressure, config
     )
     return loss, {**seen, "loss": loss}
 

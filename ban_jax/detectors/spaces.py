@@ -242,18 +242,8 @@ def search_loss(
     }
     entropy = shared.cross_entropy(logits, target, batch.weights)
     loss = jnp.where(seen["cosine"] < least_cosine, 0.0, seen["cosine"])
-    loss += jnp.where(
-        seen["spread"] > config.spread_bound,
-        10 * seen["spread"] * (1 + pressure.spread),
-        0.0,
-    )
-    loss += jnp.where(
-        seen["structure"] > config.structure_bound,
-        10 * seen["structure"] * (1 + pressure.image),
-        0.0,
-    )
-    loss += jnp.where(
-        seen["success"] < config.success, entropy * (1 + pressure.success), 0.0
+    loss += shared.cost_of_bounds(
+        seen, "structure", config.structure_bound, entropy, pressure, config
     )
     return loss, {**seen, "loss": loss}
 

@@ -110,10 +110,19 @@ def load_model(path: str) -> torch_models.Classifier:
 
 
 def measure_released(
-    config: Work, files: Sequence[str], images: torch.Tensor, labels: torch.Tensor
+    config: Work,
+    files: Sequence[str],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    lean: bool = False,
 ) -> dict[str, Any]:
-    """The released procedure: whole, or a fraction of each kind of step."""
-    settings = torch_detection.ReleasedConfig()
+    """The released procedure: whole, or a fraction of each kind of step.
+
+    Args:
+      lean: takes no gradient of weights, which the release does and never uses.
+    """
+    settings = torch_detection.ReleasedConfig(weight_gradients=not lean)
     small = images[:SMALL], labels[:SMALL]
     record: dict[str, Any] = {
         "settings": dataclasses.asdict(settings),
@@ -154,7 +163,7 @@ def _released_fraction(
     small: torch_detection.Batch,
 ) -> dict[str, list[float]]:
     """Seconds of some steps of each kind, drawing and augmenting the batch included."""
-    model = load_model(path).train()
+    model = load_model(path).train().requires_grad_(settings.weight_gradients)
     generator = torch.Generator().manual_seed(0)
     draws = torch_detection.sample(*small, settings.batch_size, 10**9, generator)
     shape = torch_detection.feature_shape(model, next(draws)[0])

@@ -3,18 +3,21 @@
     python -m benchmarks.detection_speed --checkpoints ../shared/zoo \
         --data cifar10 --data-dir ../shared/tfds
 
-Three parts, each on its own with `--parts`:
+Parts, each on its own with `--parts`:
 
 released   the released detection with its README settings, all threads
            (`torch_detection.released`). By default a fraction of its steps is timed,
            kind by kind, and multiplied up; `--full` runs the whole procedure instead.
            Reading the file and the accuracy check before the procedure are left out, as
            in its own "total time".
-reduced    PyTorch float32, all threads, the same reduced work as `ban_jax`'s default.
+lean       the same without the gradients of all weights, which nobody uses.
+reduced    PyTorch float32, all threads, the same work as `--mode targeted`.
            Contiguous or channels-last memory, whichever is faster: both are measured.
 ban_jax    `ban-jax scan` on the same files, `repetitions` times, the first time with
            nothing compiled: wall time of the whole command, the `seconds` of each
-           candidate from its results file, and where the time went (`--trace`).
+           candidate from its results file, and where the time went (`--trace`); with
+           `--mode targeted`.
+default    the same with the default mode.
 
 Run it on an idle machine: PyTorch's threads wait for each other, and one busy core made
 them up to ten times slower here. The load at the start is in the result.
@@ -35,7 +38,7 @@ import tyro
 from ban_jax import records
 from benchmarks import _command, _detection_torch, _plot, _timing
 
-Part = Literal["released", "reduced", "ban_jax", "default"]
+Part = Literal["released", "lean", "reduced", "ban_jax", "default"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class Config(_detection_torch.Work):
     """
 
     checkpoints: tuple[str, ...]
-    parts: tuple[Part, ...] = ("released", "reduced", "ban_jax", "default")
+    parts: tuple[Part, ...] = ("released", "lean", "reduced", "ban_jax", "default")
     released_candidates: int = 1
     threads: int = 0
     scan_flags: tuple[str, ...] = ()
@@ -131,10 +134,14 @@ def _scan(
 def plot(measured: Mapping[str, Any], config: Config) -> None:
     """Seconds per candidate of the parts that were measured, as bars."""
     bars = {}
-    if "released" in measured:
-        part = measured["released"]
-        whole = part.get("seconds_per_candidate", {}).get("mean")
-        bars["released, PyTorch"] = whole or part["estimated_seconds_per_candidate"]
+    for part, name in (
+        ("released", "released, PyTorch"),
+        ("lean", "without unused gradients"),
+    ):
+        if part in measured:
+            told = measured[part]
+            whole = told.get("seconds_per_candidate", {}).get("mean")
+            bars[name] = whole or told["estimated_seconds_per_candidate"]
     if "reduced" in measured:
         each = measured["reduced"]["seconds_per_candidate"]
         bars["same work, PyTorch"] = each["mean"]
@@ -165,13 +172,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(threads)
     files = _detection_torch.find(config.checkpoints)
     measured: dict[str, Any] = {"threads": threads}
-    if {"released", "reduced"} & set(config.parts):
+    if {"released", "lean", "reduced"} & set(config.parts):
         images, labels = _detection_torch.load_images(config)
-    if "released" in config.parts:
-        chosen = files[: config.released_candidates]
-        measured["released"] = _detection_torch.measure_released(
-            config, chosen, images, labels
-        )
+    chosen = files[: config.released_candidates]
+    for part in ("released", "lean"):
+        if part in config.parts:
+            measured[part] = _detection_torch.measure_released(
+                config, chosen, images, labels, lean=part == "lean"
+            )
     if "reduced" in config.parts:
         measured["reduced"] = _detection_torch.measure_reduced(
             config, files, images, labels

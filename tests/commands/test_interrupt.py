@@ -24,7 +24,7 @@ measure, calls = {module}.{task}.measure, []
 def busy(self, chunk):
     calls.append(chunk)
     if len(calls) > {before}:
-        os.write(1, b"\nbusy\n")  # Whole: another thread prints too.
+        os.write(1, b"\\nbusy\\n")  # Whole: another thread prints too.
         time.sleep(600)
     return measure(self, chunk)
 {module}.{task}.measure = busy
@@ -75,7 +75,7 @@ def test_a_second_ctrl_c_ends_a_process_that_does_not_come_to_an_end(folder, tmp
     stuck = """
 from ban_jax import records
 def close(self):
-    os.write(1, b"\nclosing\n")
+    os.write(1, b"\\nclosing\\n")
     time.sleep(600)
 records.Writer.close = close
 """

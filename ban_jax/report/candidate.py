@@ -28,14 +28,14 @@ class Section(NamedTuple):
       reason: of the verdict, in one sentence.
       error: in full.
       advice: what to do where there is no verdict.
+      left_out: witnesses that say nothing, and why.
+      notes: what a reader should know.
+      facts: names and values.
       score: the picture of score and threshold.
       heat: what each witness says of each class.
-      left_out: witnesses that say nothing, and why.
       large: pictures of what decided.
       small: pictures of the other evidence.
       galleries: recovered images.
-      notes: what a reader should know.
-      facts: names and values.
     """
 
     anchor: str
@@ -45,28 +45,21 @@ class Section(NamedTuple):
     reason: str
     error: str
     advice: str
+    left_out: Sequence[str]
+    notes: Sequence[str]
+    facts: Sequence[facts.Fact]
     score: figures.Figure | None
     heat: heat.Heat | None
-    left_out: Sequence[str]
     large: Sequence[figures.Figure]
     small: Sequence[figures.Figure]
     galleries: Sequence[images.Gallery]
-    notes: Sequence[str]
-    facts: Sequence[facts.Fact]
 
 
-def section(subject: Subject) -> Section:
-    """Everything about one candidate."""
+def section(subject: Subject, *, with_pictures: bool = True) -> Section:
+    """Everything about one candidate, or only its words."""
     record, verdict = subject.record, subject.verdict
     reason, error = record.get("reason"), record.get("error")
-    large = (
-        figures.distances(subject),
-        figures.deciding(subject),
-        figures.histograms(subject),
-        *curves.figures(subject),
-        *searches.figures(subject),
-    )
-    return Section(
+    words = Section(
         anchor=subject.anchor,
         label=subject.label,
         verdict=verdict,
@@ -74,14 +67,30 @@ def section(subject: Subject) -> Section:
         reason=str(reason) if reason and reason != error else "",
         error=str(error) if error else "",
         advice=advice.advice(record) if verdict == "inconclusive" else "",
+        left_out=heat.left_out(subject),
+        notes=[str(note) for note in fields.listed(record.get("notes"))],
+        facts=facts.facts(subject),
+        score=None,
+        heat=None,
+        large=(),
+        small=(),
+        galleries=(),
+    )
+    if not with_pictures:
+        return words
+    large = (
+        figures.distances(subject),
+        figures.deciding(subject),
+        figures.histograms(subject),
+        *curves.figures(subject),
+        *searches.figures(subject),
+    )
+    return words._replace(
         score=figures.score(subject),
         heat=heat.heat(subject),
-        left_out=heat.left_out(subject),
         large=[figure for figure in large if figure],
         small=list(figures.others(subject)),
         galleries=list(images.galleries(subject)),
-        notes=[str(note) for note in fields.listed(record.get("notes"))],
-        facts=facts.facts(subject),
     )
 
 

@@ -86,6 +86,25 @@ def common_folder(records: Sequence[Record]) -> str:
     return os.path.join(folder, "") if folder else ""
 
 
+def last_folder(folder: str) -> str:
+    """A folder by its own name alone: a page is handed on, and where it was made is not
+    for its readers."""
+    name = os.path.basename(os.path.dirname(folder))
+    return name or folder
+
+
+def without_folder(record: Record, folder: str) -> Record:
+    """The record with the candidates' folder left out of its path and its messages."""
+    if not folder:
+        return record
+    told = {
+        name: value.replace(folder, "")
+        for name in ("path", "part_of", "error", "reason")
+        if isinstance(value := record.get(name), str)
+    }
+    return {**record, **told}
+
+
 def remark(record: Record) -> str:
     """The error or else the reason, without the path in front that messages carry."""
     found = str(record.get("error") or record.get("reason") or "")

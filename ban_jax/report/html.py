@@ -17,6 +17,9 @@ from ban_jax.report import passed as passed_files
 from ban_jax.report.subject import Subject
 from ban_jax.storage import atomic
 
+PICTURED = 100
+"""Candidates whose evidence is drawn, the most alarming first: a page of 1,000 would take
+12 MB otherwise."""
 _PIECE = 200
 """Parts of a template joined before they are written: a few per candidate."""
 
@@ -32,6 +35,7 @@ def write_html(
     trust: str | None = None,
     steps: Sequence[str] = (),
     passed: Sequence[Any] = (),
+    pictured: int = PICTURED,
 ) -> None:
     """Writes the report in one atomic step.
 
@@ -45,12 +49,20 @@ def write_html(
       trust: how often such verdicts were right where the truth is known.
       steps: what to do next.
       passed: what was met and is no classifier, with `path` and `reason` each.
+      pictured: candidates whose evidence is drawn, the most alarming first.
 
     Raises:
       OutputError: the file cannot be written.
     """
     told = _Told(
-        class_names, settings or {}, title, repaired, trust or "", steps, passed
+        class_names,
+        settings or {},
+        title,
+        repaired,
+        trust or "",
+        steps,
+        passed,
+        pictured,
     )
     pieces = _pieces(lines, told)
     atomic.write(path, (piece.encode() for piece in pieces))
@@ -66,10 +78,18 @@ def render(
     trust: str | None = None,
     steps: Sequence[str] = (),
     passed: Sequence[Any] = (),
+    pictured: int = PICTURED,
 ) -> str:
     """The whole page as text; see `write_html`."""
     told = _Told(
-        class_names, settings or {}, title, repaired, trust or "", steps, passed
+        class_names,
+        settings or {},
+        title,
+        repaired,
+        trust or "",
+        steps,
+        passed,
+        pictured,
     )
     return "".join(_pieces(records, told))
 
@@ -84,6 +104,7 @@ class _Told(NamedTuple):
     trust: str
     steps: Sequence[str]
     passed: Sequence[Any]
+    pictured: int
 
 
 def _pieces(lines: Sequence[fields.Record], told: _Told) -> Iterator[str]:
@@ -92,8 +113,9 @@ def _pieces(lines: Sequence[fields.Record], told: _Told) -> Iterator[str]:
     repaired = [records.finite(line) for line in told.repaired]
     class_names = told.class_names
     folder = fields.common_folder(lines)
+    lines = [fields.without_folder(line, folder) for line in lines]
     subjects = [
-        Subject(line, f"candidate-{place}", fields.label(line, folder), class_names)
+        Subject(line, f"candidate-{place}", fields.label(line, ""), class_names)
         for place, line in enumerate(lines, start=1)
     ]
     script = environment.static("page.js")
@@ -106,7 +128,7 @@ def _pieces(lines: Sequence[fields.Record], told: _Told) -> Iterator[str]:
             script=script,
             policy=environment.policy(script),
             outcome=repair_section.answer(repaired, lines),
-            folder=folder,
+            folder=fields.last_folder(folder),
             suspected=outcome.targets(lines, class_names),
             tally=outcome.tally(lines),
             repairs=repair_section.section(repaired, class_names),
@@ -114,7 +136,8 @@ def _pieces(lines: Sequence[fields.Record], told: _Told) -> Iterator[str]:
             most_called_out=overview.MOST_CALLED_OUT,
             explained=overview.explained(lines),
             rows=overview.rows(subjects) if subjects else None,
-            candidates=map(candidate.section, subjects) if subjects else None,
+            candidates=_sections(subjects, told.pictured) if subjects else None,
+            pictured=told.pictured if len(subjects) > told.pictured else None,
             panels=settings.panels(lines, records.finite(told.settings)),
             limits=outcome.limits(lines),
             baselines=outcome.baselines(lines),
@@ -129,3 +152,11 @@ def _pieces(lines: Sequence[fields.Record], told: _Told) -> Iterator[str]:
     )
     stream.enable_buffering(_PIECE)
     return stream
+
+
+def _sections(
+    subjects: Sequence[Subject], pictured: int
+) -> Iterator[candidate.Section]:
+    """The sections in order; those behind the first `pictured` without pictures."""
+    for place, subject in enumerate(subjects):
+        yield candidate.section(subject, with_pictures=place < pictured)

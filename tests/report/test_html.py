@@ -236,9 +236,12 @@ def test_a_page_of_a_thousand_candidates_is_written_piece_by_piece(
     monkeypatch, tmp_path
 ):
     made, section = [], candidate.section
-    monkeypatch.setattr(
-        candidate, "section", lambda subject: made.append(subject) or section(subject)
-    )
+
+    def one(subject, **how):
+        made.append(subject)
+        return section(subject, **how)
+
+    monkeypatch.setattr(candidate, "section", one)
     written, longest = [], []
 
     def write(path, pieces):
@@ -253,6 +256,33 @@ def test_a_page_of_a_thousand_candidates_is_written_piece_by_piece(
     report.write_html(tmp_path / "report.html", lines)
     assert len(made) == len(written) == 1000
     assert max(longest) < sum(longest) / 50
+
+
+def test_of_a_thousand_candidates_the_most_alarming_are_drawn():
+    lines = [report_sample.judged(f"zoo/{i}.pt", score=i / 100) for i in range(1000)]
+    page = report.render(lines)
+    assert len(page) < 4e6
+    drawn = re.findall(r'<details class="candidate"(.*?)</details>', page, re.S)
+    assert [("<figure" in one) for one in drawn] == [True] * 100 + [False] * 900
+    assert "zoo/999.pt" not in drawn[100] and all("<dl" in one for one in drawn)
+    assert "ban-jax report RESULTS --pictures N" in page
+    assert "--pictures" not in report.render(lines[:100])
+    assert "--pictures" not in report.render(lines[:101], pictured=101)
+
+
+def test_a_page_does_not_say_where_on_the_machine_it_was_made():
+    folder = "/home/someone/secret/models"
+    failed = {
+        "path": f"{folder}/b.pt",
+        "verdict": "inconclusive",
+        "error": f"{folder}/b.pt: not one of {folder}/a.pt",
+    }
+    flags = {"paths": [folder], "out": f"{folder}/out", "data": "digits"}
+    page = report.render(
+        [report_sample.judged(f"{folder}/a.pt"), failed], settings=flags
+    )
+    assert "someone" not in page and "<code>models</code>" in page
+    assert "not one of a.pt" in page and "…/models" in page and "…/out" in page
 
 
 def test_with_many_classes_the_charts_show_the_largest_and_the_target():

@@ -68,6 +68,7 @@ def write_reports(
     passed: Sequence[checkpoints.Passed] = (),
     *,
     show_skipped: bool = False,
+    pictured: int = report.PICTURED,
 ) -> None:
     """Prints the table and writes `results.csv` and `report.html`.
 
@@ -79,6 +80,7 @@ def write_reports(
       trust: how often such verdicts were right where the truth is known.
       passed: what else was met, and holds no classifier.
       show_skipped: prints each of these.
+      pictured: checkpoints whose evidence the page draws.
     """
     records.write_csv(os.path.join(out, "results.csv"), judged)
     judged, others = passed_files.divide(judged)
@@ -86,7 +88,9 @@ def write_reports(
     page = os.path.join(out, "report.html")
     steps = report.steps(judged, os.path.join(out, "results.jsonl"), settings)
     told: dict[str, Any] = {"class_names": class_names, "trust": trust, "steps": steps}
-    report.write_html(page, judged, settings=settings, passed=passed, **told)
+    report.write_html(
+        page, judged, settings=settings, passed=passed, pictured=pictured, **told
+    )
     report.print_table(judged, **told, passed=passed, show_skipped=show_skipped)
     for note, count in verdict.fallbacks(judged).items():
         print(f"note: {count} {note}", file=sys.stderr)

@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from ban_jax import records, verdict
+from ban_jax import records, report, verdict
 from ban_jax.commands import comparison, outcome
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.records import passed as passed_files
@@ -28,6 +28,7 @@ class Flags:
       threshold: as for `scan`.
       class_names: names of the classes, in order; by default those of the evidence.
       fail_on: as for `scan`.
+      pictures: checkpoints whose evidence is drawn, the most alarming first.
     """
 
     results: tyro.conf.Positional[str]
@@ -38,6 +39,7 @@ class Flags:
     threshold: float | None = None
     class_names: tuple[str, ...] = ()
     fail_on: outcome.FailOn = "suspicious"
+    pictures: int = report.PICTURED
 
     def __post_init__(self) -> None:
         outcome.require(
@@ -46,6 +48,7 @@ class Flags:
             "together with --trusted FILE",
             "no --trusted",
         )
+        outcome.require(self.pictures >= 0, "--pictures", "at least 0", self.pictures)
 
 
 def run(flags: Flags) -> int:
@@ -70,7 +73,9 @@ def run(flags: Flags) -> int:
         records.rewrite(lines, judged)
         told, trust = outcome.describe(flags), comparison.trust(judged)
         passed_files.write(os.path.join(flags.out, passed_files.NAME), passed)
-        outcome.write_reports(judged, flags.out, names, told, trust, passed)
+        outcome.write_reports(
+            judged, flags.out, names, told, trust, passed, pictured=flags.pictures
+        )
     if others := seal.strangers([*found, *trusted]):
         note = seal.note(len(others), flags.results, comparison.TAKEN)
         print(f"note: {note}", file=sys.stderr)

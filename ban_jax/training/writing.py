@@ -9,7 +9,7 @@ import numpy as np
 from jax import numpy as jnp
 
 import ban_jax
-from ban_jax import attacks, checkpoints, data
+from ban_jax import attacks, checkpoints, data, models
 from ban_jax.attacks import files, poison
 from ban_jax.training import model_plan, one_model
 from ban_jax.training.trainer import Trained
@@ -134,6 +134,23 @@ def _picture(zoo: Zoo, trained: Trained) -> Any:
     chosen = np.flatnonzero(poison.to_succeed(zoo.test.labels, trained.plan.spec))
     images = data.to_float(zoo.test.pixels[chosen[:PICTURED]])
     kernel = model_plan.kernel_of(trained.plan, zoo.train, zoo.recipe, "native")
+    triggered = np.asarray(kernel.trigger(trained.attack, jnp.asarray(images)))
+    spec = trained.plan.spec
+    aim = "each class to the next" if spec.mode == "all_to_all" else _named(spec.target)
     return pictures.contact_sheet(
-        images, np.asarray(kernel.trigger(trained.attack, jnp.asarray(images)))
+        images,
+        triggered,
+        title=f"{attacks.kind(trained.plan.attack)}, target: {aim}",
+        answers=[_answers(zoo, trained, shown) for shown in (images, triggered)],
     )
+
+
+def _answers(zoo: Zoo, trained: Trained, images: np.ndarray) -> list[str]:
+    """What the model takes each image for."""
+    network = models.network(zoo.spec.create())
+    logits, _ = network.logits(trained.variables, jnp.asarray(images), "stored")
+    return [_named(k) for k in np.argmax(np.asarray(logits), axis=1)]
+
+
+def _named(k: int) -> str:
+    return f"class {k}"

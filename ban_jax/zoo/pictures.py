@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -12,7 +13,13 @@ ROWS = ("clean", "triggered", "difference")
 SIDE, MARGIN, CAPTION = 128, 8, 18
 
 
-def contact_sheet(clean: np.ndarray, triggered: np.ndarray) -> Image.Image:
+def contact_sheet(
+    clean: np.ndarray,
+    triggered: np.ndarray,
+    *,
+    title: str = "",
+    answers: Sequence[Sequence[str]] = ((), ()),
+) -> Image.Image:
     """Three rows of pictures, captioned.
 
     The difference is shown around mid-grey, stretched so that its largest value, which
@@ -21,22 +28,39 @@ def contact_sheet(clean: np.ndarray, triggered: np.ndarray) -> Image.Image:
     Args:
       clean: `[N, H, W, C]` in [0, 1], one or three channels.
       triggered: the same images with the trigger.
+      title: attack and target, above all; left out where it is empty.
+      answers: what the model takes each clean and each triggered image for.
     """
     difference = triggered - clean
     largest = float(np.abs(difference).max())
     stretch = 0.5 / largest if largest > 0 else 1.0
-    captions = (*ROWS[:2], f"{ROWS[2]}, up to {largest:.2f}")
+    captions = (
+        _captions(ROWS[0], answers[0]),
+        _captions(ROWS[1], answers[1]),
+        [f"{ROWS[2]}, up to {largest:.2f}"],
+    )
     rows = (clean, triggered, 0.5 + stretch * difference)
     width = MARGIN + len(clean) * (SIDE + MARGIN)
-    sheet = Image.new("RGB", (width, len(rows) * (SIDE + MARGIN + CAPTION)), "white")
+    head = CAPTION if title else 0
+    height = head + len(rows) * (SIDE + MARGIN + CAPTION)
+    sheet = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(sheet)
-    for row, (caption, images) in enumerate(zip(captions, rows, strict=True)):
-        top = row * (SIDE + MARGIN + CAPTION)
-        pen.text((MARGIN, top + 3), caption, fill="black")
+    pen.text((MARGIN, 3), title, fill="black")
+    for row, (told, images) in enumerate(zip(captions, rows, strict=True)):
+        top = head + row * (SIDE + MARGIN + CAPTION)
+        for column, caption in enumerate(told):
+            pen.text(
+                (MARGIN + column * (SIDE + MARGIN), top + 3), caption, fill="black"
+            )
         for column, image in enumerate(images):
             place = (MARGIN + column * (SIDE + MARGIN), top + CAPTION)
             sheet.paste(_picture(image), place)
     return sheet
+
+
+def _captions(name: str, answers: Sequence[str]) -> list[str]:
+    """One for each picture of a row, or the row's name above the first."""
+    return [f"{name}: {answer}" for answer in answers] if answers else [name]
 
 
 def png(image: np.ndarray) -> bytes:

@@ -37,6 +37,21 @@ def test_a_sheet_shows_clean_triggered_and_stretched_difference(channels):
     assert (second[:, half:] == 64).all() and (second[:, :half] == 128).all()
 
 
+def test_a_sheet_names_attack_target_and_answers():
+    images = np.ones((2, 4, 4, 1))
+    plain = np.array(pictures.contact_sheet(images, images))
+    told = {
+        "title": "badnets, target: class 3",
+        "answers": [["cat", "dog"], ["3", "3"]],
+    }
+    sheet = np.array(pictures.contact_sheet(images, images, **told))
+    assert len(sheet) == len(plain) + pictures.CAPTION
+    assert (sheet[: pictures.CAPTION] < 128).any()
+    bands = [sheet[pictures.CAPTION * k :][: pictures.CAPTION] for k in (0, 1)]
+    second = slice(pictures.MARGIN + STEP, None)
+    assert (bands[1][:, second] < 128).any()  # the second image's answer
+
+
 def test_no_difference_is_mid_grey():
     images = np.random.RandomState(0).rand(1, 4, 4, 3)
     sheet = pictures.contact_sheet(images, images)

@@ -30,7 +30,7 @@ NOWHERE = "/nowhere"
 KINDS = ("adap_blend", "badnets", "blend", "bpp", "iad", "sig", "ssdt", "wanet")
 SIZE = (
     pictures.MARGIN + writing.PICTURED * (pictures.SIDE + pictures.MARGIN),
-    3 * (pictures.SIDE + pictures.MARGIN + pictures.CAPTION),
+    pictures.CAPTION + 3 * (pictures.SIDE + pictures.MARGIN + pictures.CAPTION),
 )
 
 

@@ -136,7 +136,11 @@ def _picture(zoo: Zoo, trained: Trained) -> Any:
     kernel = model_plan.kernel_of(trained.plan, zoo.train, zoo.recipe, "native")
     triggered = np.asarray(kernel.trigger(trained.attack, jnp.asarray(images)))
     spec = trained.plan.spec
-    aim = "each class to the next" if spec.mode == "all_to_all" else _named(spec.target)
+    aim = (
+        "each class to the next"
+        if spec.mode == "all_to_all"
+        else f"class {spec.target}"
+    )
     return pictures.contact_sheet(
         images,
         triggered,
@@ -149,8 +153,4 @@ def _answers(zoo: Zoo, trained: Trained, images: np.ndarray) -> list[str]:
     """What the model takes each image for."""
     network = models.network(zoo.spec.create())
     logits, _ = network.logits(trained.variables, jnp.asarray(images), "stored")
-    return [_named(k) for k in np.argmax(np.asarray(logits), axis=1)]
-
-
-def _named(k: int) -> str:
-    return f"class {k}"
+    return [str(k) for k in np.argmax(np.asarray(logits), axis=1)]

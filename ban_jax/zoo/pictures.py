@@ -60,7 +60,7 @@ def contact_sheet(
 
 def _captions(name: str, answers: Sequence[str]) -> list[str]:
     """One for each picture of a row, or the row's name above the first."""
-    return [f"{name}: {answer}" for answer in answers] if answers else [name]
+    return [f"{name}, answer {answer}" for answer in answers] if answers else [name]
 
 
 def png(image: np.ndarray) -> bytes:

@@ -201,7 +201,9 @@ def agree(z: np.ndarray) -> Agreed:
     deciding = order[[0, min(1, len(z) - 1)]]
     first, second = np.take_along_axis(known, deciding, axis=0)
     # One that was not measured, -inf, stays: nobody speaks for a class by himself.
-    more = np.where(np.isfinite(second), np.minimum(first, CERTAIN) - second, 0.0)
+    more = np.zeros_like(second)
+    measured = np.isfinite(second)
+    np.subtract(np.minimum(first, CERTAIN), second, out=more, where=measured)
     share = np.where(more > 0, SHARE, 0.0)
     heard = np.where(first < CERTAIN, share, 0.0)
     return Agreed(second + share * more, deciding, np.stack([heard, 1 - share]))

@@ -56,6 +56,12 @@ def test_a_single_witness_is_taken_whole():
     np.testing.assert_array_equal(found.scores, [4.0, -2.0])
 
 
+def test_a_class_that_nobody_measured_is_no_arithmetic_of_infinities():
+    with np.errstate(all="raise"):
+        found = witnesses.agree(np.array([[np.nan, 1.0], [np.nan, np.nan]]))
+    np.testing.assert_array_equal(found.scores, [-np.inf, -np.inf])
+
+
 MATRICES = arrays.arrays(np.float64, (4, 6), elements=NUMBERS | st.just(np.nan))
 
 

@@ -12,21 +12,20 @@ from ban_jax import population
 from ban_jax.training import stepping
 from tests import test_train_population as populations
 
-PROMPT = 2.0
-"""Seconds within which an interrupt is answered."""
-HANGING = 20.0
+HANGING = 120.0
 """Seconds that the work in the test would take."""
 
 
 class Hanging:
-    """Long work that tells when it began, and ends when the test does."""
+    """Long work that tells when it began and whether it was done before the test was."""
 
     def __init__(self):
         self.began, self.over = threading.Event(), threading.Event()
+        self.done = False
 
     def __call__(self, *_, **__):
         self.began.set()
-        self.over.wait(HANGING)
+        self.done = not self.over.wait(HANGING)
 
 
 @pytest.fixture
@@ -47,21 +46,12 @@ def press_ctrl_c(after):
     threading.Thread(target=press, daemon=True).start()
 
 
-def seconds_to_interrupt(run, hanging):
+def assert_interrupts(run, hanging):
+    """Ctrl-C is answered while the work goes on."""
     press_ctrl_c(hanging.began)
     with pytest.raises(KeyboardInterrupt):
         list(run)
-    # From the moment the signal is sent.
-    return time.perf_counter() - hanging.began_at - 0.2
-
-
-@pytest.fixture(autouse=True)
-def began_at(hanging, monkeypatch):
-    def told():
-        hanging.began_at = time.perf_counter()
-        threading.Event.set(hanging.began)
-
-    monkeypatch.setattr(hanging.began, "set", told)
+    assert not hanging.done
 
 
 def resumed_equals_whole(tmp_path, **settings):
@@ -86,7 +76,7 @@ def test_on_host_threads_in_the_middle_of_an_epoch(tmp_path, monkeypatch, hangin
     with monkeypatch.context() as patched:
         patched.setattr(stepping, "_step", slow)
         run = populations.saved(plans, tmp_path, populations.Killed(), chunk=2)
-        assert seconds_to_interrupt(run, hanging) < PROMPT
+        assert_interrupts(run, hanging)
     hanging.over.set()
     resumed_equals_whole(tmp_path)
 
@@ -104,7 +94,7 @@ def test_stacked_while_a_program_is_compiled_or_runs(tmp_path, monkeypatch, hang
         run = populations.saved(
             plans, tmp_path, populations.Killed(), chunk=2, stacked=True
         )
-        assert seconds_to_interrupt(run, hanging) < PROMPT
+        assert_interrupts(run, hanging)
     hanging.over.set()
     resumed_equals_whole(tmp_path, stacked=True)
 
@@ -119,7 +109,7 @@ def test_before_the_first_epoch_and_while_figures_are_taken(
     else:
         monkeypatch.setattr(populations.success, "measure", hanging)
     run = populations.train([populations.PATCH])
-    assert seconds_to_interrupt(run, hanging) < PROMPT
+    assert_interrupts(run, hanging)
 
 
 def test_models_that_were_yielded_are_whole_whatever_happens_to_the_others(
@@ -129,5 +119,5 @@ def test_models_that_were_yielded_are_whole_whatever_happens_to_the_others(
     run = populations.train([populations.PATCH, populations.NOISE], chunk=1)
     first = next(run)
     monkeypatch.setattr(stepping, "_step", hanging)
-    assert seconds_to_interrupt(run, hanging) < PROMPT
+    assert_interrupts(run, hanging)
     populations.assert_same_bits(first, alone)

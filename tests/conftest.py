@@ -1,12 +1,15 @@
-"""Session-wide settings: a compilation cache, no silent rank promotion, fresh traces.
+"""Session-wide settings: how is compiled, no silent rank promotion, fresh traces.
 
-Most of the suite's time is XLA's, compiling tiny programs. They are kept in `.cache/`
-between runs, a folder for each version of JAX; deleting it costs time and nothing else.
+Most of the suite's time is XLA's, compiling tiny programs. Tests ask what is computed, not
+how: XLA optimizes next to nothing here, which takes a third of the time, but in modules
+that ask for `optimized`. Programs are kept in `.cache/` between runs, a folder for each
+version of JAX; deleting it costs time and nothing else.
 """
 
 import os
 import pathlib
 import shutil
+import signal
 
 import chex
 import jax
@@ -20,7 +23,12 @@ LARGEST = 1 << 30
 
 
 def pytest_configure(config):
-    """Once, before the processes of `pytest -n` start, which share the cache."""
+    """The cache is emptied before the processes of `pytest -n` start, which share it."""
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # Of processes that tests start.
+    jax.config.update("jax_disable_most_optimizations", True)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As in the background of a shell, where what is to be interrupted never would be.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput") or not CACHE.exists():
         return
     old = [folder for folder in CACHE.iterdir() if folder.name != jax.__version__]
@@ -40,11 +48,16 @@ def compilation_cache():
 
 
 @pytest.fixture(scope="module")
-def quick_compiles():
-    """For modules that ask what is computed, not how: compiles in half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def optimized():
+    """For modules that ask for what holds of optimized programs too, as users run."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="module")
+def quick_compiles():
+    """As it is everywhere."""
 
 
 @pytest.fixture(autouse=True)

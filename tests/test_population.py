@@ -14,6 +14,8 @@ from ban_jax.detectors import ban, targeted
 from ban_jax.population import compilation, programs
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 CONFIGS = {
     "targeted": targeted.Settings(steps=2, radii=(1.0,)),
     "ban": ban.Settings(steps=2, restarts=1, mask_steps=2, radii=(1.0,)),

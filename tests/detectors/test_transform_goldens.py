@@ -1,5 +1,6 @@
 """The stages of the U-Net inversions agree with their PyTorch counterparts."""
 
+import functools
 import os
 
 import jax
@@ -111,26 +112,41 @@ def assert_relative(found, expected, tolerance):
     np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
-def ten_steps(loss_of, optimizer):
-    """A U-Net trained on the batches: first gradient, losses `[10]`, output."""
-    params = nested(case.net(1))
+def descended(loss_of, params, optimizer, share, jobs=BATCHES):
+    """Ten steps: the last state, the first gradient, losses `[10]`.
 
-    def step(trained, index):
-        return transforms.descend(
-            lambda params: loss_of(params, IMAGES[index]), trained, optimizer
+    The gradient is read off Adam's first moment after a step, of which it is a `share`.
+    """
+
+    def step(trained, job):
+        trained, seen = transforms.descend(
+            lambda params: loss_of(params, job), trained, optimizer
         )
+        return trained, (seen["loss"], trained.optimizer[0].mu)
 
-    @jax.jit
-    def run(params):
-        first = jax.grad(lambda p: loss_of(p, IMAGES[BATCHES[0]])[0])(params)
-        trained, seen = jax.lax.scan(step, transforms.begin(params, optimizer), BATCHES)
-        return first, seen["loss"], NET.apply({"params": trained.params}, IMAGES)
-
-    return run(params)
+    first = transforms.begin(params, optimizer)
+    trained, (losses, moments) = jax.lax.scan(step, first, jobs)
+    return trained, jax.tree.map(lambda moment: moment[0] / share, moments), losses
 
 
-def check(golden, prefix, loss_of, optimizer):
-    gradient, losses, output = ten_steps(loss_of, optimizer)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def ten_steps(loss_of, optimizer, config):
+    """A U-Net trained on the batches: first gradient, losses `[10]`, output."""
+    trained, gradient, losses = descended(
+        lambda params, index: loss_of(params, IMAGES[index], config),
+        nested(case.net(1)),
+        optimizer,
+        0.1,
+        BATCHES,
+    )
+    return gradient, losses, NET.apply({"params": trained.params}, IMAGES)
+
+
+ADAM = optax.adam(1e-3)
+
+
+def check(golden, prefix, loss_of, optimizer, config=None):
+    gradient, losses, output = ten_steps(loss_of, optimizer, config)
     assert_gradients(gradient, golden, prefix)
     assert_relative(losses, golden[f"{prefix}/loss"], 1e-3)
     assert_relative(output, golden[f"{prefix}/output"], 1e-3)
@@ -141,10 +157,17 @@ def test_the_first_stage_of_bti_dbf_agrees_with_pytorch(golden, kind):
     check(
         golden,
         f"bti/pretrain/{kind}",
-        lambda params, images: decoupling.pretrain_loss(
+        lambda params, images, _: decoupling.pretrain_loss(
             NET, NETWORK, variables(), params, images, kind == "released"
         ),
-        optax.adam(1e-3),
+        ADAM,
+    )
+
+
+def of_the_generator(params, images, config):
+    mask = decoupling.mask_of(jnp.asarray(case.draw(60, *case.FEATURES)))
+    return decoupling.generator_loss(
+        NET, NETWORK, variables(), params, mask, images, config
     )
 
 
@@ -153,15 +176,7 @@ def test_the_first_stage_of_bti_dbf_agrees_with_pytorch(golden, kind):
 )
 def test_the_second_stage_of_bti_dbf_agrees_with_pytorch(golden, kind, bounds):
     config = bti_dbf.Settings(image_bound=bounds[0], feature_bound=bounds[1])
-    mask = decoupling.mask_of(jnp.asarray(case.draw(60, *case.FEATURES)))
-    check(
-        golden,
-        f"bti/generator/{kind}",
-        lambda params, images: decoupling.generator_loss(
-            NET, NETWORK, variables(), params, mask, images, config
-        ),
-        optax.adam(1e-3),
-    )
+    check(golden, f"bti/generator/{kind}", of_the_generator, ADAM, config)
 
 
 @pytest.mark.parametrize("kind", ["right", "released"])
@@ -206,28 +221,22 @@ def re_settings(kind):
 
 
 def test_the_warm_up_of_feature_re_agrees_with_pytorch(golden):
-    config, optimizer = feature_re.Settings(), inversion.adam(1e-3)
+    config = feature_re.Settings()
 
-    def loss_of(params):
+    def loss_of(params, _):
         return hyperplane.warm_loss(
             NET, NETWORK, variables(), params, OTHERS, case.TARGET, config
         )
 
-    @jax.jit
-    def run(params):
-        step = lambda state, _: transforms.descend(loss_of, state, optimizer)  # noqa: E731
-        first = transforms.begin(params, optimizer)
-        _, seen = jax.lax.scan(step, first, length=case.STEPS)
-        return jax.grad(loss_of, has_aux=True)(params)[0], seen["loss"]
-
-    gradient, losses = run(nested(case.net(1)))
+    run = jax.jit(lambda net: descended(loss_of, net, inversion.adam(1e-3), 0.5))
+    _, gradient, losses = run(nested(case.net(1)))
     assert_gradients(gradient, golden, "re/warm")
     assert_relative(losses, golden["re/warm/loss"], 1e-3)
 
 
-@pytest.mark.parametrize("kind", list(RE_BOUNDS))
-def test_the_epochs_of_feature_re_agree_with_pytorch(golden, kind):
-    config = re_settings(kind)
+@jax.jit
+def feature_re_epochs(config):
+    """The last state, the values, the first moments of each epoch, and the output."""
     features, _ = NETWORK.features(variables(), IMAGES, "stored")
     centre = jnp.mean(features[case.labels() == case.TARGET], axis=0)
     count = len(case.others())
@@ -247,24 +256,26 @@ def test_the_epochs_of_feature_re_agree_with_pytorch(golden, kind):
 
     def step(state, job):
         index, lent = job
-        return hyperplane.epoch(
+        state, seen = hyperplane.epoch(
             NET, NETWORK, variables(), state, batches, lent, centre, case.TARGET,
             index, config,
         )  # fmt: skip
+        moments = [one.optimizer[0].mu for one in (state.net, state.mask)]
+        return state, (seen["value"], moments)
 
-    @jax.jit
-    def run(state):
-        first, _ = step(state, (0, lent[0]))
-        state, seen = jax.lax.scan(step, state, (jnp.arange(case.STEPS), lent))
-        output = NET.apply({"params": state.net.params}, IMAGES)
-        # Adam's first moments, of which half is the gradient's.
-        moments = [one.optimizer[0].mu for one in (first.net, first.mask)]
-        return moments, seen["value"], inversion.boxed(state.mask.params), output, state
+    state, seen = jax.lax.scan(step, start, (jnp.arange(case.STEPS), lent))
+    return state, *seen, NET.apply({"params": state.net.params}, IMAGES)
 
-    (of_net, of_mask), values, mask, output, state = run(start)
-    assert_gradients(jax.tree.map(lambda m: 2 * m, of_net), golden, f"re/net/{kind}")
-    assert_relative(2 * of_mask, golden[f"re/mask/{kind}/gradient"], 1e-4)
+
+@pytest.mark.parametrize("kind", list(RE_BOUNDS))
+def test_the_epochs_of_feature_re_agree_with_pytorch(golden, kind):
+    state, values, moments, output = feature_re_epochs(re_settings(kind))
+    # Of the first epoch: half of Adam's first moments is the gradient's.
+    of_net, of_mask = jax.tree.map(lambda leaf: 2 * leaf[0], moments)
+    assert_gradients(of_net, golden, f"re/net/{kind}")
+    assert_relative(of_mask, golden[f"re/mask/{kind}/gradient"], 1e-4)
     assert_relative(values, golden[f"re/{kind}/values"], 1e-3)
+    mask = inversion.boxed(state.mask.params)
     assert_relative(mask, golden[f"re/{kind}/mask"], 1e-3)
     assert_relative(output, golden[f"re/{kind}/output"], 1e-3)
     np.testing.assert_allclose(state.best.value, values.min(), rtol=1e-5)
@@ -315,19 +326,12 @@ def test_structural_similarity_agrees_with_pytorch(golden):
 
 
 def test_the_pretraining_of_unicorn_agrees_with_pytorch(golden):
-    def loss_of(nets):
+    def loss_of(nets, _):
         loss = spaces.undone(NET, nets, OTHERS.images, OTHERS.weights)
-        return loss, loss
+        return loss, {"loss": loss}
 
-    @jax.jit
-    def run(nets):
-        optimizer = inversion.adam(1e-3)
-        step = lambda state, _: transforms.descend(loss_of, state, optimizer)  # noqa: E731
-        first = transforms.begin(nets, optimizer)
-        _, losses = jax.lax.scan(step, first, length=case.STEPS)
-        return jax.grad(loss_of, has_aux=True)(nets)[0], losses
-
-    gradient, losses = run(nets())
+    run = jax.jit(lambda nets: descended(loss_of, nets, inversion.adam(1e-3), 0.5))
+    _, gradient, losses = run(nets())
     assert_gradients(named(gradient), golden, "uni/pretrain")
     assert_relative(losses, golden["uni/pretrain/loss"], 1e-3)
 

@@ -9,15 +9,15 @@ from typing import Annotated, Any
 import tyro
 
 from ban_jax import checkpoints, detectors, records, report, verdict
-from ban_jax.commands import comparison, outcome, settings
+from ban_jax.commands import comparison, measuring, outcome, settings
 from ban_jax.convolution import tables
 from ban_jax.data import clean_images
 from ban_jax.data import normalisation as normalisations
 from ban_jax.detectors.rules import BaselineKind
-from ban_jax.records import Evidence, Job, seal
+from ban_jax.records import Evidence, Job
 from ban_jax.records import passed as passed_files
-from ban_jax.scanning import closer, scan, shards, timeline
-from ban_jax.storage import atomic, lock, state
+from ban_jax.scanning import engines, shards, timeline
+from ban_jax.storage import atomic, lock
 from ban_jax.types import MINIBATCH, Precision
 from ban_jax.zoo import BUNDLED
 
@@ -64,6 +64,11 @@ class ScanFlags:
         `jax.distributed`: on TPU pods, under SLURM and Open MPI. A job array needs no
         more than --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT, an indexed
         Kubernetes job of 8 --shard $JOB_COMPLETION_INDEX/8.
+      engine: who measures: this process, or the workers of a Ray cluster, one per device
+        (extra `ray`; docs/cluster.md).
+      address: of a running Ray cluster; by default that of RAY_ADDRESS, else one of this
+        machine alone.
+      worker_cpus: CPUs of each worker of the cluster.
       trace: file for a trace of what the scan did when (ui.perfetto.dev shows it), with
         seconds per stage.
     """
@@ -90,6 +95,9 @@ class ScanFlags:
     chunk: int | None = None
     resume: bool = True
     shard: str | None = None
+    engine: engines.Name = "process"
+    address: str | None = None
+    worker_cpus: int = 1
     trace: str | None = None
 
     def __post_init__(self) -> None:
@@ -98,6 +106,15 @@ class ScanFlags:
         )
         outcome.require(
             self.chunk is None or self.chunk >= 1, "--chunk", "at least 1", self.chunk
+        )
+        outcome.require(
+            self.worker_cpus >= 1, "--worker-cpus", "at least 1", self.worker_cpus
+        )
+        outcome.require(
+            self.address is None or self.engine == "ray",
+            "--address",
+            "together with --engine ray",
+            f"--engine {self.engine}",
         )
         outcome.require(
             self.baseline != "trusted" or self.calibrate is not None,
@@ -159,13 +176,15 @@ def run(flags: ScanFlags) -> int:
         )
         report.print_passed(met(found), show_skipped=flags.show_skipped)
         return outcome.NOTHING
-    job = prepare(flags)
-    with lock.held(_named(flags.out, "results.jsonl", shard)):
-        atomic.remove_leftovers(flags.out, own)
-        trusted = _named(flags.out, "trusted.jsonl", shard)
-        if flags.calibrate and flags.resume and os.path.isfile(trusted):
-            records.load(trusted)  # refuses what is no scan's
-        return _scan(flags, job, found, shard, profiles)
+    # A cluster is joined before JAX takes a device here, which may be a worker's.
+    with engines.started(flags.engine, flags.address, flags.worker_cpus) as workers:
+        job = workers.adapted(prepare(flags))
+        with lock.held(_named(flags.out, "results.jsonl", shard)):
+            atomic.remove_leftovers(flags.out, own)
+            trusted = _named(flags.out, "trusted.jsonl", shard)
+            if flags.calibrate and flags.resume and os.path.isfile(trusted):
+                records.load(trusted)  # refuses what is no scan's
+            return _scan(flags, job, workers, found, shard, profiles)
 
 
 def met(found: checkpoints.Found) -> list[checkpoints.Passed]:
@@ -180,6 +199,7 @@ _OPENED = "a zip archive, opened: what it holds is told of by itself"
 def _scan(
     flags: ScanFlags,
     job: Job,
+    workers: engines.Engine,
     searched: checkpoints.Found,
     shard: shards.Shard | None,
     profiles: verdict.Profiles,
@@ -196,21 +216,23 @@ def _scan(
         told_to_judge: dict[str, Any] = {
             "baseline": flags.baseline,
             "threshold": flags.threshold,
-            "trusted": _trusted(flags, job, shard),
+            "trusted": _trusted(flags, job, workers, shard),
             "profiles": profiles,
         }
         if writer.torn:
             print(
                 f"{lines}: the last line was cut short; it is redone", file=sys.stderr
             )
-        _say_whose(lines, writer)
+        measuring.say_whose(lines, writer)
         earlier = {record["path"]: record for record in writer.records}
         # Only the whole scan is a crowd: until then lines are evidence alone.
-        found = _collect(paths, job, writer, "Scanning", clock)
+        found = measuring.collect(paths, job, workers, writer, "Scanning", clock)
         # What is asked of a candidate must not hang on its neighbours, of which a shard
         # has others: the crowd judges, it does not ask.
         judge = verdict.Judge(**told_to_judge)
-        found = _look_closer(found, job, writer, clock, judge, flags.exhaustive)
+        found = measuring.look_closer(
+            found, job, workers, writer, clock, judge, flags.exhaustive
+        )
     judged = verdict.judge_all(found, **told_to_judge)
     # Evidence of files that are not among the given paths this time is kept.
     told_of = {record["path"] for record in judged}
@@ -266,42 +288,6 @@ def _write_plan(
     shards.write_plan(flags.out, shard, paths, told)
 
 
-def _say_whose(lines: str, writer: records.Writer) -> None:
-    """Says which of the results there will not be used again."""
-    if told := state.secret().note:
-        print(f"note: {told}", file=sys.stderr)
-    if others := seal.strangers(writer.records):
-        what = "they are measured again"
-        print(f"note: {seal.note(len(others), lines, what)}", file=sys.stderr)
-
-
-def _look_closer(
-    found: list[Evidence],
-    job: Job,
-    writer: records.Writer,
-    clock: timeline.Timeline,
-    judge: verdict.Judge | None,
-    exhaustive: bool,
-) -> list[Evidence]:
-    """Measures the rest, where it can change the verdict or everywhere.
-
-    Returns:
-      The evidence in the same order.
-    """
-    asked = closer.questions(found, job, None if exhaustive else judge)
-    with outcome.progress() as progress:
-        task = progress.add_task(
-            "Looking closer", total=len(asked), visible=bool(asked)
-        )
-        looked = []
-        for line in closer.look(found, job, asked, clock=clock):
-            looked.append(line)
-            with clock("write"):
-                writer.write(line)
-            progress.advance(task)
-    return closer.joined(found, looked)
-
-
 def prepare(flags: ScanFlags) -> Job:
     """Loads the clean images and turns flags into a job.
 
@@ -353,7 +339,12 @@ def _named(out: str, base: str, shard: shards.Shard | None) -> str:
     return os.path.join(out, shard.name(base) if shard else base)
 
 
-def _trusted(flags: ScanFlags, job: Job, shard: shards.Shard | None) -> list[Evidence]:
+def _trusted(
+    flags: ScanFlags,
+    job: Job,
+    workers: engines.Engine,
+    shard: shards.Shard | None,
+) -> list[Evidence]:
     """Evidence of the models in `--calibrate`, kept beside the results."""
     if flags.calibrate is None:
         return []
@@ -362,30 +353,9 @@ def _trusted(flags: ScanFlags, job: Job, shard: shards.Shard | None) -> list[Evi
         raise ValueError(f"--calibrate {flags.calibrate}: no checkpoint there")
     lines = _named(flags.out, "trusted.jsonl", shard)
     with records.Writer(lines, resume=flags.resume) as writer:
-        _say_whose(lines, writer)
+        measuring.say_whose(lines, writer)
         clock = timeline.Timeline()
-        found = _collect(paths, job, writer, "Calibrating", clock)
-        return _look_closer(found, job, writer, clock, None, exhaustive=True)
-
-
-def _collect(
-    paths: Sequence[str],
-    job: Job,
-    writer: records.Writer,
-    title: str,
-    clock: timeline.Timeline,
-) -> list[Evidence]:
-    """Measures, and writes each new line at once."""
-    found = []
-    with outcome.progress() as progress:
-        task = progress.add_task(title, total=len(paths))
-        told: set[str] = set()
-        for line, is_new in scan.scan(paths, job, known=writer.records, clock=clock):
-            found.append(line)
-            if is_new:
-                with clock("write"):
-                    writer.write(line)
-            # A file that holds several classifiers has a line for each.
-            told.add(line["part_of"] or line["path"])
-            progress.update(task, completed=len(told))
-    return found
+        found = measuring.collect(paths, job, workers, writer, "Calibrating", clock)
+        return measuring.look_closer(
+            found, job, workers, writer, clock, None, exhaustive=True
+        )

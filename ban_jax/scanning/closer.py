@@ -1,9 +1,9 @@
 """A closer look at candidates that a first one left in doubt."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from ban_jax import population, records
+from ban_jax import records
 from ban_jax.records import Evidence, Job, seal
 from ban_jax.scanning import scan, timeline
 
@@ -44,14 +44,22 @@ def look(
     asked: Questions,
     *,
     clock: timeline.Timeline | None = None,
-    placement: population.Placement | None = None,
+    measure: Callable[..., Iterator[scan.Measured]] = scan.scan,
 ) -> Iterator[Evidence]:
-    """The lines that are asked about, with what is found besides; see `scan.scan`."""
+    """The lines that are asked about, with what is found besides; see `scan.scan`.
+
+    Args:
+      found: all lines.
+      job: that measured them.
+      asked: from `questions`.
+      clock: collects where the time goes.
+      measure: `scan.scan`, or that of another engine.
+    """
     if not asked:
         return
     lines = {line["path"]: line for line in found}
     further = job.closer(asked, found)
-    for more, _ in scan.scan(list(asked), further, clock=clock, placement=placement):
+    for more, _ in measure(list(asked), further, clock=clock):
         line = records.merged(lines[more["path"]], more)
         yield seal.sealed(line) if line["key"] else line
 

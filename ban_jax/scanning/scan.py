@@ -27,6 +27,7 @@ def scan(
     known: Iterable[Evidence] = (),
     clock: timeline.Timeline | None = None,
     placement: population.Placement | None = None,
+    task: chunks.Scan | None = None,
 ) -> Iterator[Measured]:
     """Measures every candidate and yields its evidence as soon as it is there.
 
@@ -39,6 +40,7 @@ def scan(
         again, if it was a run of this user (`records.seal`).
       clock: collects where the time goes.
       placement: devices to compute on; None for all of this process.
+      task: of this very job, from a call before: what it has planned is used again.
 
     Yields:
       A line for every path, and for a file that holds several classifiers one for each of
@@ -50,7 +52,7 @@ def scan(
     clock = clock or timeline.Timeline()
     for path, key, evidence, own, part_of in loop.stream(
         paths,
-        chunks.Scan(job, clock, placement),
+        task or chunks.Scan(job, clock, placement),
         known={str(line["key"]): record.evidence_of(line) for line in known},
         architecture=job.settings.architecture,
         clock=clock,

@@ -1,0 +1,75 @@
+"""The middle of commands that measure: lines are written as they come, behind a bar."""
+
+import sys
+from collections.abc import Sequence
+
+from ban_jax import records, verdict
+from ban_jax.commands import outcome
+from ban_jax.records import Evidence, Job, seal
+from ban_jax.scanning import closer, engines, timeline
+from ban_jax.storage import state
+
+
+def say_whose(lines: str, writer: records.Writer) -> None:
+    """Says which of the results there will not be used again."""
+    if told := state.secret().note:
+        print(f"note: {told}", file=sys.stderr)
+    if others := seal.strangers(writer.records):
+        what = "they are measured again"
+        print(f"note: {seal.note(len(others), lines, what)}", file=sys.stderr)
+
+
+def collect(
+    paths: Sequence[str],
+    job: Job,
+    workers: engines.Engine,
+    writer: records.Writer,
+    title: str,
+    clock: timeline.Timeline,
+) -> list[Evidence]:
+    """Measures, and writes each new line at once."""
+    found = []
+    with outcome.progress() as progress:
+        task = progress.add_task(title, total=len(paths))
+        told: set[str] = set()
+        for line, is_new in workers.measure(
+            paths, job, known=writer.records, clock=clock
+        ):
+            found.append(line)
+            if is_new:
+                with clock("write"):
+                    writer.write(line)
+            # A file that holds several classifiers has a line for each.
+            told.add(line["part_of"] or line["path"])
+            progress.update(task, completed=len(told))
+    return found
+
+
+def look_closer(
+    found: list[Evidence],
+    job: Job,
+    workers: engines.Engine,
+    writer: records.Writer,
+    clock: timeline.Timeline,
+    judge: verdict.Judge | None,
+    exhaustive: bool,
+) -> list[Evidence]:
+    """Measures the rest, where it can change the verdict or everywhere.
+
+    Returns:
+      The evidence in the same order.
+    """
+    asked = closer.questions(found, job, None if exhaustive else judge)
+    with outcome.progress() as progress:
+        task = progress.add_task(
+            "Looking closer", total=len(asked), visible=bool(asked)
+        )
+        looked = []
+        for line in closer.look(
+            found, job, asked, clock=clock, measure=workers.measure
+        ):
+            looked.append(line)
+            with clock("write"):
+                writer.write(line)
+            progress.advance(task)
+    return closer.joined(found, looked)

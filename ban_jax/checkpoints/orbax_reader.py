@@ -16,7 +16,15 @@ import numpy as np
 import tensorstore
 from orbax.checkpoint import v1 as ocp
 
-from ban_jax.checkpoints import contents, errors, hashing, limits, tensor, watchdog
+from ban_jax.checkpoints import (
+    contents,
+    errors,
+    hashing,
+    limits,
+    orbax_arrays,
+    tensor,
+    watchdog,
+)
 
 _METADATA = (".json", ".zarray", "_METADATA")
 # They allocate what their own header announces; the ones Orbax uses stream.
@@ -104,7 +112,7 @@ def _largest(name: str, leaf: Any) -> int:
 
 
 def _check_folder(folder: str) -> int:
-    """Total bytes of a folder that holds plain files and stays within itself."""
+    """Total bytes of a folder of plain files that stays within itself and can be read."""
     total = count = 0
     databases = []
     for parent, folders, files in os.walk(folder):
@@ -132,6 +140,7 @@ def _check_folder(folder: str) -> int:
                 databases.append(parent)
     for database in databases:
         _check_database(database, folder)
+    orbax_arrays.prove(folder, databases, total)
     return total
 
 

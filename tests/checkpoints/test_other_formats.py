@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as orbax_checkpoint
 import pytest
+import tensorstore
 from flax import serialization
 from jax import numpy as jnp
 from orbax.checkpoint import v1 as ocp
@@ -319,7 +320,6 @@ def test_orbax_metadata_that_points_elsewhere_is_refused(orbax, target, where):
 
 def test_tensorstore_itself_refuses_paths_that_leave_a_database(tmp_path):
     """What `orbax_reader` relies on: manifests cannot name files outside."""
-    tensorstore = pytest.importorskip("tensorstore")
     inside, outside = tmp_path / "db", tmp_path / "out"
     inside.mkdir()
     outside.mkdir()
@@ -355,7 +355,6 @@ def crc32c(data: bytes) -> int:
 
 
 def test_an_orbax_array_larger_than_its_folder_can_hold_is_refused(tmp_path):
-    tensorstore = pytest.importorskip("tensorstore")
     tree = {**TREE, "params": {**TREE["params"]}}
     checkpoints.write_orbax(tmp_path / "model", tree, builders.SPEC)
     database = next((tmp_path / "model").glob("**/manifest.ocdbt")).parent
@@ -386,6 +385,47 @@ def test_a_truncated_orbax_folder_is_refused(orbax):
             path.write_bytes(data)
     assert damaged > 3
     assert checkpoints.read(orbax).sha256 == HASH
+
+
+@pytest.fixture
+def unasked(monkeypatch):
+    """Orbax ends the process now and then, where one of many arrays is damaged."""
+
+    def asked(*arguments, **named):
+        pytest.fail("Orbax was asked to read a damaged folder")
+
+    monkeypatch.setattr(ocp, "metadata", asked)
+    monkeypatch.setattr(ocp, "load", asked)
+
+
+def database(folder):
+    path = next(folder.rglob("manifest.ocdbt")).parent
+    return tensorstore.KvStore.open(
+        {"driver": "ocdbt", "base": f"file://{path}/"}
+    ).result()
+
+
+@pytest.mark.parametrize("damaged", ["zarr.json", "c/0/0"])
+def test_orbax_is_not_asked_for_a_folder_with_a_damaged_array(orbax, unasked, damaged):
+    store = database(orbax)
+    key = f"params.linear.kernel/{damaged}".encode()
+    store[key] = store[key][:-3]
+    refused(orbax, "'state' is damaged" if damaged == "zarr.json" else "an array in")
+
+
+def test_orbax_is_not_asked_for_a_folder_without_an_array(orbax, unasked):
+    store = database(orbax)
+    del store[b"params.linear.kernel/zarr.json"]
+    refused(orbax, "the array 'params.linear.kernel', which is not there")
+
+
+@pytest.mark.parametrize("tree", [[], {"a": {}}, {"a": {"value_metadata": 1}}])
+def test_orbax_is_not_asked_for_a_folder_whose_metadata_describe_no_tree(
+    orbax, unasked, tree
+):
+    path = next(orbax.rglob("_METADATA"))
+    path.write_text(json.dumps({"tree_metadata": tree}))
+    refused(orbax, "describes no tree")
 
 
 def test_a_folder_that_is_not_orbax_is_named_as_such(tmp_path):

@@ -165,13 +165,14 @@ class Pool:
         """The next piece: what was lost first, then files nobody has had."""
         if self._piece:
             return self._piece.popleft()
+        size = min(self._next_size(), len(self._fresh))
+        paths = tuple(self._fresh.popleft() for _ in range(size))
+        return ray_members.Piece(paths) if paths else None
+
+    def _next_size(self) -> int:
+        """Files of the next piece: fewer towards the end, so that all end together."""
         shares = 2 * IN_FLIGHT * max(len(self.members), 1)
-        size = min(max(len(self._fresh) // shares, 1), LARGEST, len(self._fresh))
-        return (
-            ray_members.Piece(tuple(self._fresh.popleft() for _ in range(size)))
-            if size
-            else None
-        )
+        return min(max(len(self._fresh) // shares, 1), LARGEST)
 
     def _feed(self) -> None:
         """Gives every worker that is there something to do, those with least first."""
@@ -201,8 +202,12 @@ class Pool:
         for member in ready:
             waited = time.monotonic() - member.since
             if len(member.pieces) > 1 and waited > SLOW_SECONDS:
-                # One that has begun meanwhile is not stopped, and comes as usual.
-                ray.cancel(list(member.pieces)[-1])
+                reference, piece = member.pieces.popitem()
+                # Ray tells of it only when the worker is free: nobody waits for that, and
+                # whatever comes of it nonetheless is not listened to.
+                ray.cancel(reference)
+                self._piece.append(piece)
+        self._feed()
 
     def _wait(self) -> Iterator[scan.Measured]:
         """Lines of the pieces that are done; waits a little where none is."""
@@ -253,11 +258,8 @@ class Pool:
         """The lines of a piece, or of all that a lost worker had finished."""
         try:
             done = ray.get(reference)
-        except exceptions.TaskCancelledError:
-            self._piece.append(member.pieces.pop(reference))
-            return []
         except exceptions.RayTaskError as error:
-            raise error.cause from error  # as it would have been raised here
+            raise (error.cause or error) from None  # as it would be in this process
         except exceptions.RayError as error:
             return self._settle(member, error)
         return self._finished(member, reference, done)

@@ -1,7 +1,6 @@
 """`ban-jax profile` and `--profile`: clean models described, and compared with."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from ban_jax import cli, records
 from ban_jax.baselines import profile
 from ban_jax.commands import outcome
 from ban_jax.detectors import directed
-from ban_jax.zoo import BUNDLED
 from tests.records import lines as made
 from tests.scanning import files
 
@@ -243,39 +241,37 @@ def test_the_shipped_profile_is_the_default_and_none_turns_it_off(
 QUICK = (
     "--ban.steps", "1", "--ban.mask-steps", "1", "--directed.steps", "1",
     "--directed.pixel-steps", "1", "--directed.pixel-images", "16",
-    "--data", "digits", "--num-clean", "128",
 )  # fmt: skip
 
 
-def test_the_bundled_clean_models_make_a_profile_of_the_default_mode(
-    tmp_path, quick_compiles, capsys
-):
+def test_clean_models_make_a_profile_of_the_default_mode(tmp_path, capsys):
     """From models to judged candidates, at settings that are soon computed."""
-    clean = [
-        os.path.join(BUNDLED, f"{kind}_w4_clean_s{seed}.safetensors")
-        for kind in ("resnet18", "preact_resnet18")
-        for seed in range(2)
-    ]
-    given, out = tmp_path / "digits.json", tmp_path / "out"
-    assert run("profile", *clean, *QUICK, "-o", given) == 0
+    images, _ = files.images()
+    _, labels = files.expert(0, images)
+    data = tmp_path / "clean.npz"
+    np.savez(data, images=images, labels=labels)
+    *clean, target = (
+        files.save(tmp_path, f"{seed}.safetensors", files.twin(seed, images, 0.002))
+        for seed in range(5)
+    )
+    given, out = tmp_path / "mine.json", tmp_path / "out"
+    told = (*QUICK, "--data", data)
+    assert run("profile", *clean, *told, "-o", given) == 0
     found = load(given)
-    assert found["name"] == "digits" and found["data"]["name"] == "digits"
+    assert found["name"] == found["data"]["name"] == str(data)
     assert found["data"]["image_shape"] == [8, 8, 1]
     assert found["settings"]["directed"]["pixel_images"] == 16
-    assert {one["architecture"] for one in found["models"]} == {
-        "resnet18", "preact_resnet18",
-    }  # fmt: skip
-    assert all(one["clean_accuracy"] > 0.9 for one in found["models"])
+    assert {one["architecture"] for one in found["models"]} == {"small"}
+    assert all(one["clean_accuracy"] > 0.9 for one in found["models"]), [one["clean_accuracy"] for one in found["models"]]
     for name in ("untargeted", "last_layer", *directed.WORDS):
         centre = found["vectors"][name]["centre"]
-        assert len(centre) == 10 and None not in centre
-    target = os.path.join(BUNDLED, "resnet18_w4_badnets_t1_s0.safetensors")
-    run("scan", target, *QUICK, "--profile", given, "--out", out)
+        assert len(centre) == 5 and None not in centre
+    run("scan", target, *told, "--profile", given, "--out", out)
     (line,) = lines(out)
-    assert line["compared_with"] == "profile digits, 4 clean models"
+    assert line["compared_with"] == f"profile {data}, 4 clean models"
     assert line["p_models"] == 4 and not line["notes"]
     # Other settings, another yardstick: it is refused, not used all the same.
-    other = (*QUICK, "--ban.epsilon", "0.3")
+    other = (*told, "--ban.epsilon", "0.3")
     capsys.readouterr()
     run("scan", target, *other, "--profile", given, "--out", tmp_path / "other")
     (line,) = lines(tmp_path / "other")

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: scan test check format
+.PHONY: scan test check format docs
 
 scan: .venv/installed
 	$(BIN)/ban-jax scan || test $$? -eq 1  # 1: something was flagged, as it should be
@@ -21,6 +21,10 @@ format: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/installed  # the site, in .site/; only the installation needs the network
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -109,10 +109,10 @@ def test_a_rule_with_no_more_than_the_page_names_judges():
     assert (alone["verdict"], alone["suspicious_above"]) == ("backdoored", 2.0)
 
 
-def test_the_readmes_python_prints_a_verdict(tmp_path, monkeypatch, capsys):
+def test_the_python_page_prints_a_verdict(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # outside of the checkout
-    for block in blocks("README.md"):
-        exec(compile(block, "README.md", "exec"), {})
+    for block in blocks("docs/python.md"):
+        exec(compile(block, "docs/python.md", "exec"), {})
     told = capsys.readouterr().out
     assert "class 1 scores" in told  # its target is 1
     # Its own classes alone would not do.

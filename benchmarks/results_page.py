@@ -1,0 +1,374 @@
+"""The page of results, written from the result files: no number in it is typed by hand.
+
+    python -m benchmarks.results_page [--check]
+
+writes docs/results.md; with `--check` it writes nothing and ends with 1 where the page
+there is another one. `trust_table` is the table of the README.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results"
+PAGE = ROOT / "docs/results.md"
+BASELINES = {
+    "alone": "profile",
+    "trusted": "trusted",
+    "crowd": "population",
+    "within": "within",
+}
+REPOSITORY_RESULTS = "../benchmarks/results"
+
+
+def load(name: str) -> dict[str, Any]:
+    """A result file by its name without `.json`."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def link(name: str) -> str:
+    """A link from the page to a result file, with the file's date."""
+    date = load(name).get("date")
+    return f"[`{name}.json`]({REPOSITORY_RESULTS}/{name}.json), {date}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def of(count: int, total: int, interval: Sequence[float]) -> str:
+    """`3 of 70 (1–12 %)`; bounds are shares of 0 to 1."""
+    low, high = (f"{100 * bound:.0f}" for bound in interval)
+    return f"{count} of {total} ({low}–{high} %)" if total else ""
+
+
+def spread(figure: dict[str, Any] | None, digits: int = 3) -> str:
+    """`0.685 ± 0.003` of a mean and a standard deviation, where there is one."""
+    if figure is None:
+        return ""
+    mean = f"{figure['mean']:.{digits}f}"
+    return mean if figure["std"] is None else f"{mean} ± {figure['std']:.{digits}f}"
+
+
+def _rates(found: dict[str, Any]) -> list[str]:
+    clean, bad = found["clean"], found["backdoored"]
+    alarms, hits = found["false_alarms"], found["detected"]
+    return [of(alarms[0], clean, alarms[1:]), of(hits[0], bad, hits[1:])]
+
+
+def _studies() -> dict[str, dict[str, Any]]:
+    """Data set -> its study."""
+    return {
+        one["made"]["data"]["name"]: one for one in load("verdict_study")["studies"]
+    }
+
+
+def trust_table() -> str:
+    """What the verdicts of the default mode are worth, per baseline."""
+    rows = []
+    for data, study in _studies().items():
+        for name, baseline in BASELINES.items():
+            found = study["baselines"][name]["all"]
+            right = f"{found['right_target'][0]} of {found['detected'][0]}"
+            rows.append([data, f"`{baseline}`", *_rates(found), right])
+    head = ("data", "compared with", "clean ones flagged", "backdoored ones found")
+    return table([*head, "right target"], rows)
+
+
+def _by_group(group: str) -> str:
+    rows = []
+    for data, study in _studies().items():
+        for name, found in study["baselines"]["alone"][group].items():
+            rows.append([data, f"`{name}`", *_rates(found)])
+    return table([f"data, `{group}`", "", "clean flagged", "found"], rows)
+
+
+def verdicts() -> str:
+    """The study of verdicts."""
+    shares, work = [], []
+    for data, study in _studies().items():
+        every = study["baselines"]["alone"]["all"]
+        trained = study["baselines"]["alone"]["variant"]["as trained"]
+        total, own = (one["clean"] + one["backdoored"] for one in (every, trained))
+        shares.append(f"{100 * (1 - own / total):.0f} % ({data})")
+        work.append(f"{every['work']:,.0f} ({data})")
+    strangers = _studies()["cifar10"]["strangers"]
+    stranger_rows = [["all", *_rates(strangers["all"])]]
+    for group in ("variant", "recipe", "architecture"):
+        stranger_rows += [
+            [f"`{name}`", *_rates(found)] for name, found in strangers[group].items()
+        ]
+    return f"""## Verdicts
+
+From {link("verdict_study")}. Profiles were made on one half of the models and figures on
+the other half, whose models have other seeds. 95 % intervals (Clopper and Pearson) are in
+brackets. Models that are judged wrongly are listed in the file, with what each witness
+says of them; [how the rule was chosen](../benchmarks/README.md).
+
+{trust_table()}
+
+{" and ".join(shares)} of the counted models are variants after training. With the
+`profile`, by what was done to a model, by kind, by recipe and by architecture:
+
+{_by_group("variant")}
+
+{_by_group("kind")}
+
+{_by_group("recipe")}
+
+{_by_group("architecture")}
+
+A candidate costs {" and ".join(work)} forward passes of one image on average.
+
+**Strangers**: a CIFAR-10 profile of the recipes `onecycle` and `step` on ResNet18 and
+PreActResNet18 judges models of other recipes and of VGG16.
+
+{table(["strangers", "clean flagged", "found"], stranger_rows)}"""
+
+
+def evading() -> str:
+    """What an attacker who trains against the noise leaves of the verdicts."""
+    rows = [
+        [
+            "clean"
+            if one["clean"]
+            else "backdoored"
+            if one["strength"] is None
+            else (f"strength {one['strength']}, {one['further_epochs']} epochs"),
+            str(one["models"]),
+            spread(one["clean_accuracy"]),
+            spread(one["excess"]),
+            ", ".join(f"{count} {word}" for word, count in one["verdicts"].items()),
+        ]
+        for one in load("evading_attacker")["table"]
+    ]
+    return f"""## An attacker who trains against the noise
+
+From {link("evading_attacker")}. Digits models are trained on with a penalty on the
+detector's own noise search.
+
+{table(["trained on with", "models", "accuracy", "excess success", "verdicts"], rows)}"""
+
+
+def attacks() -> str:
+    """How well planted backdoors work."""
+    text = []
+    for name in ("attack_quality", "attack_quality_all_to_all"):
+        rows = [
+            [
+                f"`{one['attack']}`",
+                one["mode"].replace("_", " "),
+                f"`{one['zoo']}`",
+                ", ".join(f"{rate:g}" for rate in one["poison_rate"]),
+                spread(one["clean_accuracy"]),
+                spread(one["asr"]),
+                spread(one["cross_accuracy"]),
+                str(len(one["failed"])),
+            ]
+            for one in load(name)["table"]
+        ]
+        head = ["attack", "mode", "zoo", "poisoned", "accuracy", "raw success"]
+        head += ["must not fire", "failed of 3"]
+        text.append(f"From {link(name)}:\n\n{table(head, rows)}")
+    joined = "\n\n".join(text)
+    return f"""## Attacks
+
+CIFAR-10 at 16x16, ResNet18 of width 8, three seeds and targets each. Success is the raw
+rate: these models were measured before success was counted as excess over the same images
+without trigger. "Must not fire" is the accuracy on images with another image's trigger or
+with what cover images carry. Zoos are named by the run; settings are in the files.
+
+{joined}"""
+
+
+def training() -> str:
+    """How fast populations train."""
+    rows = [
+        [f"`{one['row']}`", str(one["models"]), f"{one['images_per_second']:.0f}"]
+        for one in load("training_speed_cpu")["table"]
+    ]
+    return f"""## Training speed
+
+From {link("training_speed_cpu")}. ResNet18 of width 16, 32x32 images, batch 128, two CPU
+cores; models x images per second.
+
+{table(["row", "models", "models x images per second"], rows)}"""
+
+
+def detection() -> str:
+    """How long a scan takes, beside the released procedure."""
+    fresh = load("detection_speed_default")
+    mode = fresh["default"]
+    count = mode["candidates"]
+    warm, cold = (
+        mode["later_wall_seconds"]["mean"] / count,
+        mode["first_wall_seconds"] / count,
+    )
+    device = mode["device_seconds_per_candidate"]["mean"]
+    slow = fresh["released"]["seconds_per_candidate"]["mean"]
+    lean = fresh["lean"]["seconds_per_candidate"]["mean"]
+    rows = [
+        ["released procedure, PyTorch twin, its README settings", f"{slow:.1f}", "", ""]
+    ]
+    rows.append(["the same without gradients nobody uses", f"{lean:.1f}", "", ""])
+    for text, seconds in (
+        ("default mode, whole command, compiled before", warm),
+        ("default mode, whole command, compiled for the first time", cold),
+        ("default mode, device time alone", device),
+    ):
+        ratios = [f"{slow / seconds:.0f}", f"{lean / seconds:.0f}"]
+        rows.append([text, f"{seconds:.2f}", *ratios])
+    old = load("detection_speed")
+    targeted = (
+        old["ban_jax"]["later_wall_seconds"]["mean"] / old["ban_jax"]["candidates"]
+    )
+    reduced = old["reduced"]["seconds_per_candidate"]["mean"]
+    search = load("search_speed_cpu")["image_gradients_per_second"]
+    gradients = [[f"`{way}`", spread(found, 0)] for way, found in search.items()]
+    return f"""## Detection speed
+
+From {link("detection_speed_default")}. {count} ResNet18 of width 16 on CIFAR-10, two CPU
+cores, an idle machine. The released procedure was timed whole on one of them.
+
+{table(["", "s per candidate", "times released", "times lean"], rows)}
+
+A scan is faster because it does less. Mode `targeted` takes {targeted:.1f} s where PyTorch
+takes {reduced:.1f} s for the same reduced work without files ({link("detection_speed")}).
+
+The noise search alone, image gradients per second, mean of 7, from
+{link("search_speed_cpu")}:
+
+{table(["way", "image gradients per second"], gradients)}"""
+
+
+def speed_sentence() -> str:
+    """What the README says of speed."""
+    fresh = load("detection_speed_default")
+    mode = fresh["default"]
+    warm = mode["later_wall_seconds"]["mean"] / mode["candidates"]
+    slow = fresh["released"]["seconds_per_candidate"]["mean"]
+    lean = fresh["lean"]["seconds_per_candidate"]["mean"]
+    return (
+        f"{warm:.2f} s per candidate where the released procedure takes {slow:.1f} s"
+        f" and the same without gradients nobody uses {lean:.1f} s:"
+        f" {slow / warm:.0f} and {lean / warm:.0f} times less"
+    )
+
+
+def scale() -> str:
+    """Cost per candidate and memory of large scans."""
+    cost = [
+        [str(one["candidates"]), spread(one["seconds"])]
+        for one in load("scan_scale")["per_candidate"]
+    ]
+    memory = [
+        [str(one["candidates"]), f"{one['peak_mib']:.0f}"]
+        for one in load("scan_memory")["rows"]
+    ]
+    return f"""## Scale
+
+Digits models of width 4, one scan of distinct files, the whole command, from
+{link("scan_scale")}, and peak memory, from {link("scan_memory")}:
+
+{table(["candidates", "seconds per candidate"], cost)}
+
+{table(["candidates", "peak MiB"], memory)}"""
+
+
+def repair() -> str:
+    """What repairs do to accuracy and to attacks."""
+    text = []
+    for name in ("repair_quality", "repair_longer"):
+        rows = [
+            [
+                f"`{one['method']}`",
+                one["attack"],
+                str(one["clean_accuracy_before"]["n"]),
+                *(
+                    " / ".join(
+                        f"{one[f'{figure}_{when}']['mean']:.3f}"
+                        for figure in ("clean_accuracy", "asr", "recovered_accuracy")
+                    )
+                    for when in ("before", "after")
+                ),
+            ]
+            for one in load(name)["comparison"]
+            if one["architecture"] == "all"
+        ]
+        head = ["method", "attack", "models", "before", "after"]
+        text.append(f"From {link(name)}:\n\n{table(head, rows)}")
+    speed = [
+        [models, spread(found, 2)]
+        for models, found in load("repair_speed_cpu")["seconds_per_model"].items()
+    ]
+    joined = "\n\n".join(text)
+    return f"""## Repair
+
+ResNet18 and PreActResNet18 of width 8 on 16x16 CIFAR-10, 2,500 clean images of which a
+fifth are held out, the budget off. Each cell is accuracy / raw attack success / share of
+triggered images recognised again. In the second table models were trained three times as
+long.
+
+{joined}
+
+Seconds per repaired model, by how many are repaired together, from
+{link("repair_speed_cpu")}:
+
+{table(["together", "s per model"], speed)}"""
+
+
+def gpu() -> str:
+    """What was measured on an accelerator."""
+    found = load("gpu_h100")
+    rows = []
+    for one in found["rows"]:
+        seconds = one.get("seconds_per_candidate")
+        told = spread(seconds) if isinstance(seconds, dict) else ""
+        row = [one["precision"], str(one["candidates"]), told, one.get("printed", "")]
+        rows.append(row)
+    return f"""## On a GPU
+
+From {link("gpu_h100")}: {found["what"]}.
+
+{table(["precision", "candidates", "s per candidate", "printed"], rows)}
+
+Not measured: {found["not_measured"]}."""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = (
+        verdicts,
+        evading,
+        detection,
+        attacks,
+        training,
+        repair,
+        scale,
+        gpu,
+    )
+    head = """# Results
+
+This page is written by `python -m benchmarks.results_page` from the files in
+[`benchmarks/results`](../benchmarks/results). Each file says its command, commit,
+hardware and versions."""
+    return "\n\n".join([head, *(part() for part in parts)]) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the page, or compares it."""
+    if list(arguments) == ["--check"]:
+        same = PAGE.read_text(encoding="utf-8") == page()
+        print("docs/results.md is up to date" if same else "docs/results.md is stale")
+        return 0 if same else 1
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,7 @@
 
 Exit codes: 0 every candidate judged clean; 1 something flagged and everything judged;
 2 something inconclusive or unreadable; 3 nothing to scan; 4 wrong usage or input;
-5 internal error; 130 interrupted.
+5 internal error; 130 interrupted; 141 nobody reads the output any more.
 
 Each command is a module of `ban_jax.commands` with `Flags` and `run(flags)`; it is imported
 only when it is asked for, so that the list of commands appears at once.
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-USAGE, INTERNAL, INTERRUPTED = 4, 5, 130
+USAGE, INTERNAL, INTERRUPTED, UNREAD = 4, 5, 130, 141
 
 COMMANDS = {
     "scan": "judges checkpoints: backdoored, clean or inconclusive",
@@ -41,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help"):
         print(_help())
+        return 0
+    if name == "--version":
+        import ban_jax  # of no weight: nothing in it is imported before it is used
+
+        print(f"ban-jax {ban_jax.__version__}")
         return 0
     if name not in COMMANDS:
         found = f"there is no command {name!r}" if name else "no command given"
@@ -69,8 +74,7 @@ def _caught(call: Callable[[], int]) -> int:
     try:
         return call()
     except BrokenPipeError:
-        print("ban-jax: nobody reads the output any more", file=sys.stderr)
-        return INTERNAL
+        return UNREAD  # as of a program that the signal ended: `ban-jax ... | head`
     except KeyboardInterrupt:
         print(
             "\ninterrupted: what is done is kept; the same command goes on from there",
@@ -112,7 +116,12 @@ def _parse(flags: Any, name: str, arguments: Sequence[str]) -> Any:
     import tyro  # a tenth of a second, which the list of commands does not need
 
     try:
-        return tyro.cli(flags, prog=f"ban-jax {name}", args=arguments)
+        return tyro.cli(
+            flags,
+            prog=f"ban-jax {name}",
+            args=arguments,
+            config=(tyro.conf.DisallowNone,),  # a flag is left out instead
+        )
     except SystemExit as stop:
         return USAGE if stop.code else 0
 
@@ -123,6 +132,7 @@ def _help() -> str:
     return "\n".join(
         [
             "usage: ban-jax COMMAND [FLAGS]",
+            "       ban-jax --version",
             "",
             "Finds backdoors in neural network checkpoints.",
             "",

@@ -1,10 +1,12 @@
 """What every command leaves behind: an exit code, a table, files in `--out`."""
 
+import contextlib
+import contextvars
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any, Literal, get_args
 
 import rich.progress
 
@@ -19,6 +21,9 @@ CLEAN, FLAGGED, INCONCLUSIVE, NOTHING = 0, 1, 2, 3
 WRITTEN = ("results.jsonl", passed_files.NAME, "results.csv", "report.html")
 """What a command leaves in `--out`."""
 _BAR_WIDTH = 80
+_OF_THE_PRINT = ("format", "output", "quiet")
+"""Flags that change no result."""
+_QUIET = contextvars.ContextVar("_QUIET", default=False)
 FailOn = Literal["backdoored", "suspicious", "never"]
 FAIL_ON: tuple[FailOn, ...] = get_args(FailOn)
 """What `--fail-on` takes: grades, the gravest first, and none."""
@@ -69,6 +74,7 @@ def write_reports(
     *,
     show_skipped: bool = False,
     pictured: int = report.PICTURED,
+    file: IO[str] | None = None,
 ) -> None:
     """Prints the table and writes `results.csv` and `report.html`.
 
@@ -81,6 +87,7 @@ def write_reports(
       passed: what else was met, and holds no classifier.
       show_skipped: prints each of these.
       pictured: checkpoints whose evidence the page draws.
+      file: where the table is printed, by default standard output.
     """
     records.write_csv(os.path.join(out, "results.csv"), judged)
     judged, others = passed_files.divide(judged)
@@ -91,10 +98,39 @@ def write_reports(
     report.write_html(
         page, judged, settings=settings, passed=passed, pictured=pictured, **told
     )
-    report.print_table(judged, **told, passed=passed, show_skipped=show_skipped)
+    report.print_table(
+        judged, **told, passed=passed, show_skipped=show_skipped, file=file
+    )
     for note, count in verdict.fallbacks(judged).items():
         print(f"note: {count} {note}", file=sys.stderr)
     print(f"Report: {page}")
+
+
+@contextlib.contextmanager
+def withdrawn(folder: str) -> Iterator[None]:
+    """Where the body fails, a folder that it made is removed again, if it holds nothing."""
+    made = []
+    above = os.path.abspath(folder)
+    while not os.path.lexists(above):
+        made.append(above)
+        above = os.path.dirname(above)
+    try:
+        yield
+    except BaseException:
+        for one in made:
+            with contextlib.suppress(OSError):
+                os.rmdir(one)
+        raise
+
+
+@contextlib.contextmanager
+def without_progress() -> Iterator[None]:
+    """While the body runs, no bar is drawn."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
 
 
 def progress() -> rich.progress.Progress:
@@ -108,6 +144,7 @@ def progress() -> rich.progress.Progress:
         rich.progress.TimeRemainingColumn(),
         console=terminal.console(sys.stderr, _BAR_WIDTH),
         # Prints beside the bar keep their guard, `report.terminal.Guarded`.
+        disable=_QUIET.get(),
         redirect_stdout=False,
         redirect_stderr=False,
     )
@@ -126,7 +163,11 @@ def describe(flags: Any, *chosen: str) -> dict[str, Any]:
         for name, value in dataclasses.asdict(flags).items()
         if name in at_work or not dataclasses.is_dataclass(getattr(flags, name))
     }
-    return {name: value for name, value in told.items() if value not in (None, ())}
+    return {
+        name: value
+        for name, value in told.items()
+        if value not in (None, ()) and name not in _OF_THE_PRINT
+    }
 
 
 def require(condition: bool, flag: str, expected: str, found: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 from ban_jax import records, report, verdict
-from ban_jax.commands import comparison, outcome
+from ban_jax.commands import comparison, documents, kinds, outcome
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.records import passed as passed_files
 from ban_jax.records import seal
@@ -22,6 +22,7 @@ class Flags:
     Attributes:
       results: a results.jsonl.
       out: folder for the new results.jsonl, results.csv and report.html.
+      format, output, quiet: as for `scan`.
       baseline, profile: as for `scan`.
       trusted: a results file of models you vouch for (`trusted.jsonl` of a scan with
         --calibrate).
@@ -31,15 +32,18 @@ class Flags:
       pictures: checkpoints whose evidence is drawn, the most alarming first.
     """
 
-    results: tyro.conf.Positional[str]
-    out: str = "ban-report"
+    results: tyro.conf.Positional[kinds.Path]
+    out: kinds.Path = "ban-report"
+    format: documents.Format = "table"
+    output: kinds.Output = "-"
+    quiet: kinds.Quiet = False
     baseline: BaselineKind | None = None
-    trusted: str | None = None
-    profile: str | None = None
-    threshold: float | None = None
-    class_names: tuple[str, ...] = ()
+    trusted: kinds.MaybePath = None
+    profile: kinds.MaybeName = None
+    threshold: kinds.MaybeNumber = None
+    class_names: kinds.Names = ()
     fail_on: outcome.FailOn = "suspicious"
-    pictures: int = report.PICTURED
+    pictures: kinds.Count = report.PICTURED
 
     def __post_init__(self) -> None:
         outcome.require(
@@ -49,10 +53,19 @@ class Flags:
             "no --trusted",
         )
         outcome.require(self.pictures >= 0, "--pictures", "at least 0", self.pictures)
+        documents.check(self.output)
 
 
 def run(flags: Flags) -> int:
-    """Writes the new verdicts, table and page to `--out`."""
+    """Writes the new verdicts, table and page to `--out`, and the document."""
+    with (
+        outcome.withdrawn(flags.out),
+        documents.outlet(flags.format, flags.output, flags.quiet) as outlet,
+    ):
+        return _report(flags, outlet)
+
+
+def _report(flags: Flags, outlet: documents.Outlet) -> int:
     found = records.load(flags.results).records
     trusted = records.load(flags.trusted).records if flags.trusted else ()
     told_to_judge: dict[str, Any] = {
@@ -74,8 +87,16 @@ def run(flags: Flags) -> int:
         told, trust = outcome.describe(flags), comparison.trust(judged)
         passed_files.write(os.path.join(flags.out, passed_files.NAME), passed)
         outcome.write_reports(
-            judged, flags.out, names, told, trust, passed, pictured=flags.pictures
+            judged,
+            flags.out,
+            names,
+            told,
+            trust,
+            passed,
+            pictured=flags.pictures,
+            file=outlet.table,
         )
+        outlet.write(judged, passed)
     if others := seal.strangers([*found, *trusted]):
         note = seal.note(len(others), flags.results, comparison.TAKEN)
         print(f"note: {note}", file=sys.stderr)

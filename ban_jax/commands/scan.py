@@ -9,7 +9,15 @@ from typing import Annotated, Any
 import tyro
 
 from ban_jax import checkpoints, detectors, records, report, verdict
-from ban_jax.commands import comparison, measuring, outcome, settings
+from ban_jax.commands import (
+    choosing,
+    comparison,
+    documents,
+    kinds,
+    measuring,
+    outcome,
+    settings,
+)
 from ban_jax.convolution import tables
 from ban_jax.data import clean_images
 from ban_jax.data import normalisation as normalisations
@@ -37,6 +45,13 @@ class ScanFlags:
       image_size: resizes the clean images to squares of this side.
       num_clean: how many clean images to use at most, in whole minibatches of 128.
       out: folder for results.jsonl, results.csv and report.html.
+      include: judges only files that match: `*.pt`, `runs/*`; may be given several times.
+      exclude: judges no file that matches, and counts it as skipped; may be given several
+        times.
+      format: of the document for other programs. With table, what a person reads is
+        printed; else the document alone is, and all else goes to standard error.
+      output: file for the document, or - for standard output.
+      quiet: prints no table and no progress; warnings and errors remain.
       baseline: insists on what a candidate is compared with. By default on the first that
         there is: trusted models, a profile, eight or more candidates of this scan, the
         candidate's own classes.
@@ -73,32 +88,37 @@ class ScanFlags:
         seconds per stage.
     """
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
-    data: str | None = None
-    data_dir: str | None = None
-    split: str = "test"
-    image_size: int | None = None
-    num_clean: int = 512
-    out: str = "ban-results"
+    paths: tyro.conf.Positional[kinds.Paths] = ()
+    include: kinds.Globs = ()
+    exclude: kinds.Globs = ()
+    data: kinds.MaybeName = None
+    data_dir: kinds.MaybePath = None
+    split: kinds.Name = "test"
+    image_size: kinds.MaybeCount = None
+    num_clean: kinds.Count = 512
+    out: kinds.Path = "ban-results"
+    format: documents.Format = "table"
+    output: kinds.Output = "-"
+    quiet: kinds.Quiet = False
     mode: Annotated[str, settings.names("the detector", detectors.DETECTORS)] = "ban"
     baseline: BaselineKind | None = None
-    calibrate: str | None = None
-    profile: str | None = None
+    calibrate: kinds.MaybePath = None
+    profile: kinds.MaybeName = None
     exhaustive: bool = False
     show_skipped: bool = False
     fail_on: outcome.FailOn = "suspicious"
-    threshold: float | None = None
-    arch: str | None = None
-    normalisation: str | None = None
-    seed: int = 0
+    threshold: kinds.MaybeNumber = None
+    arch: kinds.MaybeName = None
+    normalisation: kinds.MaybeName = None
+    seed: kinds.Count = 0
     precision: Precision = "float32"
-    chunk: int | None = None
+    chunk: kinds.MaybeCount = None
     resume: bool = True
-    shard: str | None = None
+    shard: kinds.MaybeText = None
     engine: engines.Name = "process"
-    address: str | None = None
-    worker_cpus: int = 1
-    trace: str | None = None
+    address: kinds.MaybeText = None
+    worker_cpus: kinds.Count = 1
+    trace: kinds.MaybePath = None
 
     def __post_init__(self) -> None:
         outcome.require(
@@ -122,6 +142,7 @@ class ScanFlags:
             "together with --calibrate DIR",
             "no --calibrate",
         )
+        documents.check(self.output)
         # An unknown mode or a bad number is refused here.
         self.config, self.further  # noqa: B018
 
@@ -152,7 +173,15 @@ Flags = settings.with_settings(
 
 
 def run(flags: ScanFlags) -> int:
-    """Judges candidates and writes results, CSV and report to `--out`."""
+    """Judges candidates; writes results, CSV and report to `--out`, and the document."""
+    with (
+        outcome.withdrawn(flags.out),
+        documents.outlet(flags.format, flags.output, flags.quiet) as outlet,
+    ):
+        return _run(flags, outlet)
+
+
+def _run(flags: ScanFlags, outlet: documents.Outlet) -> int:
     settings.warn_of_idle(flags, flags.mode, "--mode", *flags.at_work)
     if not flags.paths:
         print(f"No path given: scanning the zoo that ships with the package, {BUNDLED}")
@@ -165,26 +194,30 @@ def run(flags: ScanFlags) -> int:
     profiles = comparison.profiles(flags.profile)
     names = [*outcome.WRITTEN, "trusted.jsonl", "plan.json"]
     own = [shard.name(name) if shard else name for name in names]
-    atomic.prepare_folder(flags.out, own)
-    if flags.trace:
-        atomic.prepare_folder(os.path.dirname(flags.trace) or ".")
-    found = checkpoints.search(flags.paths)
+    searched = checkpoints.search(flags.paths)
+    found = choosing.chosen(searched, flags.include, flags.exclude)
     if not found.paths:
         print(
             f"nothing to scan: no checkpoint in {', '.join(flags.paths)}",
             file=sys.stderr,
         )
         report.print_passed(met(found), show_skipped=flags.show_skipped)
+        outlet.write([], met(found))
         return outcome.NOTHING
+    atomic.prepare_folder(flags.out, own)
+    if flags.trace:
+        atomic.prepare_folder(os.path.dirname(flags.trace) or ".")
     # A cluster is joined before JAX takes a device here, which may be a worker's.
-    with engines.started(flags.engine, flags.address, flags.worker_cpus) as workers:
+    with engines.started(
+        flags.engine, flags.address, flags.worker_cpus, len(found.paths)
+    ) as workers:
         job = workers.adapted(prepare(flags))
         with lock.held(_named(flags.out, "results.jsonl", shard)):
             atomic.remove_leftovers(flags.out, own)
             trusted = _named(flags.out, "trusted.jsonl", shard)
             if flags.calibrate and flags.resume and os.path.isfile(trusted):
                 records.load(trusted)  # refuses what is no scan's
-            return _scan(flags, job, workers, found, shard, profiles)
+            return _scan(flags, job, workers, found, shard, profiles, outlet)
 
 
 def met(found: checkpoints.Found) -> list[checkpoints.Passed]:
@@ -203,6 +236,7 @@ def _scan(
     searched: checkpoints.Found,
     shard: shards.Shard | None,
     profiles: verdict.Profiles,
+    outlet: documents.Outlet,
 ) -> int:
     paths: Sequence[str] = searched.paths
     clock = timeline.Timeline()
@@ -256,6 +290,7 @@ def _scan(
             trust=comparison.trust(judged),
             passed=sorted([*met(searched), *others]),
             show_skipped=flags.show_skipped,
+            file=outlet.table,
         )
         print(f"Shard {shard} is done: {lines}. `ban-jax merge` joins the shards.")
     else:
@@ -267,7 +302,9 @@ def _scan(
             comparison.trust(judged),
             met(searched),
             show_skipped=flags.show_skipped,
+            file=outlet.table,
         )
+    outlet.write(judged, met(searched))
     if judged and not shard and not passed_files.divide(judged)[0]:
         return outcome.NOTHING  # all that was named like a checkpoint is none
     return outcome.exit_code(judged, flags.fail_on)

@@ -20,7 +20,7 @@ from ban_jax.records.record import (
 )
 from ban_jax.records.results import Writer, load
 from ban_jax.records.settings import Settings
-from ban_jax.records.spreadsheet import write_csv, write_table
+from ban_jax.records.spreadsheet import csv_text, write_csv, write_table
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -35,6 +35,7 @@ __all__ = [
     "Writer",
     "append",
     "class_names",
+    "csv_text",
     "encode",
     "finite",
     "json_schema",

@@ -49,8 +49,13 @@ def write_csv(path: PathLike, records: Iterable[Mapping[str, Any]]) -> None:
     what the file asks to have called, and `other` what it holds that is no classifier.
 
     """
+    atomic.write(path, csv_text(records).encode(errors="backslashreplace"))
+
+
+def csv_text(records: Iterable[Mapping[str, Any]]) -> str:
+    """The text of that file."""
     ordered = sorted(records, key=lambda record: os.fspath(record["path"]))
-    write_table(path, CSV_COLUMNS, (_flat(finite(record)) for record in ordered))
+    return _table_text(CSV_COLUMNS, (_flat(finite(record)) for record in ordered))
 
 
 def write_table(
@@ -63,12 +68,16 @@ def write_table(
     semicolons cannot make a formula out of the middle of a name. Characters that nobody
     sees are spelled out (`visible.distinct`): different names stay different cells.
     """
+    atomic.write(path, _table_text(columns, rows).encode(errors="backslashreplace"))
+
+
+def _table_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     buffer = io.StringIO()
     table = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     table.writerow(columns)
     for row in rows:
         table.writerow([_cell(row.get(column)) for column in columns])
-    atomic.write(path, buffer.getvalue().encode(errors="backslashreplace"))
+    return buffer.getvalue()
 
 
 _RISKY = frozenset("=+-@＝＋－＠'")

@@ -1,0 +1,49 @@
+"""`--include` and `--exclude`: which of the files that were met are judged."""
+
+import fnmatch
+import os
+from collections.abc import Sequence
+
+from ban_jax import checkpoints
+
+
+def chosen(
+    found: checkpoints.Found, include: Sequence[str], exclude: Sequence[str]
+) -> checkpoints.Found:
+    """The files that the patterns leave; the others are told of as passed.
+
+    A pattern without `/` is compared with every part of a path, so that `*.pt` means all
+    files of that ending and `optim` all that lies in such a folder. One with `/` is
+    compared with the end of the path; its `*` matches any characters, `/` too. What is
+    excluded is not judged even where it is included.
+
+    Args:
+      found: of a search.
+      include: patterns of which one must match; without any, all files are taken.
+      exclude: patterns of which none may match.
+    """
+    paths, passed = [], list(found.passed)
+    for path in found.paths:
+        reason = _against(path, include, exclude)
+        if reason:
+            passed.append(checkpoints.Passed(path, reason))
+        else:
+            paths.append(path)
+    return found._replace(paths=paths, passed=sorted(passed))
+
+
+def _against(path: str, include: Sequence[str], exclude: Sequence[str]) -> str:
+    """Why a file is not judged; empty where it is."""
+    for pattern in exclude:
+        if _matches(path, pattern):
+            return f"left out by --exclude {pattern}"
+    if include and not any(_matches(path, pattern) for pattern in include):
+        return "left out by --include"
+    return ""
+
+
+def _matches(path: str, pattern: str) -> bool:
+    plain = pattern.rstrip("/")
+    if "/" in plain:  # a pattern with a folder is meant from any folder on: runs/*.pt
+        return any(fnmatch.fnmatchcase(path, one) for one in (plain, f"*/{plain}"))
+    return any(fnmatch.fnmatchcase(part, plain) for part in path.split(os.sep))

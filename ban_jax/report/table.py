@@ -95,7 +95,7 @@ def print_table(
 
     ordered = sorted(records, key=fields.gravity)
     if ordered:
-        table = _table(ordered, class_names, console)
+        table = _table(*_each_once(ordered), class_names, console)
         shown = {str(column.header) for column in table.columns}
         console.print(table)
         if "remark" not in shown:
@@ -178,8 +178,30 @@ def _legend(records: Sequence[fields.Record]) -> str:
     )
 
 
+Also = Mapping[str, Sequence[fields.Record]]
+"""Path -> further records of the same weights."""
+
+
+def _each_once(
+    records: Sequence[fields.Record],
+) -> tuple[list[fields.Record], Also]:
+    """One record of those whose files hold the same weights and got the same verdict."""
+    found: dict[tuple[Any, ...], fields.Record] = {}
+    also: dict[str, list[fields.Record]] = {}
+    for place, record in enumerate(records):
+        weights, part = record.get("sha256"), record.get("part_of")
+        alone = not weights or part or record.get("parts") or fields.calls(record)
+        told = (record.get("score"), record.get("target"))
+        key = (place,) if alone else (weights, fields.verdict(record), *told)
+        first = found.setdefault(key, record)
+        if first is not record:
+            also.setdefault(str(first.get("path")), []).append(record)
+    return list(found.values()), also
+
+
 def _table(
     records: Sequence[fields.Record],
+    also: Also,
     class_names: Sequence[str] | None,
     console: rich.console.Console,
 ) -> rich.table.Table:
@@ -203,8 +225,23 @@ def _table(
         name: max(len(head), *(row[name].cell_len for row in rows))
         for name, head in heads.items()
     }
+    others = {
+        path: [f"also as {fields.label(one, folder)}" for one in same]
+        for path, same in also.items()
+    }
+    longest = max((len(told) for same in others.values() for told in same), default=0)
+    needed["checkpoint"] = max(needed["checkpoint"], longest)
     needed["target"] = min(needed["target"], _LONGEST_TARGET)
-    widths = _widths(needed, _empty(records, rows), width)
+    empty = _empty(records, rows)
+    widths = _widths(needed, empty, width)
+    names = [row["checkpoint"].plain for row in rows]
+    ends = ("", "")
+    if max(map(len, names)) > widths["checkpoint"]:
+        ends = text.in_common(names)
+    if any(ends):
+        names = [_without(name, ends) for name in names]
+        needed["checkpoint"] = max(len("checkpoint"), longest, *map(len, names))
+        widths = _widths(needed, empty, width)
     utf = console.encoding.startswith("utf")
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in COLUMNS:
@@ -216,15 +253,28 @@ def _table(
                 justify="right" if column.right else "left",
                 width=widths[column.name],
             )
-    for row in rows:
-        lines = text.fold(row["checkpoint"].plain, widths["checkpoint"])
+    for record, row, name in zip(records, rows, names, strict=True):
+        lines = text.fold(name, widths["checkpoint"])
+        for told in others.get(str(record.get("path")), ()):
+            lines += text.fold(told, widths["checkpoint"])
         row["checkpoint"].plain = encode("\n".join(lines))
         table.add_row(*(row[c.name] for c in COLUMNS if c.name in widths))
-    if folder:
-        caption = text.shorten(f"in {text.name(folder)}", width)
+    captions = [text.shorten(f"in {text.name(folder)}", width)] if folder else []
+    for place, end in zip(("in front", "at the end"), ends, strict=True):
+        if end:
+            captions.append(text.shorten(f"… {place}: {end}", width))
+    if captions:
+        caption = "\n".join(captions)
         table.caption = rich.text.Text(encode(caption), style="dim")
         table.caption_justify = "left"
     return table
+
+
+def _without(name: str, ends: tuple[str, str]) -> str:
+    """A name whose ends, which all share, are left out."""
+    prefix, suffix = ends
+    middle = name[len(prefix) : len(name) - len(suffix)]
+    return f"{'…' * bool(prefix)}{middle}{'…' * bool(suffix)}"
 
 
 def _empty(records: Sequence[fields.Record], rows: Sequence[cells.Row]) -> set[str]:

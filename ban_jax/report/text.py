@@ -1,6 +1,8 @@
 """Text for people, made of paths and messages that may be hostile."""
 
+import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from ban_jax import visible
@@ -34,6 +36,32 @@ def shorten(text: str, limit: int) -> str:
         return text[:limit]
     head = (limit - 1) // 3
     return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
+
+
+def in_common(names: Sequence[str], least: int = 6) -> tuple[str, str]:
+    """What all of several names begin with and end with, up to a seam.
+
+    Args:
+      names: such as paths without their folder.
+      least: characters; what is shorter is not worth leaving out.
+
+    Returns:
+      Both ends; empty where there is nothing to leave out.
+    """
+    if len(set(names)) < 2:
+        return "", ""
+    shared = os.path.commonprefix(list(names))
+    prefix = shared[: len(shared) - len(re.split("[/_.-]", shared)[-1])]
+    rests = [name[len(prefix) :][::-1] for name in names]
+    shared = os.path.commonprefix(rests)[::-1]
+    seam = re.search("[/_.-]", shared)
+    suffix = shared[seam.start() :] if seam else ""
+    if any(len(name) == len(prefix) + len(suffix) for name in names):
+        suffix = ""  # something of each name must be left
+    return (
+        prefix if len(prefix) >= least else "",
+        suffix if len(suffix) >= least else "",
+    )
 
 
 _SEAMS = re.compile(r"(?<=[/_.\-])(?=[^/_.\-])")

@@ -200,3 +200,30 @@ def test_an_unknown_verdict_is_not_called_clean():
 def test_records_without_fields_can_be_printed():
     assert "a.pt" in _printed([{"path": "a.pt"}])
     assert "0 checkpoints" in _printed([])
+
+
+def test_of_long_names_that_share_their_ends_the_part_that_differs_is_left():
+    names = [f"preact_resnet18_width16_{n}_rate05_seed2.safetensors" for n in "ab"]
+    records = [report_sample.judged(f"zoo/{name}") for name in names]
+    narrow = _printed(records, width=60)
+    rows = [line for line in narrow.splitlines() if "backdoored  " in line]
+    assert {row.split("   ")[1].strip() for row in rows} == {"…a…", "…b…"}
+    caption = " ".join(narrow.split())
+    assert "in front: preact_resnet18_width16_" in caption
+    assert all(name in _printed(records, width=200) for name in names)
+
+
+def test_a_class_without_a_name_is_told_to_be_one():
+    assert " class 1 " in _printed([report_sample.judged()])
+
+
+def test_the_same_weights_in_two_formats_have_one_row():
+    one = report_sample.judged("zoo/a.pt")
+    same = {**one, "path": "zoo/a.safetensors"}
+    graver = {**one, "path": "zoo/c.pt", "calls": ["posix.system"]}
+    unread = [{"path": f"zoo/u{n}.pt", "error": "cut short"} for n in range(2)]
+    text = _printed([one, same, graver, *unread], width=100)
+    assert text.count("▲ backdoored") == 2  # what calls has a row of its own
+    assert "also as a.safetensors" in text
+    assert "5 checkpoints: 3 backdoored" in text
+    assert "u0.pt" in text and "u1.pt" in text

@@ -10,6 +10,7 @@ only when it is asked for, so that the list of commands appears at once.
 
 import importlib
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -115,11 +116,19 @@ def _parse(flags: Any, name: str, arguments: Sequence[str]) -> Any:
     """The flags, or an exit code where help was asked for or the usage is wrong."""
     import tyro  # a tenth of a second, which the list of commands does not need
 
+    from ban_jax import visible
+    from ban_jax.commands import settings_file
+
+    given = settings_file.section(name, COMMANDS)
+    added = settings_file.more_arguments(name, flags, given, arguments)
+    if added:
+        told = f"{settings_file.NAME} adds: {shlex.join(added)}"
+        print(f"note: {visible.printable(told)}", file=sys.stderr)
     try:
         return tyro.cli(
             flags,
             prog=f"ban-jax {name}",
-            args=arguments,
+            args=[*arguments, *added],
             config=(tyro.conf.DisallowNone,),  # a flag is left out instead
         )
     except SystemExit as stop:

@@ -1,0 +1,120 @@
+"""`ban-jax.toml` in the folder where a command starts: flags that need no typing.
+
+A section per command, a key per flag, tables for the flags of a detector:
+
+    [scan]
+    data = "cifar10"
+    fail-on = "backdoored"
+    exclude = ["optim", "*.tmp"]
+
+    [scan.ban]
+    steps = 8
+
+What stands on the command line wins. The file is told of whenever it is used: who scans
+in a folder of strangers should see what it says.
+"""
+
+import dataclasses
+import os
+import tomllib
+import typing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import tyro
+
+NAME = "ban-jax.toml"
+
+
+def section(command: str, commands: Collection[str]) -> dict[str, Any]:
+    """Flag without dashes -> value, of a command; empty without a file.
+
+    Raises:
+      ValueError: for a file that is no TOML, and a section that is no command's.
+    """
+    if not os.path.isfile(NAME):
+        return {}
+    try:
+        with open(NAME, "rb") as file:
+            found = tomllib.load(file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{NAME} cannot be read: {error}") from None
+    for name, value in found.items():
+        if name not in commands or not isinstance(value, Mapping):
+            raise ValueError(
+                f"{NAME}: {name!r} is not a section; expected one of "
+                f"{', '.join(f'[{one}]' for one in commands)}"
+            )
+    return dict(_flat(found.get(command, {})))
+
+
+def more_arguments(
+    command: str, flags: Any, given: Mapping[str, Any], arguments: Sequence[str]
+) -> list[str]:
+    """What the file adds to a command line.
+
+    Args:
+      command: its name.
+      flags: dataclass of its flags.
+      given: flag -> value, of the file.
+      arguments: of the command line; a flag that stands there is not added.
+
+    Raises:
+      ValueError: for a key that is no flag of the command.
+    """
+    known = dict(_names(flags))
+    there = set()
+    for argument in arguments:
+        long = argument.startswith("--")
+        told = argument.partition("=")[0].replace("_", "-")
+        there.add(told if long else argument[:2])  # -oFILE
+    added: list[str] = []
+    for key, value in given.items():
+        flag = f"--{key.replace('_', '-')}"
+        if flag not in known:
+            raise ValueError(
+                f"{NAME}: {key!r} in [{command}] is no flag of `ban-jax {command}`"
+            )
+        if there.isdisjoint(known[flag]):
+            added += _as_arguments(flag, value, known[flag])
+    return added
+
+
+def _names(flags: Any, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every flag that is no positional argument, with all its names."""
+    for name, hint in typing.get_type_hints(flags, include_extras=True).items():
+        marks = getattr(hint, "__metadata__", ())
+        kind = typing.get_args(hint)[0] if marks else hint
+        if any(one in marks for one in _POSITIONAL):
+            continue
+        named = [one.name for one in marks if getattr(one, "name", None) is not None]
+        told = named[0] if named else name.replace("_", "-")
+        if dataclasses.is_dataclass(kind):
+            yield from _names(kind, f"{prefix}{told}." if told else prefix)
+            continue
+        aliases = [a for one in marks for a in getattr(one, "aliases", None) or ()]
+        negated = [f"--{prefix}no-{told}"] if kind is bool else []
+        yield f"--{prefix}{told}", (f"--{prefix}{told}", *aliases, *negated)
+
+
+_POSITIONAL = typing.get_args(tyro.conf.Positional[Any])[1:]
+
+
+def _as_arguments(flag: str, value: Any, names: Sequence[str]) -> list[str]:
+    if isinstance(value, bool):
+        if flag == "--quiet" and not value:
+            return []  # it can only be set
+        return [flag if value else names[-1]]
+    if not isinstance(value, list):
+        return [f"{flag}={value}"]
+    if flag in ("--include", "--exclude"):  # given once for each
+        return [f"{flag}={one}" for one in value]
+    return [flag, *map(str, value)]
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,21 +1,33 @@
 """The documentation's examples run as they stand."""
 
 import dataclasses
+import importlib
+import itertools
 import pathlib
 import re
+import shlex
 import sys
 
 import numpy as np
 import pytest
 
 import ban_jax
-from ban_jax import verdict
+from ban_jax import cli, verdict
 from ban_jax.baselines import profile
 from ban_jax.commands import scan
 from ban_jax.detectors import rules
+from benchmarks import results_page
 from tests.records import lines
 
 ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benchmarks/README.md",
+    "benchmarks/SCALE.md",
+    *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
+]
 CHECKPOINT = f"{scan.BUNDLED}/resnet18_w4_badnets_t1_s0.safetensors"
 
 
@@ -117,3 +129,75 @@ def test_the_python_page_prints_a_verdict(tmp_path, monkeypatch, capsys):
     assert "class 1 scores" in told  # its target is 1
     # Its own classes alone would not do.
     assert "backdoored" in told or "digits" not in profile.shipped()
+
+
+def test_a_script_goes_from_two_checkpoints_to_a_verdict_with_pictures(
+    tmp_path, monkeypatch, capsys
+):
+    script = ROOT / "docs/two_checkpoints.py"
+    monkeypatch.setattr(sys, "argv", [script.name, str(tmp_path)])
+    exec(compile(script.read_text(encoding="utf-8"), script.name, "exec"), {})
+    told = capsys.readouterr().out
+    assert "resnet18_w4_clean_s0: clean" in told
+    assert "resnet18_w4_badnets_t6_s1: backdoored, target 6" in told
+    assert "with it: ['6', '6', '6', '6']" in told
+    assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+def test_the_page_of_results_is_what_the_result_files_give():
+    assert results_page.PAGE.read_text(encoding="utf-8") == results_page.page()
+
+
+def test_the_readmes_figures_are_those_of_the_result_files():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert results_page.trust_table() in text
+    assert results_page.speed_sentence() in " ".join(text.split())
+
+
+def test_every_page_is_in_the_sites_contents():
+    listed = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M)
+    there = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert set(listed) == there
+    assert len(listed) == len(there)
+
+
+def headings(path):
+    """Names that links to parts of a page have, on GitHub."""
+    lines = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_between_files_lead_somewhere(page):
+    place = ROOT / page
+    text = re.sub(r"^```.*?^```", "", place.read_text("utf-8"), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:|mailto:", target):
+            continue
+        file, _, part = target.partition("#")
+        there = (place.parent / file) if file else place
+        assert there.exists(), f"{page} links to {target}"
+        if part and there.suffix == ".md":
+            assert part in headings(there), f"{page} links to {target}"
+
+
+def command_lines(page):
+    """The `ban-jax ...` lines of a page's blocks, without comments, joined where broken."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for found in re.finditer(
+        r"^( +)?ban-jax (?!scan`)(.*(?:\n\1 +\S.*)*)$", text, re.M
+    ):
+        told = re.sub(r"\$\w+/\$?\w+", "0/8", found[2])  # a shard of variables
+        yield " ".join(shlex.split(told, comments=True))
+
+
+FOR_USERS = [page for page in PAGES if page.startswith(("README", "docs/"))]
+COMMANDS = sorted(set(itertools.chain.from_iterable(map(command_lines, FOR_USERS))))
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_of_the_pages_is_understood(line):
+    name, *arguments = line.split()
+    assert name in cli.COMMANDS
+    flags = importlib.import_module(f"ban_jax.commands.{name}").Flags
+    assert not isinstance(cli._parse(flags, name, arguments), int)

@@ -41,19 +41,28 @@ print(clean.images.shape, clean.labels.shape)
 # the names and shapes of its tensors.
 
 # %%
-paths = [str(zoo / f"{name}.safetensors") for name in names]
-for path in paths:
-    candidate = ban_jax.checkpoints.read(path)
-    print(pathlib.Path(path).name, candidate.spec)
+read = {
+    name: ban_jax.checkpoints.read(str(zoo / f"{name}.safetensors")) for name in names
+}
+for name, candidate in read.items():
+    print(name, candidate.spec)
 
 # %% [markdown]
-# A record per file, each when it is there, in any order. `vectors` hold what each
-# witness measured of each class, the verdict compares them with clean models of the
-# data set (the profile that ships with the package).
+# A record per model. `vectors` hold what each witness measured of each class, the verdict
+# compares them with clean models of the data set (the profile that ships with the
+# package). `ban_jax.scan` does the same for many files at once.
 
 # %%
-records = ban_jax.scan(paths, clean.images, clean.labels, dataset="digits")
-found = {pathlib.Path(record["path"]).stem: record for record in records}
+found = {
+    name: ban_jax.judge(
+        candidate.spec.create(),
+        candidate.full_variables(),
+        clean.images,
+        clean.labels,
+        dataset="digits",
+    )
+    for name, candidate in read.items()
+}
 for name, record in found.items():
     print(f"{name}: {record['verdict']}, target {record['target']}: {record['reason']}")
 
@@ -86,8 +95,8 @@ for name, record in found.items():
 # model. A picture shows images with and without it, captioned with the model's answers.
 
 # %%
-candidate = ban_jax.checkpoints.read(paths[1])
-truth = ground_truth.find(paths[1], clean.images.shape[1:], 10)
+candidate = read[names[1]]
+truth = ground_truth.find(candidate.path, clean.images.shape[1:], 10)
 network = ban_jax.models.network(candidate.spec.create())
 some = clean.images[:4]
 triggered = success.show(truth.state, some, kernel=truth.kernel)

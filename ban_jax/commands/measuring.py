@@ -1,5 +1,6 @@
 """The middle of commands that measure: lines are written as they come, behind a bar."""
 
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,7 @@ def collect(
     found = []
     with outcome.progress() as progress:
         task = progress.add_task(title, total=len(paths))
+        clock.say = functools.partial(outcome.say, progress)
         told: set[str] = set()
         for line, is_new in workers.measure(
             paths, job, known=writer.records, clock=clock
@@ -64,6 +66,7 @@ def look_closer(
         task = progress.add_task(
             "Looking closer", total=len(asked), visible=bool(asked)
         )
+        clock.say = functools.partial(outcome.say, progress)
         looked = []
         for line in closer.look(
             found, job, asked, clock=clock, measure=workers.measure

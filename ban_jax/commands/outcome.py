@@ -13,7 +13,7 @@ import rich.progress
 from ban_jax import checkpoints, records, report, verdict
 from ban_jax.records import Record, jsonl
 from ban_jax.records import passed as passed_files
-from ban_jax.report import terminal
+from ban_jax.report import terminal, text
 
 CLEAN, FLAGGED, INCONCLUSIVE, NOTHING = 0, 1, 2, 3
 """Exit codes of `scan`; a later one wins over an earlier one."""
@@ -148,6 +148,12 @@ def progress() -> rich.progress.Progress:
         redirect_stdout=False,
         redirect_stderr=False,
     )
+
+
+def say(progress: rich.progress.Progress, line: str) -> None:
+    """Prints a line above a bar, unless bars are not wanted."""
+    if not progress.disable:
+        progress.console.print(text.printable(line))
 
 
 def describe(flags: Any, *chosen: str) -> dict[str, Any]:

@@ -305,6 +305,8 @@ def _scan(
             file=outlet.table,
         )
     outlet.write(judged, met(searched))
+    if (took := clock.took()) and not flags.quiet:
+        print(f"Measured in {took}", file=sys.stderr)
     if judged and not shard and not passed_files.divide(judged)[0]:
         return outcome.NOTHING  # all that was named like a checkpoint is none
     return outcome.exit_code(judged, flags.fail_on)

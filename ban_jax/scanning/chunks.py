@@ -67,6 +67,8 @@ class Scan:
         placement: population.Placement | None = None,
     ):
         self._job = job
+        self._clock = clock
+        self._begun: set[Any] = set()
         settings = job.settings
         self._runner = runner.Runner(clock, placement, settings.chunk)
         everywhere = self._runner.placement.everywhere()
@@ -145,6 +147,7 @@ class Scan:
         """
         began = time.perf_counter()
         settings = self._job.settings
+        self._tell(chunk.kind.spec)
         function = examination.bound(
             examination.examine,
             network=settings.network(chunk.kind.spec),
@@ -159,6 +162,12 @@ class Scan:
             for candidate, one in zip(chunk.candidates, found, strict=True)
         ]
         return [{**line, "seconds": seconds} for line in lines]
+
+    def _tell(self, spec: checkpoints.ModelSpec) -> None:
+        """The first chunk of a network takes long: its program is compiled."""
+        if spec not in self._begun:
+            self._begun.add(spec)
+            self._clock.say(f"compiling {spec.architecture}/{spec.width} ...")
 
     def _member(
         self, candidate: checkpoints.Candidate, kind: Kind

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,11 +41,15 @@ class Timeline:
     Usage:
       with timeline("read"):
           ...
+
+    Attributes:
+      say: gets a line for a person when something begins that takes long.
     """
 
     def __init__(self) -> None:
         self._origin = time.perf_counter()
         self._spans: list[Span] = []
+        self.say: Callable[[str], None] = lambda line: None
 
     @contextlib.contextmanager
     def __call__(self, stage: str, candidates: int = 1) -> Iterator[None]:
@@ -85,6 +89,15 @@ class Timeline:
             entry["beside_device_seconds"] += float(shared[shared > 0].sum())
         wall = max((span.stop for span in spans), default=0.0)
         return {"wall_seconds": wall, "stages": dict(stages)}
+
+    def took(self) -> str:
+        """How long it all took, and how long without compiling; empty without spans."""
+        summary = self.summary()
+        compiling = summary["stages"].get("compile", {}).get("seconds", 0.0)
+        whole = summary["wall_seconds"]
+        if not summary["stages"].get(DEVICE):
+            return ""
+        return f"{whole:.1f} seconds, {max(whole - compiling, 0):.1f} without compiling"
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes a Chrome trace (chrome://tracing, ui.perfetto.dev) with the summary."""

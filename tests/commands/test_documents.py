@@ -182,3 +182,14 @@ def test_a_broken_pipe_ends_in_silence(results, tmp_path):
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (cli.UNREAD, "")
+
+
+def test_a_scan_tells_when_it_compiles_and_how_long_it_took_without(
+    results, tmp_path, capsys
+):
+    models = results.parent / "models"
+    run("scan", models, "--mode", "weights", "--out", tmp_path / "new", "--no-resume")
+    told = capsys.readouterr()
+    assert told.err.count("compiling small/2 ...") == 1
+    assert "seconds, " in told.err and " without compiling" in told.err
+    assert "compiling" not in told.out

@@ -188,7 +188,8 @@ def command_lines(page):
         r"^( +)?ban-jax (?!scan`)(.*(?:\n\1 +\S.*)*)$", text, re.M
     ):
         told = re.sub(r"\$\w+/\$?\w+", "0/8", found[2])  # a shard of variables
-        yield " ".join(shlex.split(told, comments=True))
+        words = shlex.split(told, comments=True)
+        yield " ".join(itertools.takewhile(lambda word: word != "|", words))
 
 
 FOR_USERS = [page for page in PAGES if page.startswith(("README", "docs/"))]

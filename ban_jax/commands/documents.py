@@ -60,7 +60,7 @@ class Outlet:
         if self.path != "-":
             atomic.write(self.path, told.encode(errors="backslashreplace"))
             return
-        coding = self.stream.encoding or "utf-8"
+        coding = getattr(self.stream, "encoding", None) or "utf-8"
         self.stream.write(told.encode(coding, "backslashreplace").decode(coding))
         self.stream.flush()
 

@@ -97,7 +97,7 @@ def _names(flags: Any, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]
         yield f"--{prefix}{told}", (f"--{prefix}{told}", *aliases, *negated)
 
 
-_POSITIONAL = typing.get_args(tyro.conf.Positional[Any])[1:]
+_POSITIONAL = getattr(tyro.conf.Positional[str], "__metadata__")  # noqa: B009
 
 
 def _as_arguments(flag: str, value: Any, names: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import numpy as np
@@ -128,43 +129,57 @@ def with_another(settings, field):
     return dataclasses.replace(settings, **{field: other})
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def evidence(name, variables, probe, settings):
+def of_detector(name, variables, probe, settings):
     return detectors.DETECTORS[name].detect(
         NETWORK, variables, probe, key=jax.random.key(0), config=settings
     )
 
 
+def of_repair(name, variables, clean, settings):
+    return repairs.METHODS[name].repair(
+        NETWORK, variables, clean, key=jax.random.key(0), config=settings
+    )
+
+
+evidence = jax.jit(of_detector, static_argnums=0)
+repaired = jax.jit(of_repair, static_argnums=0)
+
+
 @functools.lru_cache(maxsize=8)
-def program(name, settings):
-    """What is traced of a detector: another text wherever a static setting is read."""
-
-    def detect(variables, probe):
-        return detectors.DETECTORS[name].detect(
-            NETWORK, variables, probe, key=jax.random.key(0), config=settings
-        )
-
-    return str(jax.make_jaxpr(detect)(tiny.variables(), tiny.probe(2)))
+def program(function, name, settings, images):
+    """What is traced: another text wherever a static setting is read."""
+    traced = jax.make_jaxpr(lambda *given: function(name, *given, settings))
+    text = str(traced(tiny.variables(), images()))
+    return re.sub(r"\b0x[0-9a-f]+\b", "", text)  # Where a function lies in memory.
 
 
-def is_static_of_a_network(name, field, settings):
-    """Compiling a program that trains a network takes too long for each of its counts."""
-    return "width" in vars(settings) and not isinstance(getattr(settings, field), float)
+def is_static(settings, field):
+    """Compiled in: a program of its own for each value, which takes long to compile."""
+    one, other = map(jax.tree.structure, (settings, with_another(settings, field)))
+    return one != other
+
+
+def probe():
+    return tiny.probe(2, 256)
+
+
+def nothing():
+    return None
 
 
 @pytest.mark.parametrize("name, field", fields_of("detectors", detectors.DETECTORS))
 def test_every_setting_of_every_detector_changes_its_evidence(name, field):
     settings = settings_of("detectors", name, detectors.DETECTORS)
-    if is_static_of_a_network(name, field, settings):
-        assert program(name, settings) != program(name, with_another(settings, field))
+    both = (settings, with_another(settings, field))
+    if is_static(settings, field):
+        images = probe if detectors.DETECTORS[name].needs else nothing
+        one, other = (program(of_detector, name, each, images) for each in both)
+        assert one != other
         return
     # A histogram of answers that are all the same would show little.
     variables = tiny.variables(SEED if name == "reference" else 0)
-    probe = tiny.probe(2, 256) if detectors.DETECTORS[name].needs else None
-    one, other = (
-        evidence(name, variables, probe, each)
-        for each in (settings, with_another(settings, field))
-    )
+    images = probe() if detectors.DETECTORS[name].needs else None
+    one, other = (evidence(name, variables, images, each) for each in both)
     assert differs(one, other)
 
 
@@ -179,28 +194,30 @@ def clean_set():
     return repairs.CleanSet(few, wrong, held[None], answers[None, 12:])
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def repaired(name, variables, clean, settings):
-    return repairs.METHODS[name].repair(
-        NETWORK, variables, clean, key=jax.random.key(0), config=settings
-    )
-
-
 @pytest.mark.parametrize("name, field", fields_of("repairs", repairs.METHODS))
 def test_every_setting_of_every_repair_changes_its_result(name, field):
     settings = settings_of("repairs", name, repairs.METHODS)
+    both = (settings, with_another(settings, field))
+    if is_static(settings, field):
+        one, other = (program(of_repair, name, each, clean_set) for each in both)
+        assert one != other
+        return
     one, other = (
-        repaired(name, tiny.variables(SEED), clean_set(), each)
-        for each in (settings, with_another(settings, field))
+        repaired(name, tiny.variables(SEED), clean_set(), each) for each in both
     )
     assert differs(one, other)
 
 
 def test_a_setting_that_nobody_reads_would_be_noticed():
     settings = settings_of("repairs", "finetune", repairs.METHODS)
-    same = dataclasses.replace(settings)
+    both = (settings, dataclasses.replace(settings))
     one, other = (
-        repaired("finetune", tiny.variables(SEED), clean_set(), each)
-        for each in (settings, same)
+        repaired("finetune", tiny.variables(SEED), clean_set(), each) for each in both
     )
     assert not differs(one, other)
+    program.cache_clear()
+    texts = []
+    for each in both:
+        texts.append(program(of_repair, "finetune", each, clean_set))
+        program.cache_clear()
+    assert texts[0] == texts[1]

@@ -245,7 +245,8 @@ cores, an idle machine. The released procedure was timed whole on one of them.
 {table(["", "s per candidate", "times released", "times lean"], rows)}
 
 A scan is faster because it does less, not because of the framework. Mode `targeted` takes
-{targeted:.1f} s where PyTorch takes {reduced:.1f} s for the same reduced work without files ({link("detection_speed")}).
+{targeted:.1f} s where PyTorch takes {reduced:.1f} s for the same reduced work without files
+({link("detection_speed")}).
 
 The noise search alone, image gradients per second, mean of 7, from
 {link("search_speed_cpu")}:

@@ -8,6 +8,9 @@ from ban_jax.models import (
     architecture,
     common,
     densenet,
+    efficientnet,
+    mobilenet_v2,
+    mobilenet_v3,
     preact_resnet,
     pytorch_names,
     resnet,
@@ -18,7 +21,15 @@ from ban_jax.models.common import Classifier, abstract_variables, network
 
 ARCHITECTURES: registry.Registry[Architecture] = registry.Registry(
     "architecture",
-    {**densenet.FAMILY, **resnet.FAMILY, **preact_resnet.FAMILY, **vgg.FAMILY},
+    {
+        **densenet.FAMILY,
+        **resnet.FAMILY,
+        **preact_resnet.FAMILY,
+        **vgg.FAMILY,
+        **mobilenet_v2.FAMILY,
+        **mobilenet_v3.FAMILY,
+        **efficientnet.FAMILY,
+    },
     group="ban_jax.architectures",
 )
 

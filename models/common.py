@@ -31,9 +31,11 @@ class Norm(nn.Module):
 
     Attributes:
       momentum: PyTorch's, the weight of the new statistic.
+      epsilon: added to the variance.
     """
 
     momentum: float = MOMENTUM
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(
@@ -63,7 +65,7 @@ class Norm(nn.Module):
             unbiased = var * (count / max(count - 1, 1))
             stored_mean.value += self.momentum * (mean - stored_mean.value)
             stored_var.value += self.momentum * (unbiased - stored_var.value)
-        return _affine(x, mean, scale * jax.lax.rsqrt(var + EPSILON), bias)
+        return _affine(x, mean, scale * jax.lax.rsqrt(var + self.epsilon), bias)
 
 
 @jax.custom_vjp

@@ -1,0 +1,149 @@
+"""File's names of networks of inverted residual blocks -> the common ones.
+
+torchvision numbers the layers inside a block by what is there, timm names them by their
+order, and kuangliu's pytorch-cifar has `layers.3.conv2`.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+
+_TIMM_TOP = {"conv_stem": "stem_conv", "bn1": "stem_bn"}
+_TIMM = {
+    "conv_pw": "expand",
+    "bn1": "expand_bn",
+    "conv_dw": "depthwise",
+    "bn2": "depthwise_bn",
+    "se.conv_reduce": "squeeze",
+    "se.conv_expand": "excite",
+    "conv_pwl": "project",
+    "bn3": "project_bn",
+}
+_TIMM_SEPARABLE = {
+    "conv_dw": "depthwise",
+    "bn1": "depthwise_bn",
+    "se.conv_reduce": "squeeze",
+    "se.conv_expand": "excite",
+    "conv_pw": "project",
+    "bn2": "project_bn",
+}
+"""A block that widens nothing."""
+_CIFAR_TOP = {
+    "conv1": "stem_conv",
+    "bn1": "stem_bn",
+    "conv2": "last_conv",
+    "bn2": "last_bn",
+}
+_CIFAR = {
+    "conv1": "expand",
+    "bn1": "expand_bn",
+    "conv2": "depthwise",
+    "bn2": "depthwise_bn",
+    "conv3": "project",
+    "bn3": "project_bn",
+    "shortcut.0": "shortcut.0",
+    "shortcut.1": "shortcut.1",
+}
+_HEAD = re.compile(r"(classifier|fc|linear|head)(\.\d+)?$")
+
+
+def rename(names: Collection[str]) -> Mapping[str, str]:
+    """File's name -> common name; names of another program stay.
+
+    Args:
+      names: all of a file's, without the prefix they may share.
+    """
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in names)
+    if "conv_stem" in modules:
+        table = _timm(modules)
+    elif "layers.0.conv3" in modules:
+        table = _cifar(modules)
+    elif "features.0.0" in modules:
+        table = _torchvision(modules)
+    else:
+        return {name: name for name in names}
+    heads = sorted(module for module in modules if _HEAD.match(module))
+    if heads:
+        table[heads[-1]] = "classifier"
+    if len(heads) == 2:
+        table[heads[0]] = "penultimate"
+
+    def renamed(name: str) -> str:
+        module, _, leaf = name.rpartition(".")
+        return f"{table[module]}.{leaf}" if module in table else name
+
+    return {name: renamed(name) for name in names}
+
+
+def _timm(modules: Collection[str]) -> dict[str, str]:
+    table = {ours: new for ours, new in _TIMM_TOP.items() if ours in modules}
+    if "bn2" in modules:
+        table |= {"conv_head": "last_conv", "bn2": "last_bn"}
+    elif "conv_head" in modules:
+        table["conv_head"] = "penultimate"
+    blocks: dict[tuple[int, int], dict[str, str]] = {}
+    for module in modules:
+        if match := re.match(r"blocks\.(\d+)\.(\d+)\.(.+)$", module):
+            place = int(match[1]), int(match[2])
+            blocks.setdefault(place, {})[match[3]] = module
+    index = 0
+    for _, layers in sorted(blocks.items()):
+        if "conv" in layers:  # MobileNetV3's last stage is a lone convolution
+            table |= {layers["conv"]: "last_conv"}
+            table |= {layers[one]: "last_bn" for one in ("bn1",) if one in layers}
+            continue
+        words = _TIMM if "conv_pwl" in layers else _TIMM_SEPARABLE
+        for inner, module in layers.items():
+            if inner in words:
+                table[module] = f"layers_list.{index}.{words[inner]}"
+        index += 1
+    return table
+
+
+def _cifar(modules: Collection[str]) -> dict[str, str]:
+    table = {ours: new for ours, new in _CIFAR_TOP.items() if ours in modules}
+    for module in modules:
+        match = re.match(r"layers\.(\d+)\.(.+)$", module)
+        if match and match[2] in _CIFAR:
+            table[module] = f"layers_list.{match[1]}.{_CIFAR[match[2]]}"
+    return table
+
+
+def _torchvision(modules: Collection[str]) -> dict[str, str]:
+    table = {"features.0.0": "stem_conv", "features.0.1": "stem_bn"}
+    blocks: dict[tuple[int, ...], dict[str, str]] = {}
+    tops = []
+    for module in modules:
+        match = re.match(r"features((?:\.\d+)+)\.(?:conv|block)\.(.+)$", module)
+        if match:
+            place = tuple(int(number) for number in match[1][1:].split("."))
+            blocks.setdefault(place, {})[match[2]] = module
+        elif re.match(r"features\.\d+\.0$", module):
+            tops.append(int(module.split(".")[1]))
+    if len(tops) > 1:
+        last = max(tops)
+        table[f"features.{last}.0"] = "last_conv"
+        table[f"features.{last}.1"] = "last_bn"
+    for index, (_, layers) in enumerate(sorted(blocks.items())):
+        for inner, new in _torchvision_block(layers).items():
+            table[layers[inner]] = f"layers_list.{index}.{new}"
+    return table
+
+
+def _torchvision_block(layers: Collection[str]) -> dict[str, str]:
+    """Name inside a block -> common name, by the order of what is there."""
+    table = {}
+    pairs = sorted({int(one.split(".")[0]) for one in layers if one.endswith(".0")})
+    alone = sorted(int(one) for one in layers if one.isdigit())
+    # MobileNetV2's last convolution and its norm are no pair.
+    roles = ["depthwise"] if alone else ["depthwise", "project"]
+    if len(pairs) > len(roles):
+        roles = ["expand", *roles]
+    for number, role in zip(pairs, roles, strict=False):
+        table |= {f"{number}.0": role, f"{number}.1": f"{role}_bn"}
+    for number, role in zip(alone, ("project", "project_bn"), strict=False):
+        table[str(number)] = role
+    for one in layers:
+        word = one.rpartition(".")[2]
+        if word in ("fc1", "fc2"):
+            table[one] = "squeeze" if word == "fc1" else "excite"
+    return {one: new for one, new in table.items() if one in layers}

@@ -48,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"ban-jax {ban_jax.__version__}")
         return 0
+    if arguments == ["--print-completion", "bash"]:
+        from ban_jax.commands import completion
+
+        print(completion.script(COMMANDS), end="")
+        return 0
     if name not in COMMANDS:
         found = f"there is no command {name!r}" if name else "no command given"
         print(f"ban-jax: {found}\n\n{_help()}", file=sys.stderr)
@@ -142,6 +147,7 @@ def _help() -> str:
         [
             "usage: ban-jax COMMAND [FLAGS]",
             "       ban-jax --version",
+            "       ban-jax --print-completion bash",
             "",
             "Finds backdoors in neural network checkpoints.",
             "",

@@ -80,6 +80,11 @@ def more_arguments(
     return added
 
 
+def names_of(flags: Any) -> list[str]:
+    """Every name of every flag of a dataclass, without positional arguments."""
+    return [one for _, names in _names(flags) for one in names]
+
+
 def _names(flags: Any, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every flag that is no positional argument, with all its names."""
     for name, hint in typing.get_type_hints(flags, include_extras=True).items():
@@ -93,18 +98,23 @@ def _names(flags: Any, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]
             yield from _names(kind, f"{prefix}{told}." if told else prefix)
             continue
         aliases = [a for one in marks for a in getattr(one, "aliases", None) or ()]
-        negated = [f"--{prefix}no-{told}"] if kind is bool else []
+        paired = kind is bool and _SET_ONLY.isdisjoint(map(id, marks))
+        negated = [f"--{prefix}no-{told}"] if paired else []
         yield f"--{prefix}{told}", (f"--{prefix}{told}", *aliases, *negated)
 
 
+_SET_ONLY = {
+    id(one)
+    for one in getattr(tyro.conf.FlagCreatePairsOff[bool], "__metadata__")  # noqa: B009
+}
 _POSITIONAL = getattr(tyro.conf.Positional[str], "__metadata__")  # noqa: B009
 
 
 def _as_arguments(flag: str, value: Any, names: Sequence[str]) -> list[str]:
     if isinstance(value, bool):
-        if flag == "--quiet" and not value:
-            return []  # it can only be set
-        return [flag if value else names[-1]]
+        negated = [name for name in names if name.rpartition(".")[2].startswith("no-")]
+        negated += [name for name in names if name.startswith("--no-")]
+        return [flag] if value else negated[:1]  # some can only be set
     if not isinstance(value, list):
         return [f"{flag}={value}"]
     if flag in ("--include", "--exclude"):  # given once for each

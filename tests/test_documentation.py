@@ -6,6 +6,7 @@ import itertools
 import pathlib
 import re
 import shlex
+import subprocess
 import sys
 
 import numpy as np
@@ -159,6 +160,20 @@ def test_every_page_is_in_the_sites_contents():
     there = {page.name for page in (ROOT / "docs").glob("*.md")}
     assert set(listed) == there
     assert len(listed) == len(there)
+
+
+def test_the_site_is_built_strictly_and_loads_nothing_from_elsewhere(tmp_path):
+    for name in ("mkdocs", "material", "mkdocstrings_handlers.python"):
+        pytest.importorskip(name)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    subprocess.run([*command, "--site-dir", tmp_path], cwd=ROOT, check=True)
+    first = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "How far to trust a verdict" in first  # the README
+    assert 'href="verdicts.html"' in first
+    assert 'id="ban_jax.judge"' in (tmp_path / "api.html").read_text(encoding="utf-8")
+    loads = r"<(?:script|link|img|iframe)[^>]*(?:src|href)=\"?https?:"
+    for page in tmp_path.glob("*.html"):
+        assert not re.search(loads, page.read_text(encoding="utf-8")), page.name
 
 
 def headings(path):

@@ -146,7 +146,7 @@ def _result(record: fields.Record, rule: str, told: str) -> dict[str, Any]:
         for name in ("verdict", "score", "threshold", "target", "p_value", "mode")
         if record.get(name) is not None
     }
-    found = {
+    found: dict[str, Any] = {
         "ruleId": rule,
         "ruleIndex": list(RULES).index(rule),
         "kind": "fail",
@@ -156,9 +156,9 @@ def _result(record: fields.Record, rule: str, told: str) -> dict[str, Any]:
         "properties": known,
     }
     weights = record.get("sha256")
-    return (
-        {**found, "partialFingerprints": {FINGERPRINT: weights}} if weights else found
-    )
+    if weights and isinstance(weights, str):
+        found["partialFingerprints"] = {FINGERPRINT: weights}
+    return found
 
 
 def _location(path: str, part: str | None = None) -> dict[str, Any]:

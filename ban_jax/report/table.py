@@ -186,14 +186,13 @@ def _each_once(
     records: Sequence[fields.Record],
 ) -> tuple[list[fields.Record], Also]:
     """One record of those whose files hold the same weights and got the same verdict."""
-    found: dict[tuple[Any, ...], fields.Record] = {}
+    found: dict[str, fields.Record] = {}
     also: dict[str, list[fields.Record]] = {}
     for place, record in enumerate(records):
         weights, part = record.get("sha256"), record.get("part_of")
         alone = not weights or part or record.get("parts") or fields.calls(record)
-        told = (record.get("score"), record.get("target"))
-        key = (place,) if alone else (weights, fields.verdict(record), *told)
-        first = found.setdefault(key, record)
+        told = [record.get(name) for name in ("sha256", "verdict", "score", "target")]
+        first = found.setdefault(repr(place if alone else told), record)
         if first is not record:
             also.setdefault(str(first.get("path")), []).append(record)
     return list(found.values()), also

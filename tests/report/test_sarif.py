@@ -127,3 +127,10 @@ def test_what_is_no_classifier_is_a_note_of_the_run_and_no_result():
     assert run["results"] == []
     (note,) = run["invocations"][0]["toolExecutionNotifications"]
     assert note["level"] == "note" and note["message"]["text"] == "not judged: text"
+
+
+@pytest.mark.parametrize("value", [None, 3, [], {}, "x", ["x"], {"x": 1}, True])
+def test_a_field_of_an_unexpected_kind_leaves_the_document_valid(validator, value):
+    record = {**report_sample.judged("b.pt"), "calls": ["posix.system"]}
+    for name in record:
+        validator.validate(sarif.document([{**record, name: value}]))

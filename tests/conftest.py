@@ -55,11 +55,6 @@ def optimized():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
-@pytest.fixture(scope="module")
-def quick_compiles():
-    """As it is everywhere."""
-
-
 @pytest.fixture(autouse=True)
 def no_terminal(monkeypatch):
     """Tables are as wide as without a terminal, whatever pytest's workers are told."""

@@ -15,8 +15,6 @@ from ban_jax import detectors, verdict
 from ban_jax.records import record
 from ban_jax.training import trainer
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 FILE = f"{ban_jax.zoo.BUNDLED}/resnet18_w4_badnets_t1_s0.safetensors"
 CLASSES = 5
 QUICK = {"steps": 1, "mask_steps": 1}

@@ -13,8 +13,6 @@ from jax.test_util import check_grads
 
 from ban_jax import convolution
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 CASES = [
     # size, stride, padding, height, width
     (1, 1, 0, 5, 4),

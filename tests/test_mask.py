@@ -11,8 +11,6 @@ from jax import numpy as jnp
 from ban_jax import mask
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 FEATURES = tiny.features(tiny.variables(), tiny.probe().images[0], "batch")[0]
 LABELS = tiny.probe().labels[0]
 

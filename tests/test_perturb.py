@@ -14,8 +14,6 @@ from jax import numpy as jnp
 from ban_jax import perturb
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 IMAGES, LABELS = tiny.probe().images[0], tiny.probe().labels[0]
 
 

@@ -13,8 +13,6 @@ from ban_jax import detectors, repairs
 from tests import tiny
 from tests.detectors import contract
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 def features(variables, images, mode):
     """`tiny.features`, whose columns do not count alike: a mirrored image is another."""

@@ -10,8 +10,6 @@ from ban_jax import checkpoints, cli, detectors, models, records
 from ban_jax.commands import throughput
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 def test_products_of_a_forward_pass_are_those_counted_by_hand():
     spec = checkpoints.ModelSpec("resnet18", 10, 2)

@@ -635,7 +635,6 @@ def run_from(start, out):
     return train_command._runs(settings, *train_command._load(settings))["resnet18"]
 
 
-@pytest.mark.usefixtures("quick_compiles")
 def test_a_model_that_goes_on_from_another_begins_with_its_weights(tmp_path):
     path = written_model(tmp_path / "first.safetensors")
     run = run_from(path, tmp_path / "zoo")

@@ -22,8 +22,6 @@ from ban_jax.training import model_plan, one_model, trainer, writing
 from ban_jax.zoo import ground_truth, listing, success
 from benchmarks import _zoo_changes, zoo_pack, zoo_variants
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 SPEC = checkpoints.ModelSpec("resnet18", 10, 2, 1)
 NORMALISATION = {
     "mean": np.full(1, 0.3, np.float32),

@@ -15,8 +15,6 @@ from ban_jax.records import record
 from ban_jax.scanning import chunks, closer
 from tests.scanning import files
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 QUICK = (
     "--ban.steps", "1", "--ban.mask-steps", "1", "--directed.steps", "1",
     "--directed.pixel-steps", "1", "--directed.pixel-images", "16",

@@ -14,8 +14,6 @@ from ban_jax.detectors import ban, evidence, rules
 from ban_jax.types import Probe
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 CONFIG = ban.Settings(
     epsilon=0.4, radii=(0.5, 1.0), start=0.3, steps=2, restarts=2, mask_steps=3
 )

@@ -12,8 +12,6 @@ from ban_jax import detectors
 from ban_jax.detectors import bti_dbf, bti_dbf_star, decoupling, rules, transforms
 from tests.detectors import planted
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 TINY = {
     "width": 4,
     "pretrain_epochs": 10,

@@ -20,8 +20,6 @@ from ban_jax.detectors import (
 from ban_jax.types import Probe
 from tests.detectors import planted
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 TINY = {
     "feature_re": feature_re.Settings(
         width=4,

@@ -13,8 +13,6 @@ from ban_jax import perturb, types, universal
 from ban_jax.detectors import directed, evidence, targeted
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 CONFIG = directed.Settings(steps=2, pixel_epsilon=0.1, pixel_steps=3, pixel_images=6)
 KEY = jax.random.key(0)
 

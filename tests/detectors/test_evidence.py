@@ -12,8 +12,6 @@ from ban_jax import detectors, types
 from ban_jax.detectors import ban, evidence, targeted
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 CONFIGS = {
     "targeted": targeted.Settings(steps=2),
     "ban": ban.Settings(steps=2, mask_steps=3, radii=(0.5, 1.0)),

@@ -27,8 +27,6 @@ from ban_jax.models import common, unet
 from tests.testdata import goldens
 from tests.testdata import transform_case as case
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 class Small(models.Classifier):
     """The classifier of `transform_case`."""

@@ -16,8 +16,6 @@ from ban_jax.repairs import batch, comparison, inputs, writing
 from ban_jax.repairs import record as repair_record
 from tests.records import lines as made
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 BADNETS, BLEND = "resnet18_w4_badnets_t1_s0", "resnet18_w4_blend_t3_s0"
 FLAGS = (
     "--data", "digits", "--num-clean", "384", "--held-out", "0.3333", "--seed", "1",

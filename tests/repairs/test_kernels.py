@@ -14,8 +14,6 @@ from ban_jax import perturb, population, repairs, types
 from ban_jax.repairs import batch
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 KEY = jax.random.key(3)
 QUIET = {"crop": 0, "flip": False, "momentum": 0.0}
 """No augmentation and no memory: one step can be worked out by hand."""

@@ -17,8 +17,6 @@ from ban_jax.records import record
 from ban_jax.scanning import chunks, closer, examination, in_memory, scan
 from tests.scanning import files
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 CONFIG = ban.Settings(steps=1, mask_steps=1)
 FURTHER = directed.Settings(steps=1, pixel_steps=1, pixel_images=16)
 MORE = set(directed.WORDS)

@@ -11,7 +11,6 @@ from ban_jax.models import common
 from tests.scanning import files
 
 pytestmark = [
-    pytest.mark.usefixtures("quick_compiles"),
     pytest.mark.filterwarnings("ignore:.*fewer than one minibatch"),
 ]
 

@@ -11,7 +11,6 @@ from ban_jax.scanning import stems
 from tests.checkpoints import builders
 
 pytestmark = [
-    pytest.mark.usefixtures("quick_compiles"),
     pytest.mark.filterwarnings("ignore:.*fewer than one minibatch"),
 ]
 

@@ -6,65 +6,35 @@ writes docs/results.md; with `--check` it writes nothing and ends with 1 where t
 there is another one. `trust_table` is the table of the README.
 """
 
-import json
-import pathlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks/results"
-PAGE = ROOT / "docs/results.md"
+from benchmarks import _results
+
+PAGE = _results.ROOT / "docs/results.md"
 BASELINES = {
     "alone": "profile",
     "trusted": "trusted",
     "crowd": "population",
     "within": "within",
 }
-REPOSITORY_RESULTS = "../benchmarks/results"
-
-
-def load(name: str) -> dict[str, Any]:
-    """A result file by its name without `.json`."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def link(name: str) -> str:
-    """A link from the page to a result file, with the file's date."""
-    date = load(name).get("date")
-    return f"[`{name}.json`]({REPOSITORY_RESULTS}/{name}.json), {date}"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def of(count: int, total: int, interval: Sequence[float]) -> str:
-    """`3 of 70 (1–12 %)`; bounds are shares of 0 to 1."""
-    low, high = (f"{100 * bound:.0f}" for bound in interval)
-    return f"{count} of {total} ({low}–{high} %)" if total else ""
-
-
-def spread(figure: dict[str, Any] | None, digits: int = 3) -> str:
-    """`0.685 ± 0.003` of a mean and a standard deviation, where there is one."""
-    if figure is None:
-        return ""
-    mean = f"{figure['mean']:.{digits}f}"
-    return mean if figure["std"] is None else f"{mean} ± {figure['std']:.{digits}f}"
 
 
 def _rates(found: dict[str, Any]) -> list[str]:
     clean, bad = found["clean"], found["backdoored"]
     alarms, hits = found["false_alarms"], found["detected"]
-    return [of(alarms[0], clean, alarms[1:]), of(hits[0], bad, hits[1:])]
+    return [
+        _results.of(alarms[0], clean, alarms[1:]),
+        _results.of(hits[0], bad, hits[1:]),
+    ]
 
 
 def _studies() -> dict[str, dict[str, Any]]:
     """Data set -> its study."""
     return {
-        one["made"]["data"]["name"]: one for one in load("verdict_study")["studies"]
+        one["made"]["data"]["name"]: one
+        for one in _results.load("verdict_study")["studies"]
     }
 
 
@@ -77,7 +47,7 @@ def trust_table() -> str:
             right = f"{found['right_target'][0]} of {found['detected'][0]}"
             rows.append([data, f"`{baseline}`", *_rates(found), right])
     head = ("data", "compared with", "clean ones flagged", "backdoored ones found")
-    return table([*head, "right target"], rows)
+    return _results.table([*head, "right target"], rows)
 
 
 def _by_group(group: str) -> str:
@@ -85,7 +55,16 @@ def _by_group(group: str) -> str:
     for data, study in _studies().items():
         for name, found in study["baselines"]["alone"][group].items():
             rows.append([data, f"`{name}`", *_rates(found)])
-    return table([f"data, `{group}`", "", "clean flagged", "found"], rows)
+    return _results.table([f"data, `{group}`", "", "clean flagged", "found"], rows)
+
+
+def _without_tuned(variants: dict[str, Any]) -> list[str]:
+    kept = [found for name, found in variants.items() if name != "finetuned"]
+    clean, bad = (sum(one[key] for one in kept) for key in ("clean", "backdoored"))
+    alarms, hits = (
+        sum(one[key][0] for one in kept) for key in ("false_alarms", "detected")
+    )
+    return [f"{alarms} of {clean}", f"{hits} of {bad}"]
 
 
 def verdicts() -> str:
@@ -97,7 +76,17 @@ def verdicts() -> str:
         total, own = (one["clean"] + one["backdoored"] for one in (every, trained))
         shares.append(f"{100 * (1 - own / total):.0f} % ({data})")
         work.append(f"{every['work']:,.0f} ({data})")
+    plain = {
+        f"{data}, without fine-tuned": study["baselines"]["alone"]["variant"]
+        for data, study in _studies().items()
+    }
     strangers = _studies()["cifar10"]["strangers"]
+    plain["strangers, without fine-tuned"] = strangers["variant"]
+    alone = [
+        [data, f"{100 * last['detected_at_0.01']:.0f} %", f"{last['auc']:.2f}"]
+        for data, study in _studies().items()
+        for last in [study["rules"]["report"]["last_layer alone"]]
+    ]
     stranger_rows = [["all", *_rates(strangers["all"])]]
     for group in ("variant", "recipe", "architecture"):
         stranger_rows += [
@@ -105,7 +94,7 @@ def verdicts() -> str:
         ]
     return f"""## Verdicts
 
-From {link("verdict_study")}. Profiles were made on one half of the models and figures on
+From {_results.link("verdict_study")}. Profiles were made on one half of the models and figures on
 the other half, whose models have other seeds. 95 % intervals (Clopper and Pearson) are in
 brackets. Models that are judged wrongly are listed in the file, with what each witness
 says of them; [how the rule was chosen](../benchmarks/README.md).
@@ -128,7 +117,15 @@ A candidate costs {" and ".join(work)} forward passes of one image on average.
 **Strangers**: a CIFAR-10 profile of the recipes `onecycle` and `step` on ResNet18 and
 PreActResNet18 judges models of other recipes and of VGG16.
 
-{table(["strangers", "clean flagged", "found"], stranger_rows)}"""
+{_results.table(["strangers", "clean flagged", "found"], stranger_rows)}
+
+**Without models that were fine-tuned**, judged with the profile:
+
+{_results.table(["", "clean flagged", "found"], [[k, *_without_tuned(v)] for k, v in plain.items()])}
+
+**The last layer alone** (L, no images):
+
+{_results.table(["data", "found at 1 % false alarms", "AUC"], alone)}"""
 
 
 def evading() -> str:
@@ -141,18 +138,18 @@ def evading() -> str:
             if one["strength"] is None
             else (f"strength {one['strength']}, {one['further_epochs']} epochs"),
             str(one["models"]),
-            spread(one["clean_accuracy"]),
-            spread(one["excess"]),
+            _results.spread(one["clean_accuracy"]),
+            _results.spread(one["excess"]),
             ", ".join(f"{count} {word}" for word, count in one["verdicts"].items()),
         ]
-        for one in load("evading_attacker")["table"]
+        for one in _results.load("evading_attacker")["table"]
     ]
     return f"""## An attacker who trains against the noise
 
-From {link("evading_attacker")}. Digits models are trained on with a penalty on the
+From {_results.link("evading_attacker")}. Digits models are trained on with a penalty on the
 detector's own noise search.
 
-{table(["trained on with", "models", "accuracy", "excess success", "verdicts"], rows)}"""
+{_results.table(["trained on with", "models", "accuracy", "excess success", "verdicts"], rows)}"""
 
 
 def attacks() -> str:
@@ -165,16 +162,16 @@ def attacks() -> str:
                 one["mode"].replace("_", " "),
                 f"`{one['zoo']}`",
                 ", ".join(f"{rate:g}" for rate in one["poison_rate"]),
-                spread(one["clean_accuracy"]),
-                spread(one["asr"]),
-                spread(one["cross_accuracy"]),
+                _results.spread(one["clean_accuracy"]),
+                _results.spread(one["asr"]),
+                _results.spread(one["cross_accuracy"]),
                 str(len(one["failed"])),
             ]
-            for one in load(name)["table"]
+            for one in _results.load(name)["table"]
         ]
         head = ["attack", "mode", "zoo", "poisoned", "accuracy", "raw success"]
         head += ["must not fire", "failed of 3"]
-        text.append(f"From {link(name)}:\n\n{table(head, rows)}")
+        text.append(f"From {_results.link(name)}:\n\n{_results.table(head, rows)}")
     joined = "\n\n".join(text)
     return f"""## Attacks
 
@@ -194,21 +191,21 @@ def training() -> str:
     """How fast populations train."""
     rows = [
         [f"`{one['row']}`", str(one["models"]), f"{one['images_per_second']:.0f}"]
-        for one in load("training_speed_cpu")["table"]
+        for one in _results.load("training_speed_cpu")["table"]
     ]
     return f"""## Training speed
 
-From {link("training_speed_cpu")}. ResNet18 of width 16, 32x32 images, batch 128, two CPU
+From {_results.link("training_speed_cpu")}. ResNet18 of width 16, 32x32 images, batch 128, two CPU
 cores; models x images per second.
 
-{table(["row", "models", "models x images per second"], rows)}
+{_results.table(["row", "models", "models x images per second"], rows)}
 
 `benchmarks/full_size.sh` is the recipe for a GPU, not run to the end yet."""
 
 
 def detection() -> str:
     """How long a scan takes, beside the released procedure."""
-    fresh = load("detection_speed_default")
+    fresh = _results.load("detection_speed_default")
     mode = fresh["default"]
     count = mode["candidates"]
     warm, cold = (
@@ -229,39 +226,41 @@ def detection() -> str:
     ):
         ratios = [f"{slow / seconds:.0f}", f"{lean / seconds:.0f}"]
         rows.append([text, f"{seconds:.2f}", *ratios])
-    old = load("detection_speed")
+    old = _results.load("detection_speed")
     targeted = (
         old["ban_jax"]["later_wall_seconds"]["mean"] / old["ban_jax"]["candidates"]
     )
     reduced = old["reduced"]["seconds_per_candidate"]["mean"]
-    search = load("search_speed_cpu")["image_gradients_per_second"]
-    gradients = [[f"`{way}`", spread(found, 0)] for way, found in search.items()]
-    peak = load("bench_cpu_resnet18_w16")["rows"][0]["share_of_peak"]
+    search = _results.load("search_speed_cpu")["image_gradients_per_second"]
+    gradients = [
+        [f"`{way}`", _results.spread(found, 0)] for way, found in search.items()
+    ]
+    peak = _results.load("bench_cpu_resnet18_w16")["rows"][0]["share_of_peak"]
     return f"""## Detection speed
 
-From {link("detection_speed_default")}. {count} ResNet18 of width 16 on CIFAR-10, two CPU
+From {_results.link("detection_speed_default")}. {count} ResNet18 of width 16 on CIFAR-10, two CPU
 cores, an idle machine. The released procedure was timed whole on one of them.
 
-{table(["", "s per candidate", "times released", "times lean"], rows)}
+{_results.table(["", "s per candidate", "times released", "times lean"], rows)}
 
 A scan is faster because it does less, not because of the framework. Mode `targeted` takes
 {targeted:.1f} s where PyTorch takes {reduced:.1f} s for the same reduced work without files
-({link("detection_speed")}).
+({_results.link("detection_speed")}).
 
 The noise search alone, image gradients per second, mean of 7, from
-{link("search_speed_cpu")}:
+{_results.link("search_speed_cpu")}:
 
-{table(["way", "image gradients per second"], gradients)}
+{_results.table(["way", "image gradients per second"], gradients)}
 
 `scan` is what a scan does on a CPU: models on host threads. XLA's CPU backend computes
 stacked convolutions slowly, so stacking is left to accelerators. The search reaches
 {100 * peak:.0f} % of the measured matrix-product peak
-({link("bench_cpu_resnet18_w16")})."""
+({_results.link("bench_cpu_resnet18_w16")})."""
 
 
 def speed_sentence() -> str:
     """What the README says of speed."""
-    fresh = load("detection_speed_default")
+    fresh = _results.load("detection_speed_default")
     mode = fresh["default"]
     warm = mode["later_wall_seconds"]["mean"] / mode["candidates"]
     slow = fresh["released"]["seconds_per_candidate"]["mean"]
@@ -276,21 +275,21 @@ def speed_sentence() -> str:
 def scale() -> str:
     """Cost per candidate and memory of large scans."""
     cost = [
-        [str(one["candidates"]), spread(one["seconds"])]
-        for one in load("scan_scale")["per_candidate"]
+        [str(one["candidates"]), _results.spread(one["seconds"])]
+        for one in _results.load("scan_scale")["per_candidate"]
     ]
     memory = [
         [str(one["candidates"]), f"{one['peak_mib']:.0f}"]
-        for one in load("scan_memory")["rows"]
+        for one in _results.load("scan_memory")["rows"]
     ]
     return f"""## Scale
 
 Digits models of width 4, one scan of distinct files, the whole command, from
-{link("scan_scale")}, and peak memory, from {link("scan_memory")}:
+{_results.link("scan_scale")}, and peak memory, from {_results.link("scan_memory")}:
 
-{table(["candidates", "seconds per candidate"], cost)}
+{_results.table(["candidates", "seconds per candidate"], cost)}
 
-{table(["candidates", "peak MiB"], memory)}"""
+{_results.table(["candidates", "peak MiB"], memory)}"""
 
 
 def repair() -> str:
@@ -310,14 +309,21 @@ def repair() -> str:
                     for when in ("before", "after")
                 ),
             ]
-            for one in load(name)["comparison"]
+            for one in _results.load(name)["comparison"]
             if one["architecture"] == "all"
         ]
         head = ["method", "attack", "models", "before", "after"]
-        text.append(f"From {link(name)}:\n\n{table(head, rows)}")
+        text.append(f"From {_results.link(name)}:\n\n{_results.table(head, rows)}")
+    never = [
+        one["recovered_accuracy"]
+        for one in _results.load("repair_quality")["never_backdoored"]
+        if one["recovered_accuracy"] is not None
+    ]
     speed = [
-        [models, spread(found, 2)]
-        for models, found in load("repair_speed_cpu")["seconds_per_model"].items()
+        [models, _results.spread(found, 2)]
+        for models, found in _results.load("repair_speed_cpu")[
+            "seconds_per_model"
+        ].items()
     ]
     joined = "\n\n".join(text)
     return f"""## Repair
@@ -329,26 +335,29 @@ long.
 
 {joined}
 
-Seconds per repaired model, by how many are repaired together, from
-{link("repair_speed_cpu")}:
+The same triggered images given to models that never had a backdoor: they recognise
+{min(never):.2f} to {max(never):.2f} of them.
 
-{table(["together", "s per model"], speed)}"""
+Seconds per repaired model, by how many are repaired together, from
+{_results.link("repair_speed_cpu")}:
+
+{_results.table(["together", "s per model"], speed)}"""
 
 
 def gpu() -> str:
     """What was measured on an accelerator."""
-    found = load("gpu_h100")
+    found = _results.load("gpu_h100")
     rows = []
     for one in found["rows"]:
         seconds = one.get("seconds_per_candidate")
-        told = spread(seconds) if isinstance(seconds, dict) else ""
+        told = _results.spread(seconds) if isinstance(seconds, dict) else ""
         row = [one["precision"], str(one["candidates"]), told, one.get("printed", "")]
         rows.append(row)
     return f"""## On a GPU
 
-From {link("gpu_h100")}: {found["what"]}.
+From {_results.link("gpu_h100")}: {found["what"]}.
 
-{table(["precision", "candidates", "s per candidate", "printed"], rows)}
+{_results.table(["precision", "candidates", "s per candidate", "printed"], rows)}
 
 Not measured: {found["not_measured"]}."""
 

@@ -82,6 +82,7 @@ def verdicts() -> str:
     }
     strangers = _studies()["cifar10"]["strangers"]
     plain["strangers, without fine-tuned"] = strangers["variant"]
+    untuned = [[name, *_without_tuned(found)] for name, found in plain.items()]
     alone = [
         [data, f"{100 * last['detected_at_0.01']:.0f} %", f"{last['auc']:.2f}"]
         for data, study in _studies().items()
@@ -94,7 +95,8 @@ def verdicts() -> str:
         ]
     return f"""## Verdicts
 
-From {_results.link("verdict_study")}. Profiles were made on one half of the models and figures on
+From {_results.link("verdict_study")}.
+Profiles were made on one half of the models and figures on
 the other half, whose models have other seeds. 95 % intervals (Clopper and Pearson) are in
 brackets. Models that are judged wrongly are listed in the file, with what each witness
 says of them; [how the rule was chosen](../benchmarks/README.md).
@@ -121,7 +123,7 @@ PreActResNet18 judges models of other recipes and of VGG16.
 
 **Without models that were fine-tuned**, judged with the profile:
 
-{_results.table(["", "clean flagged", "found"], [[k, *_without_tuned(v)] for k, v in plain.items()])}
+{_results.table(["", "clean flagged", "found"], untuned)}
 
 **The last layer alone** (L, no images):
 
@@ -144,12 +146,13 @@ def evading() -> str:
         ]
         for one in _results.load("evading_attacker")["table"]
     ]
+    head = ["trained on with", "models", "accuracy", "excess success", "verdicts"]
     return f"""## An attacker who trains against the noise
 
 From {_results.link("evading_attacker")}. Digits models are trained on with a penalty on the
 detector's own noise search.
 
-{_results.table(["trained on with", "models", "accuracy", "excess success", "verdicts"], rows)}"""
+{_results.table(head, rows)}"""
 
 
 def attacks() -> str:
@@ -195,7 +198,8 @@ def training() -> str:
     ]
     return f"""## Training speed
 
-From {_results.link("training_speed_cpu")}. ResNet18 of width 16, 32x32 images, batch 128, two CPU
+From {_results.link("training_speed_cpu")}.
+ResNet18 of width 16, 32x32 images, batch 128, two CPU
 cores; models x images per second.
 
 {_results.table(["row", "models", "models x images per second"], rows)}
@@ -238,7 +242,8 @@ def detection() -> str:
     peak = _results.load("bench_cpu_resnet18_w16")["rows"][0]["share_of_peak"]
     return f"""## Detection speed
 
-From {_results.link("detection_speed_default")}. {count} ResNet18 of width 16 on CIFAR-10, two CPU
+From {_results.link("detection_speed_default")}.
+{count} ResNet18 of width 16 on CIFAR-10, two CPU
 cores, an idle machine. The released procedure was timed whole on one of them.
 
 {_results.table(["", "s per candidate", "times released", "times lean"], rows)}

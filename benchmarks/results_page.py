@@ -369,16 +369,7 @@ Not measured: {found["not_measured"]}."""
 
 def page() -> str:
     """The whole page."""
-    parts = (
-        verdicts,
-        evading,
-        detection,
-        attacks,
-        training,
-        repair,
-        scale,
-        gpu,
-    )
+    parts = (verdicts, evading, detection, attacks, training, repair, scale, gpu)
     head = """# Results
 
 This page is written by `python -m benchmarks.results_page` from the files in

@@ -57,7 +57,8 @@ class EfficientNet(inverted_residual.InvertedResidualNet):
     def sizes(self) -> tuple[tuple[Block, ...], int, int]:
         channels_factor, depth, usual = self.scale
         factor = channels_factor * self.width / usual
-        blocks, inputs = [], self.width
+        blocks: list[Block] = []
+        inputs = self.width
         for expansion, kernel, first, channels, repeats in STAGES:
             outputs = inverted_residual.divisible(channels * factor)
             for repeat in range(math.ceil(repeats * depth)):

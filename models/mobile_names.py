@@ -131,7 +131,7 @@ def _torchvision(modules: Collection[str]) -> dict[str, str]:
 
 def _torchvision_block(layers: Collection[str]) -> dict[str, str]:
     """Name inside a block -> common name, by the order of what is there."""
-    table = {}
+    table: dict[str, str] = {}
     pairs = sorted({int(one.split(".")[0]) for one in layers if one.endswith(".0")})
     alone = sorted(int(one) for one in layers if one.isdigit())
     # MobileNetV2's last convolution and its norm are no pair.

@@ -39,7 +39,8 @@ class MobileNetV2(inverted_residual.InvertedResidualNet):
 
     def sizes(self) -> tuple[tuple[Block, ...], int, int]:
         factor = self.width / _WIDTH
-        blocks, inputs = [], self.width
+        blocks: list[Block] = []
+        inputs = self.width
         cifar = self.stem == "cifar"
         for expansion, channels, repeats, first in STAGES:
             outputs = inverted_residual.divisible(channels * factor)

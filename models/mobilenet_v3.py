@@ -79,7 +79,8 @@ class MobileNetV3(inverted_residual.InvertedResidualNet):
         def scaled(channels: int) -> int:
             return inverted_residual.divisible(channels * self.width / _WIDTH)
 
-        blocks, inputs = [], self.width
+        blocks: list[Block] = []
+        inputs = self.width
         for kernel, wide, channels, squeezes, activation, stride in self.rows:
             expanded, outputs = scaled(wide), scaled(channels)
             squeezed = inverted_residual.divisible(expanded // 4) if squeezes else 0

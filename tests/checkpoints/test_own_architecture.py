@@ -72,7 +72,7 @@ def test_without_the_call_the_file_is_unknown(tmp_path, variables):
         checkpoints.read(tmp_path / "model")
     message = str(caught.value)
     assert "unknown architecture (no layers named as in any of them)" in message
-    assert "known: densenet121" in message and "small" not in message
+    assert "known: densenet121" in message and " small," not in message
 
 
 def test_ours_are_recognised_as_before():

@@ -233,6 +233,8 @@ class Classifier(nn.Module):
     stems: ClassVar[tuple[str, ...]] = ("cifar",)
     wide_stems: ClassVar[tuple[str, ...]] = ()
     """Those whose weights have the same shapes, the likeliest first."""
+    stem_noun: ClassVar[str] = "7x7 stem"
+    """What such stems are called in notes."""
     minimum_width: ClassVar[int] = 1
     minimum_size: ClassVar[int] = 1
     """Smallest image side at which every stage keeps at least one pixel."""

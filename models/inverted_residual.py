@@ -195,6 +195,7 @@ class InvertedResidualNet(common.Classifier):
     hidden_conv: bool = False
 
     classifier_name: ClassVar[str] = "classifier"
+    stem_noun: ClassVar[str] = "3x3 stem"
     table: ClassVar[Mapping[str, Stem]] = {}
     outer: ClassVar[str] = "relu6"
     """Activation of the first and the last convolution."""

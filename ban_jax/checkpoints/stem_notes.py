@@ -1,17 +1,18 @@
 """What is said of a stem that a file's shapes do not settle."""
 
+import re
 from collections.abc import Mapping
 
 from ban_jax import models
 
-_START = "7x7 stem: "
+_NOTE = re.compile(r"\dx\d stem: ")
 
 
 def assumed(module: models.Classifier) -> str:
     """The note of a candidate as it is read; empty where shapes settle the stem."""
     if not module.alike:
         return ""
-    return f"{_START}{module.stem_layers(module.stem)} is assumed"
+    return f"{module.stem_noun}: {module.stem_layers(module.stem)} is assumed"
 
 
 def tried(module: models.Classifier, losses: Mapping[str, float]) -> str:
@@ -27,11 +28,11 @@ def tried(module: models.Classifier, losses: Mapping[str, float]) -> str:
         if stem != module.stem
     )
     return (
-        f"{_START}{module.stem_layers(module.stem)} fits the clean images best (loss "
-        f"{losses[module.stem] + 0.0:.2f}; {others})"
+        f"{module.stem_noun}: {module.stem_layers(module.stem)} fits the clean images "
+        f"best (loss {losses[module.stem] + 0.0:.2f}; {others})"
     )
 
 
 def is_one(note: str) -> bool:
     """Whether a note is one of these."""
-    return note.startswith(_START)
+    return _NOTE.match(note) is not None

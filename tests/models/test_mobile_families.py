@@ -5,6 +5,7 @@
 
 import functools
 import json
+import math
 import pathlib
 
 import jax
@@ -98,3 +99,41 @@ def test_every_program_that_looks_alike_can_be_tried(folder):
     shapes = models.architecture.shapes_of(module)
     for stem in module.alike:
         assert models.architecture.shapes_of(module.clone(stem=stem)) == shapes
+
+
+def test_a_note_says_what_is_assumed_of_the_stem(folder):
+    notes = {
+        case: checkpoints.read(written(case, folder)[0]).notes
+        for case in ("torchvision_efficientnet_b0", "kuangliu_mobilenet_v2")
+    }
+    assumed = "3x3 stem: stride 2, epsilon 0.00001 is assumed"
+    assert assumed in notes["torchvision_efficientnet_b0"]
+    assert not notes["kuangliu_mobilenet_v2"]
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("mobilenet_v2", 3_504_872),
+        ("mobilenet_v3_small", 2_542_856),
+        ("mobilenet_v3_large", 5_483_032),
+        ("efficientnet_b0", 5_288_548),
+        ("efficientnet_b1", 7_794_184),
+        ("efficientnet_b2", 9_109_994),
+        ("efficientnet_b3", 12_233_232),
+    ],
+)
+def test_full_size_has_the_published_number_of_weights_and_is_known(name, parameters):
+    module = models.create(name, num_classes=1000, stem="imagenet")
+    params = models.abstract_variables(module)["params"]
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == parameters
+    table = models.architecture.shapes_of(module)
+    shapes = {name: shape for name, (_, shape) in table.items()}
+    known = [
+        other
+        for other, architecture in models.ARCHITECTURES.items()
+        if architecture.difference(shapes) is None
+    ]
+    assert known == [name]
+    fields = models.ARCHITECTURES[name].fields(shapes)
+    assert models.create(name, **fields) == module

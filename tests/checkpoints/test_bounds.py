@@ -103,10 +103,12 @@ def test_what_goes_over_a_files_objects_ends_when_its_time_is_over(work):
         except checkpoints.CheckpointError as error:
             ended.append(str(error))
         done.set()
+        told.wait(60)  # Work that is done in time after all would be no error.
 
-    done = threading.Event()
+    done, told = threading.Event(), threading.Event()
     with pytest.raises(checkpoints.CheckpointError):
         watchdog.within(0.05, late)
+    told.set()
     assert done.wait(60)
     assert len(ended) == 2 and "took longer" in ended[1]
     work()  # and outside of it nothing ends

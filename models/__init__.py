@@ -15,6 +15,7 @@ from ban_jax.models import (
     pytorch_names,
     resnet,
     vgg,
+    wide_resnet,
 )
 from ban_jax.models.architecture import Architecture
 from ban_jax.models.common import Classifier, abstract_variables, network
@@ -29,6 +30,7 @@ ARCHITECTURES: registry.Registry[Architecture] = registry.Registry(
         **mobilenet_v2.FAMILY,
         **mobilenet_v3.FAMILY,
         **efficientnet.FAMILY,
+        **wide_resnet.FAMILY,
     },
     group="ban_jax.architectures",
 )

@@ -3,6 +3,8 @@
 Module names follow the field's PyTorch names, with every `.3` written `_3`, so that a
 checkpoint converts by renaming alone (`ban_jax.checkpoints.convert`). Parameters start
 as PyTorch's do.
+
+One file of over 400 lines: these are the pieces that every family is built from.
 """
 
 import functools
@@ -154,10 +156,12 @@ class Conv(nn.Module):
     use_bias: bool = False
     lowering: convolution.Lowering = "native"
     precision: Precision = "float32"
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        shape = (self.size, self.size, x.shape[-1], self.filters)
+        inputs = x.shape[-1] // self.groups
+        shape = (self.size, self.size, inputs, self.filters)
         kernel = self.param("kernel", torch_uniform, shape, math.prod(shape[:-1]))
         y = convolution.conv2d(
             x,
@@ -166,6 +170,7 @@ class Conv(nn.Module):
             padding=self.padding,
             lowering=self.lowering,
             precision=self.precision,
+            groups=self.groups,
         )
         if self.use_bias:
             bias = self.param(
@@ -350,6 +355,16 @@ def average_pool(x: Array, size: int) -> Array:
     h, w = height // size, width // size
     blocks = x[:, : h * size, : w * size].reshape(batch, h, size, w, size, channels)
     return jnp.mean(blocks, axis=(2, 4))
+
+
+def adaptive_average(x: Array, size: int) -> Array:
+    """`[B, h, w, c]` -> `[B, size, size, c]`, PyTorch's adaptive average pooling."""
+    for axis in (1, 2):
+        length = x.shape[axis]
+        ends = [(k * length // size, -(-(k + 1) * length // size)) for k in range(size)]
+        means = [jax.lax.slice_in_dim(x, *two, axis=axis).mean(axis) for two in ends]
+        x = jnp.stack(means, axis=axis)
+    return x
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,7 +1,10 @@
-"""ResNet18 and ResNet34 (He et al., "Deep Residual Learning", CVPR 2016), CIFAR style.
+"""ResNets (He et al., "Deep Residual Learning", CVPR 2016) and their wide and grouped kin.
 
-Layout of methods in this field: 3x3 stem without pooling, basic blocks, features are the
-last stage after its ReLU (4x4x512 at 32x32 and width 64).
+Layout of methods in this field: 3x3 stem without pooling, features are the last stage after
+its ReLU (4x4x512 at 32x32 and width 64). torchvision's and timm's networks have the same
+blocks behind a 7x7 stem, and the same names but for `downsample` and `fc`; from 50 layers
+on blocks are bottlenecks. ResNet20 to 110 are those of section 4.2, of three stages, whose
+shortcuts may pad channels in place of projecting them.
 """
 
 import functools
@@ -9,6 +12,7 @@ from typing import ClassVar, NamedTuple
 
 import jax
 from flax import linen as nn
+from jax import numpy as jnp
 
 from ban_jax.models import architecture, common, pytorch_names
 from ban_jax.types import Array, NormMode
@@ -39,7 +43,60 @@ class BasicBlock(nn.Module):
         if self.project:
             conv, norm = self.shortcut
             x = norm(conv(x), mode)
+        elif x.shape != y.shape:
+            x = padded(x, self.stride, self.filters)
         return jax.nn.relu(x + y)
+
+
+def padded(x: Array, stride: int, filters: int) -> Array:
+    """Every `stride`-th pixel, with zeros as further channels on both sides (option A)."""
+    x = x[:, ::stride, ::stride]
+    missing = filters - x.shape[-1]
+    return jnp.pad(x, ((0, 0),) * 3 + ((missing // 2, missing - missing // 2),))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions to four times `filters` channels, and a shortcut.
+
+    Attributes:
+      filters: a quarter of the channels it returns.
+      inner: channels of the 3x3 convolution, in units of `filters`.
+      groups: of the 3x3 convolution.
+    """
+
+    filters: int
+    stride: int
+    project: bool
+    make_conv: common.MakeConv
+    inner: int = 1
+    groups: int = 1
+
+    def setup(self) -> None:
+        inner, outputs = self.filters * self.inner, EXPANSION * self.filters
+        self.conv1 = self.make_conv(inner, 1, 1, 0)
+        self.bn1 = common.Norm()
+        self.conv2 = self.make_conv(inner, 3, self.stride, 1, groups=self.groups)
+        self.bn2 = common.Norm()
+        self.conv3 = self.make_conv(outputs, 1, 1, 0)
+        self.bn3 = common.Norm()
+        if self.project:
+            self.shortcut = [
+                self.make_conv(outputs, 1, self.stride, 0),
+                common.Norm(),
+            ]
+
+    def __call__(self, x: Array, mode: NormMode) -> Array:
+        y = jax.nn.relu(self.bn1(self.conv1(x), mode))
+        y = jax.nn.relu(self.bn2(self.conv2(y), mode))
+        y = self.bn3(self.conv3(y), mode)
+        if self.project:
+            conv, norm = self.shortcut
+            x = norm(conv(x), mode)
+        return jax.nn.relu(x + y)
+
+
+EXPANSION = 4
+"""Channels that a bottleneck returns, in units of its `filters`."""
 
 
 class Stem(NamedTuple):
@@ -61,15 +118,22 @@ STEMS = {
 
 
 class ResNet(common.Classifier):
-    """Stages of basic blocks of width, 2, 4 and 8 times width channels.
+    """Stages of blocks of width, 2, 4 and 8 times width channels.
 
     Attributes:
       blocks: number of blocks per stage; (2, 2, 2, 2) is ResNet18.
+      bottleneck: whether blocks are bottlenecks, of four times as many channels.
+      inner, groups: of bottlenecks, see there.
+      projects: whether basic blocks project shortcuts that change shape; else they pad.
       stem: `cifar` (3x3, stride 1), `imagenet` (7x7, stride 2, then 3x3 max pooling), or
         another of `STEMS`: the kernel of 7x7 as programs for small images have it.
     """
 
-    blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    bottleneck: bool = False
+    inner: int = 1
+    groups: int = 1
+    projects: bool = True
 
     stems: ClassVar[tuple[str, ...]] = tuple(STEMS)
     wide_stems: ClassVar[tuple[str, ...]] = tuple(STEMS)[1:]
@@ -79,32 +143,35 @@ class ResNet(common.Classifier):
         size, stride, _ = STEMS[self.stem]
         self.conv1 = self.make_conv(self.width, size, stride, size // 2)
         self.bn1 = common.Norm()
-        self.layer1 = self._stage(0)
-        self.layer2 = self._stage(1)
-        self.layer3 = self._stage(2)
-        self.layer4 = self._stage(3)
+        for index in range(len(self.blocks)):
+            setattr(self, f"layer{index + 1}", self._stage(index))
         self.linear = common.Linear(self.num_classes)
 
     def stem_layers(self, stem: str) -> str:
         pooling = "3x3 max pooling" if STEMS[stem].pools else "no pooling"
         return f"stride {STEMS[stem].stride} and {pooling}"
 
-    def _stage(self, index: int) -> list[BasicBlock]:
-        filters = self.width * 2**index
+    def _stage(self, index: int) -> list[BasicBlock | Bottleneck]:
         stride = 1 if index == 0 else 2
-        first = BasicBlock(filters, stride, index > 0, self.make_conv)
-        rest = [
-            BasicBlock(filters, 1, False, self.make_conv)
-            for _ in range(self.blocks[index] - 1)
-        ]
+        changes = index > 0 or self.bottleneck
+        first = self._block(index, stride, changes and self.projects)
+        rest = [self._block(index, 1, False) for _ in range(self.blocks[index] - 1)]
         return [first, *rest]
+
+    def _block(self, index: int, stride: int, project: bool) -> BasicBlock | Bottleneck:
+        filters = self.width * 2**index
+        if self.bottleneck:
+            return Bottleneck(
+                filters, stride, project, self.make_conv, self.inner, self.groups
+            )
+        return BasicBlock(filters, stride, project, self.make_conv)
 
     def features(self, images: Array, mode: NormMode) -> Array:
         x = jax.nn.relu(self.bn1(self.conv1(self.normalise(images)), mode))
         if STEMS[self.stem].pools:
             x = common.max_pool(x, 3, 2, 1)
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in stage:
+        for index in range(len(self.blocks)):
+            for block in getattr(self, f"layer{index + 1}"):
                 x = block(x, mode)
         return common.widened(x)
 
@@ -112,38 +179,86 @@ class ResNet(common.Classifier):
         return self.linear(common.global_average(features))
 
 
-BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
-"""Blocks per stage."""
+class Kind(NamedTuple):
+    """One network by what its weights tell.
+
+    Attributes:
+      blocks: per stage.
+      bottleneck, inner, groups: see `ResNet`.
+    """
+
+    blocks: tuple[int, ...]
+    bottleneck: bool = False
+    inner: int = 1
+    groups: int = 1
+
+
+KINDS = {
+    "resnet18": Kind((2, 2, 2, 2)),
+    "resnet34": Kind((3, 4, 6, 3)),
+    "resnet50": Kind((3, 4, 6, 3), True),
+    "resnet101": Kind((3, 4, 23, 3), True),
+    "resnet152": Kind((3, 8, 36, 3), True),
+    "wide_resnet50_2": Kind((3, 4, 6, 3), True, 2),
+    "wide_resnet101_2": Kind((3, 4, 23, 3), True, 2),
+    "resnext50_32x4d": Kind((3, 4, 6, 3), True, 2, 32),
+    "resnext101_32x8d": Kind((3, 4, 23, 3), True, 4, 32),
+    "resnext101_64x4d": Kind((3, 4, 23, 3), True, 4, 64),
+    **{f"resnet{6 * count + 2}": Kind((count,) * 3) for count in (3, 5, 7, 9, 18)},
+}
+"""By torchvision's names, and those of section 4.2 of the paper."""
 
 
 def difference(name: str, shapes: architecture.Shapes) -> str | None:
-    """See `Architecture.difference`; `name` is one of `BLOCKS`."""
-    found = pytorch_names.blocks(shapes, "layer")
-    if not found or pytorch_names.blocks(shapes, "dense"):
+    """See `Architecture.difference`; `name` is one of `KINDS`."""
+    blocks = pytorch_names.blocks(shapes, "layer")
+    if not blocks or pytorch_names.blocks(shapes, "dense"):
         return ""
-    if any(tensor.endswith(".conv3.weight") for tensor in shapes):
-        return f"bottleneck residual blocks {found} (ResNet50 kind)"
-    if found not in BLOCKS.values():
-        known = ", ".join(f"{blocks} ({name})" for name, blocks in BLOCKS.items())
-        return f"residual blocks {found} per stage, known are {known}"
-    # A norm behind the stem is what a pre-activation network does not have.
+    # A norm behind the stem, of its channels, is what pre-activation networks do not have.
+    kernel, scale = shapes.get("conv1.weight", ()), shapes.get("bn1.weight", ())
     stem = any(tensor.startswith("bn1.") for tensor in shapes)
-    return None if stem and found == BLOCKS[name] else ""
+    if len(blocks) == 4 and not blocks[3] and kernel and scale and scale != kernel[:1]:
+        return ""
+    blocks = tuple(count for count in blocks if count)
+    if not any(tensor.endswith(".conv3.weight") for tensor in shapes):
+        found = Kind(blocks)
+    else:
+        wide, narrow = (
+            shapes.get(f"layer1.0.{layer}.weight", ()) for layer in ("conv2", "conv3")
+        )
+        if len(wide) != 4 or len(narrow) != 4 or min(*wide, *narrow) < 1:
+            return f"bottleneck residual blocks {blocks} without their first one"
+        inner = max(EXPANSION * wide[0] // narrow[0], 1)
+        found = Kind(blocks, True, inner, wide[0] // wide[1])
+    if found not in KINDS.values():
+        known = ", ".join(
+            f"{kind.blocks} ({name})"
+            for name, kind in KINDS.items()
+            if kind[1:] == found[1:]
+        )
+        kind = "bottleneck residual blocks" if found.bottleneck else "residual blocks"
+        if found.inner > 1 or found.groups > 1:
+            kind += f" {found.inner} times as wide inside, in {found.groups} groups,"
+        return f"{kind} {blocks} per stage, known are {known or 'none of this width'}"
+    return None if stem and found == KINDS[name] else ""
 
 
 def fields(shapes: architecture.Shapes) -> architecture.Fields:
     """See `Architecture.fields`."""
     sizes = architecture.sizes(shapes, stem="conv1", head="linear")
     wide = shapes["conv1.weight"][2:] == (7, 7)
-    return {**sizes, "stem": "imagenet" if wide else "cifar"}
+    found = {**sizes, "stem": "imagenet" if wide else "cifar"}
+    if not any(".shortcut." in name for name in shapes):
+        found["projects"] = False
+    return found
 
 
 FAMILY = {
     name: architecture.Architecture(
-        functools.partial(ResNet, blocks=blocks),
+        functools.partial(ResNet, **kind._asdict()),
         functools.partial(difference, name),
         fields,
         pytorch_names.of_the_field,
     )
-    for name, blocks in BLOCKS.items()
+    for name, kind in KINDS.items()
 }

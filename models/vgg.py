@@ -1,12 +1,14 @@
-"""VGG16 with batch normalisation (Simonyan and Zisserman, "Very Deep Convolutional
-Networks for Large-Scale Image Recognition", ICLR 2015), CIFAR style.
+"""VGG (Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
+Recognition", ICLR 2015) of 11 to 19 layers, with batch normalisation and without.
 
 Layout of methods in this field: one linear layer behind the convolutions; features are
-the whole convolutional stack (1x1x512 at 32x32 and width 64).
+the whole convolutional stack (1x1x512 at 32x32 and width 64). torchvision has three linear
+layers behind 7x7 means of it, which belong to the head.
 """
 
 import functools
 import re
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 import jax
@@ -15,12 +17,65 @@ from ban_jax.models import architecture, common, pytorch_names
 from ban_jax.types import Array, NormMode
 
 POOL = 0
-VGG16 = (1, 1, POOL, 2, 2, POOL, 4, 4, 4, POOL, 8, 8, 8, POOL, 8, 8, 8, POOL)
+PLANS = {
+    "vgg11": (1, POOL, 2, POOL, 4, 4, POOL, 8, 8, POOL, 8, 8, POOL),
+    "vgg13": (1, 1, POOL, 2, 2, POOL, 4, 4, POOL, 8, 8, POOL, 8, 8, POOL),
+    "vgg16": (
+        1,
+        1,
+        POOL,
+        2,
+        2,
+        POOL,
+        *(4,) * 3,
+        POOL,
+        *(8,) * 3,
+        POOL,
+        *(8,) * 3,
+        POOL,
+    ),
+    "vgg19": (
+        1,
+        1,
+        POOL,
+        2,
+        2,
+        POOL,
+        *(4,) * 4,
+        POOL,
+        *(8,) * 4,
+        POOL,
+        *(8,) * 4,
+        POOL,
+    ),
+}
 """Channels of the convolutions in units of the width, and where pooling halves the map."""
+PLAIN = "_plain"
+"""What ends the name of a network without normalisation: torchvision's `vgg16` is our
+`vgg16_plain`, its `vgg16_bn` our `vgg16`."""
+GRID = 7
+"""Means per side of the map that the first of three linear layers sees."""
+_LARGE = {
+    "classifier.0": "hidden1",
+    "classifier.3": "hidden2",
+    "classifier.6": "classifier",
+}
+_MISSING = 4
+"""Convolutions of which so many are missing are of another network."""
 
 
 class VGG(common.Classifier):
-    """Plain stack of 3x3 convolutions with bias, five times halved by max pooling."""
+    """Plain stack of 3x3 convolutions with bias, five times halved by max pooling.
+
+    Attributes:
+      plan: see `PLANS`.
+      normalised: whether each convolution is followed by a normalisation.
+      hidden: outputs of the first two of three linear layers; 0: one layer alone.
+    """
+
+    plan: tuple[int, ...] = PLANS["vgg16"]
+    normalised: bool = True
+    hidden: int = 0
 
     minimum_size: ClassVar[int] = 32
     classifier_name: ClassVar[str] = "classifier"
@@ -29,13 +84,18 @@ class VGG(common.Classifier):
         super().setup()
         # The list has a place for every layer PyTorch numbers, so that names agree.
         layers: list[common.Conv | common.Norm | str] = []
-        for factor in VGG16:
+        for factor in self.plan:
             if factor == POOL:
                 layers.append("pool")
                 continue
-            conv = common.Conv(self.width * factor, use_bias=True)
-            layers += [conv, common.Norm(), "relu"]
+            layers.append(common.Conv(self.width * factor, use_bias=True))
+            if self.normalised:
+                layers.append(common.Norm())
+            layers.append("relu")
         self.layers = layers
+        if self.hidden:
+            self.hidden1 = common.Linear(self.hidden)
+            self.hidden2 = common.Linear(self.hidden)
         self.classifier = common.Linear(self.num_classes)
 
     def features(self, images: Array, mode: NormMode) -> Array:
@@ -52,36 +112,80 @@ class VGG(common.Classifier):
         return common.widened(x)
 
     def head(self, features: Array, mode: NormMode) -> Array:
-        return self.classifier(common.global_average(features))
+        if not self.hidden:
+            return self.classifier(common.global_average(features))
+        x = common.adaptive_average(features, GRID)
+        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # as PyTorch flattens
+        x = jax.nn.relu(self.hidden1(x))
+        return self.classifier(jax.nn.relu(self.hidden2(x)))
 
 
-CONVOLUTIONS = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)
-"""PyTorch's numbers of the convolutions."""
+@functools.cache
+def convolutions(name: str, normalised: bool) -> tuple[int, ...]:
+    """PyTorch's numbers of the convolutions of one of `PLANS`."""
+    numbers, place = [], 0
+    for factor in PLANS[name]:
+        if factor != POOL:
+            numbers.append(place)
+            place += 1 + normalised
+        place += 1
+    return tuple(numbers)
 
 
-def difference(shapes: architecture.Shapes) -> str | None:
-    """See `Architecture.difference`."""
-    found = {
-        int(name.split(".")[1])
-        for name, shape in shapes.items()
-        if re.fullmatch(r"features\.\d{1,3}\.weight", name) and len(shape) == 4
+def difference(name: str, normalised: bool, shapes: architecture.Shapes) -> str | None:
+    """See `Architecture.difference`; `name` is one of `PLANS`."""
+    ranks = {
+        int(tensor.split(".")[1]): len(shape)
+        for tensor, shape in shapes.items()
+        if re.fullmatch(r"features\.\d{1,3}\.weight", tensor)
     }
-    if not found or any(
-        pytorch_names.blocks(shapes, kind) for kind in ("layer", "dense")
-    ):
+    found = {number for number, rank in ranks.items() if rank == 4}
+    others = (pytorch_names.blocks(shapes, kind) for kind in ("layer", "dense"))
+    if not found or any(others) or normalised != (1 in ranks.values()):
         return ""
     # A few may be missing: the error then says which.
-    if found <= set(CONVOLUTIONS) and len(found) > len(CONVOLUTIONS) - 4:
-        return None
-    numbers = tuple(sorted(found))
-    return f"convolutions at features.{numbers}, VGG16-BN has {CONVOLUTIONS}"
+    missing = {
+        one: len(set(convolutions(one, normalised)) - found)
+        for one in PLANS
+        if found <= set(convolutions(one, normalised))
+    }
+    nearest = min(missing, key=lambda one: missing[one], default="vgg16")
+    if missing.get(nearest, _MISSING) < _MISSING:
+        return None if nearest == name else ""
+    if name != "vgg16":
+        return ""
+    kind = "VGG16-BN" if normalised else "VGG16"
+    numbers, known = tuple(sorted(found)), convolutions(name, normalised)
+    return f"convolutions at features.{numbers}, {kind} has {known}"
+
+
+def fields(shapes: architecture.Shapes) -> architecture.Fields:
+    """See `Architecture.fields`."""
+    sizes = architecture.sizes(shapes, stem="features.0", head="classifier")
+    hidden = shapes.get("hidden1.weight", ())
+    return {**sizes, "hidden": hidden[0]} if hidden else sizes
+
+
+def rename(names: Collection[str]) -> Mapping[str, str]:
+    """See `Architecture.rename`."""
+    modules = {name.rpartition(".")[0] for name in names}
+    if not modules.issuperset(_LARGE):
+        return pytorch_names.with_vgg_head(names)
+
+    def renamed(name: str) -> str:
+        module, _, leaf = name.rpartition(".")
+        return f"{_LARGE.get(module, module)}.{leaf}"
+
+    return {name: renamed(name) for name in names}
 
 
 FAMILY = {
-    "vgg16": architecture.Architecture(
-        VGG,
-        difference,
-        functools.partial(architecture.sizes, stem="features.0", head="classifier"),
-        pytorch_names.with_vgg_head,
+    name + (not normalised) * PLAIN: architecture.Architecture(
+        functools.partial(VGG, plan=plan, normalised=normalised),
+        functools.partial(difference, name, normalised),
+        fields,
+        rename,
     )
+    for normalised in (True, False)
+    for name, plan in PLANS.items()
 }

@@ -129,16 +129,19 @@ def conv2d(
     padding: int,
     lowering: Lowering,
     precision: Precision = "float32",
+    groups: int = 1,
 ) -> Array:
     """Convolves images with a kernel, symmetric zero padding as in PyTorch.
 
     Args:
       x: `[B, H, W, C]`.
-      kernel: `[kh, kw, C, O]`.
+      kernel: `[kh, kw, C / groups, O]`.
       stride: step in both directions.
       padding: zero rows and columns added on every side.
       lowering: see the module docstring.
       precision: of the products of float32 numbers; see `types.Precision`.
+      groups: of channels that see only themselves; with several XLA's own convolution
+        is used, whatever the lowering.
 
     Returns:
       `[B, (H + 2 padding - kh) // stride + 1, (W + 2 padding - kw) // stride + 1, O]`.
@@ -147,6 +150,16 @@ def conv2d(
       ValueError: for an unknown lowering.
     """
     products = products_of(precision, x.dtype)
+    if groups > 1:
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            ((padding, padding),) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+            precision=products,
+        )
     layer = layer_of(x.shape[1:3], kernel.shape, stride, padding)
     if layer is None:
         if kernel.shape[:2] == (1, 1):

@@ -138,6 +138,14 @@ class ResNet(common.Classifier):
     stems: ClassVar[tuple[str, ...]] = tuple(STEMS)
     wide_stems: ClassVar[tuple[str, ...]] = tuple(STEMS)[1:]
 
+    def __post_init__(self) -> None:
+        if self.width * self.inner % self.groups:
+            raise ValueError(
+                f"a ResNet of {self.groups} groups needs a width of which {self.inner} "
+                f"times is a multiple of them, got {self.width}"
+            )
+        super().__post_init__()
+
     def setup(self) -> None:
         super().setup()
         size, stride, _ = STEMS[self.stem]
@@ -219,7 +227,8 @@ def difference(name: str, shapes: architecture.Shapes) -> str | None:
     stem = any(tensor.startswith("bn1.") for tensor in shapes)
     if len(blocks) == 4 and not blocks[3] and kernel and scale and scale != kernel[:1]:
         return ""
-    blocks = tuple(count for count in blocks if count)
+    if all(blocks[:3]) and not any(blocks[3:]):
+        blocks = blocks[:3]
     if not any(tensor.endswith(".conv3.weight") for tensor in shapes):
         found = Kind(blocks)
     else:

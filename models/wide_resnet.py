@@ -5,7 +5,6 @@ are the last stage after the final normalisation and its ReLU. Files have the na
 xternalman's WideResNet-pytorch (`block1.layer.0.convShortcut`).
 """
 
-import functools
 import re
 from collections.abc import Collection, Mapping
 
@@ -70,7 +69,9 @@ def rename(names: Collection[str]) -> Mapping[str, str]:
         return {name: name for name in names}
 
     def renamed(name: str) -> str:
-        return functools.reduce(lambda told, pair: re.sub(*pair, told), _NAMES, name)
+        for theirs, ours in _NAMES:
+            name = re.sub(theirs, ours, name)
+        return name
 
     return {name: renamed(name) for name in names}
 

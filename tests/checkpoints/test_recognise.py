@@ -175,7 +175,7 @@ def test_the_same_entry_twice_is_refused(read):
                 **{f"features.{i}.weight": np.ones((1, 1, 3, 3)) for i in (0, 2, 5)},
                 "classifier.weight": np.ones((3, 1)),
             },
-            "VGG16-BN has",
+            "VGG16 has",
         ),
     ],
 )

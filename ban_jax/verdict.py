@@ -14,7 +14,7 @@ import numpy as np
 
 from ban_jax import detectors, registry
 from ban_jax.baselines import crowd, findings, multiple, profile, usable
-from ban_jax.detectors import rules, witnesses
+from ban_jax.detectors import evidence, rules, witnesses
 from ban_jax.detectors.rules import WITHIN, Baseline, BaselineKind
 from ban_jax.records import Evidence, Record, Verdict, parts
 from ban_jax.records.record import Grade
@@ -348,6 +348,10 @@ def judge(
         return verdict
     verdict["verdict"] = grade(score, limit, lower)
     verdict["reason"] = _reason(verdict, against, scores)
+    lacks = evidence.RISE in rule.vectors and evidence.RISE not in record["vectors"]
+    if verdict["verdict"] == "clean" and lacks:
+        verdict["verdict"] = "inconclusive"
+        verdict["reason"] += f"; {usable.UNMEASURED}"
     return verdict
 
 

@@ -9,6 +9,12 @@ from ban_jax.records import Evidence
 ACCURACY_LOSS = 0.10
 """Fall from the recorded clean accuracy that makes a candidate inconclusive."""
 
+UNMEASURED = (
+    "but the network has no batch statistics, and whether neuron noise shows the "
+    "backdoors of such networks was not measured"
+)
+"""Why a model in which nothing is found is not called clean."""
+
 
 def why_inconclusive(record: Evidence, *, crowd_like: bool) -> str:
     """The reason no verdict may be drawn, or an empty string.

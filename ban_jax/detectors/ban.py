@@ -30,7 +30,7 @@ from ban_jax.detectors.words import Words
 from ban_jax.registry import at_least
 from ban_jax.types import MINIBATCH, Array, Network, Probe, Variables
 
-CHEAP = ("untargeted", "batch_minus_stored", "last_layer")
+CHEAP = ("untargeted", evidence.RISE, "last_layer")
 """Vectors that cost no search per class."""
 
 
@@ -215,7 +215,7 @@ DETECTOR = Detector(
     # Through the mask's complement (`untargeted_masked`) clean models stand out too.
     rule=witnesses.Agreement(
         (*CHEAP, *directed.WORDS),
-        needed=CHEAP,
+        needed=tuple(name for name in CHEAP if name != evidence.RISE),
         doubt=2.0,
         explained={"targeted": "stored", "untargeted": "stored"},
     ),

@@ -96,6 +96,8 @@ def histogram(logits: Array) -> Array:
     return jnp.mean(jax.nn.one_hot(predictions, num_classes), axis=0)
 
 
+RISE = "batch_minus_stored"
+"""The vector that only networks with stored batch statistics have."""
 WORDS = {
     "stored": Words(
         "Probability under stored statistics",
@@ -106,7 +108,7 @@ WORDS = {
         "Probability under batch statistics",
         "The same mean probability with statistics taken from the images at hand.",
     ),
-    "batch_minus_stored": Words(
+    RISE: Words(
         "Batch less stored statistics",
         "Rise of the probability of each class when the stored statistics, which a "
         "backdoored network learned with triggered images, are replaced.",
@@ -139,7 +141,8 @@ def forward(
     `stored` and `batch` are the mean softmax probability of each class over images of
     other classes, under stored statistics and under those of the minibatch. The stored
     ones were learned with triggered images among the clean ones; without them the
-    target's share rises, so `batch_minus_stored` points at it.
+    target's share rises, so `batch_minus_stored` points at it. Networks without batch
+    normalisation have no such vector.
 
     Args:
       probe: images `[T, B, H, W, C]` and labels `[T, B]`.
@@ -152,11 +155,10 @@ def forward(
     stored_p = jax.nn.softmax(stored).reshape(labels.size, -1)
     batch_p = jax.nn.softmax(batch).reshape(labels.size, -1)
     vectors, errors = {}, {}
-    for name, values in (
-        ("stored", stored_p),
-        ("batch", batch_p),
-        ("batch_minus_stored", batch_p - stored_p),
-    ):
+    shares = {"stored": stored_p, "batch": batch_p}
+    if variables.get("batch_stats"):  # a network without statistics has none to forget
+        shares[RISE] = batch_p - stored_p
+    for name, values in shares.items():
         vectors[name], errors[name] = share_of_others(values, labels)
     vectors["last_layer"] = last_layer(network, variables)
     errors["last_layer"] = jnp.zeros_like(vectors["last_layer"])

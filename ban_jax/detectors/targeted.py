@@ -143,7 +143,7 @@ DETECTOR = Detector(
     detect=detect,
     settings=Settings,
     rule=rules.AverageZ(
-        ("targeted", "batch_minus_stored"),
+        ("targeted", evidence.RISE),
         {"within": 3.3, "trusted": 4.4, "population": 3.2},
     ),
     work=work,

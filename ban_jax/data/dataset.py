@@ -239,8 +239,8 @@ def prepare(name: str, data_dir: str | None = None) -> str:
         import tensorflow_datasets
     except ImportError as error:
         raise DataError(
-            "preparing a TFDS data set needs TensorFlow (reading it does not): "
-            "`pip install 'ban-jax[prepare]'`"
+            "preparing a TFDS data set needs TensorFlow (reading it does not): install "
+            "this package with its extra `prepare`"
         ) from error
     builder = tensorflow_datasets.builder(
         name, data_dir=data_dir, file_format="array_record"

@@ -303,7 +303,7 @@ def _absent(name: str, split: str, data_dir: str | None, error: Exception) -> st
     return (
         f"TFDS {name} is not prepared in {data_dir or 'the default data folder'}. "
         "Either point --data-dir to a folder that holds it, or prepare it once with "
-        f"`pip install 'ban-jax[prepare]'` and `ban-jax prepare {name}{place}`"
+        f"`ban-jax prepare {name}{place}`, which needs the extra `prepare`"
     )
 
 

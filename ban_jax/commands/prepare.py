@@ -9,7 +9,7 @@ from ban_jax import data
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Downloads a TFDS data set; needs the extra `ban-jax[prepare]`.
+    """Downloads a TFDS data set; needs the extra `prepare`.
 
     Attributes:
       name: of the data set, such as cifar10.

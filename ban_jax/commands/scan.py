@@ -208,7 +208,9 @@ def _run(flags: ScanFlags, outlet: documents.Outlet) -> int:
     if flags.trace:
         atomic.prepare_folder(os.path.dirname(flags.trace) or ".")
     # A cluster is joined before JAX takes a device here, which may be a worker's.
-    with engines.started(flags.engine, flags.address, flags.worker_cpus) as workers:
+    with engines.started(
+        flags.engine, flags.address, flags.worker_cpus, len(found.paths)
+    ) as workers:
         job = workers.adapted(prepare(flags))
         with lock.held(_named(flags.out, "results.jsonl", shard)):
             atomic.remove_leftovers(flags.out, own)

@@ -45,7 +45,9 @@ class InProcess:
 
 
 @contextlib.contextmanager
-def started(name: Name, address: str | None = None, cpus: int = 1) -> Iterator[Engine]:
+def started(
+    name: Name, address: str | None = None, cpus: int = 1, files: int = 1
+) -> Iterator[Engine]:
     """An engine that is at work while the body runs.
 
     Args:
@@ -53,6 +55,7 @@ def started(name: Name, address: str | None = None, cpus: int = 1) -> Iterator[E
       address: of a running cluster; None: that of `RAY_ADDRESS`, else one of this machine
         alone, which is started and ends with the body.
       cpus: CPUs of each worker.
+      files: that are to be measured, about; no more workers are started at once.
 
     Raises:
       ValueError: where Ray is not installed, cannot be reached or has no worker.
@@ -64,8 +67,8 @@ def started(name: Name, address: str | None = None, cpus: int = 1) -> Iterator[E
         from ban_jax.scanning import ray_pool  # an extra: most scans need none
     except ImportError as error:
         raise ValueError(
-            f"--engine ray needs Ray ({error}): pip install 'ban_jax[ray]', here and on "
-            "every machine of the cluster"
+            f"--engine ray needs Ray ({error}): install this package with its extra "
+            "`ray`, here and on every machine of the cluster"
         ) from error
-    with ray_pool.started(address, cpus) as pool:
+    with ray_pool.started(address, cpus, files) as pool:
         yield pool

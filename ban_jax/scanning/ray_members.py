@@ -36,10 +36,18 @@ class Share(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Piece:
-    """Files that one worker does, and how many workers it has lost."""
+    """Files that one worker does.
+
+    Attributes:
+      paths: of the files.
+      losses: workers that died on it.
+      is_suspected: whether its only file may be what they died on: then a worker has
+        nothing beside it, so that no other file is blamed.
+    """
 
     paths: tuple[str, ...]
     losses: int = 0
+    is_suspected: bool = False
 
 
 @dataclasses.dataclass(eq=False)
@@ -72,3 +80,15 @@ class Member:
     def name(self) -> str:
         where = f" on {self.told.host} ({self.told.device})" if self.told else ""
         return f"worker {self.number}{where}"
+
+
+def first_line(error: Exception) -> str:
+    """What an error of Ray says, without the pages of advice behind it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def listed(resources: dict[str, float]) -> str:
+    """Resources of a cluster in a few words, without names of machines."""
+    named = {k: v for k, v in resources.items() if ":" not in k and k.isupper()}
+    return ", ".join(f"{value:g} {name}" for name, value in named.items()) or "nothing"

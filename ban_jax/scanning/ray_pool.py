@@ -47,10 +47,11 @@ class Pool:
 
     Args:
       cpus: of each worker.
+      files: that are to come; workers for them are started at once.
       worker: what a worker is; tests have some that die.
     """
 
-    def __init__(self, cpus: int = 1, worker: type = ray_worker.Worker):
+    def __init__(self, cpus: int = 1, files: int = 0, worker: type = ray_worker.Worker):
         everything = ray.cluster_resources()
         resource = next((r for r in ("GPU", "TPU") if everything.get(r, 0) >= 1), "")
         self.share = ray_members.Share(resource, cpus)
@@ -58,7 +59,7 @@ class Pool:
             what = f"a {resource} and {cpus} CPUs" if resource else f"{cpus} CPUs"
             raise ValueError(
                 f"--engine ray: no machine of the cluster has {what} for a worker; it "
-                f"has {_listed(everything)}. See --worker-cpus"
+                f"has {ray_members.listed(everything)}. See --worker-cpus"
             )
         self.members: list[ray_members.Member] = []
         self.gone: list[ray_members.Member] = []
@@ -70,6 +71,7 @@ class Pool:
         self._job: Job | None = None
         self._sent: list[Any] = []
         self._alone = time.monotonic()
+        self._recruit(files)  # They start while this process reads clean images.
 
     def adapted(self, job: Job) -> Job:
         """With the convolutions of the workers' device: this process has none."""
@@ -151,7 +153,13 @@ class Pool:
         """Starts as many workers as there is room and work for."""
         missing = min(self._room(), wanted) - len(self.members)
         if self._failed >= FAILED_STARTS:
-            return
+            if self.members:
+                return
+            raise ValueError(
+                f"--engine ray: {self._failed} workers in a row failed to start and none "
+                f"is left; the last: {self.gone[-1].lost}. On every machine of the "
+                f"cluster there must be ban_jax {ban_jax.__version__} with its extra ray"
+            )
         for _ in range(missing):
             self._started += 1
             actor = self._kind.options(**self.share.options()).remote(
@@ -178,7 +186,10 @@ class Pool:
         """Gives every worker that is there something to do, those with least first."""
         for depth in range(IN_FLIGHT):
             for member in self._ready():
-                if len(member.pieces) > depth:
+                suspected = bool(self._piece) and self._piece[0].is_suspected
+                if len(member.pieces) > (0 if suspected else depth):
+                    continue
+                if any(piece.is_suspected for piece in member.pieces.values()):
                     continue
                 if (piece := self._next()) is None:
                     return
@@ -239,12 +250,7 @@ class Pool:
         except exceptions.RayError as error:
             self._failed += 1
             self._lose(member, error)
-            if self._failed >= FAILED_STARTS and not self.members:
-                raise ValueError(
-                    f"--engine ray: {self._failed} workers failed to start, the last: "
-                    f"{member.lost}. On every machine of the cluster there must be "
-                    f"ban_jax {ban_jax.__version__} with its extra ray"
-                ) from error
+            print(f"note: {member.name} did not start ({member.lost})", file=sys.stderr)
             return
         if told.version != ban_jax.__version__:
             raise ValueError(
@@ -314,7 +320,12 @@ class Pool:
             self._piece.append(piece)
             return []
         if len(piece.paths) > 1:
-            self._piece.extend(ray_members.Piece((path,)) for path in piece.paths)
+            self._piece.extend(
+                ray_members.Piece((path,), is_suspected=True) for path in piece.paths
+            )
+            return []
+        if not piece.is_suspected:
+            self._piece.append(ray_members.Piece(piece.paths, is_suspected=True))
             return []
         path = piece.paths[0]
         reason = (
@@ -325,7 +336,7 @@ class Pool:
         return [scan.Measured(line, True)]
 
     def _lose(self, member: ray_members.Member, error: Exception) -> None:
-        member.lost = _first_line(error)
+        member.lost = ray_members.first_line(error)
         self.members.remove(member)
         self.gone.append(member)
         with contextlib.suppress(exceptions.RayError):
@@ -346,12 +357,13 @@ class Pool:
 
 
 @contextlib.contextmanager
-def started(address: str | None, cpus: int) -> Iterator[Pool]:
+def started(address: str | None, cpus: int, files: int) -> Iterator[Pool]:
     """A pool of workers while the body runs; says in the end what each has done.
 
     Args:
       address: see `engines.started`.
       cpus: of each worker.
+      files: that are to come.
 
     Raises:
       ValueError: where the cluster cannot be reached or has no room for a worker.
@@ -360,7 +372,7 @@ def started(address: str | None, cpus: int) -> Iterator[Pool]:
     if ours:
         _connect(address or os.environ.get("RAY_ADDRESS", "local"))
     try:
-        pool = Pool(cpus)
+        pool = Pool(cpus, files)
         if pool.share.resource:
             # The devices of this machine are its workers'.
             jax.config.update("jax_platforms", "cpu")
@@ -384,16 +396,5 @@ def _connect(address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"--address {address}: no Ray cluster can be joined there "
-            f"({_first_line(error)})"
+            f"({ray_members.first_line(error)})"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    """What an error of Ray says, without the pages of advice behind it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-def _listed(resources: dict[str, float]) -> str:
-    named = {k: v for k, v in resources.items() if ":" not in k and k.isupper()}
-    return ", ".join(f"{value:g} {name}" for name, value in named.items()) or "nothing"

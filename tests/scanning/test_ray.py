@@ -190,6 +190,21 @@ def test_the_command_writes_the_same_file_and_goes_on_from_it(
     assert (other / "results.jsonl").read_bytes() == written, "seconds were measured"
 
 
+class Unborn(ray_worker.Worker):
+    """Fails as where the package is not installed."""
+
+    def __init__(self, cpus, accelerated):
+        raise ImportError("no module named jax")
+
+
+def test_workers_that_never_start_end_the_scan_and_say_why(
+    cluster, folder, job, request
+):
+    one = pool(request, Unborn)
+    with pytest.raises(ValueError, match="failed to start and none is left; the last"):
+        list(one.measure(checkpoints.find([str(folder)]), job))
+
+
 def test_a_cluster_without_room_for_a_worker_is_refused(cluster):
     with pytest.raises(ValueError, match="has 64 CPUs for a worker"):
         ray_pool.Pool(cpus=64)

@@ -1,19 +1,20 @@
-"""Every array in an Orbax folder, read by itself before Orbax is asked.
+"""The arrays in an Orbax folder, read without Orbax.
 
 Orbax reads all arrays at once and gives up at the first that is damaged. The others are
 then still on their way to an event loop that is closed, and a thread of TensorStore's can
-end the process in a segmentation fault (orbax-checkpoint 0.12.8, tensorstore 0.1.86). So
-each array is opened and read here, one after the other, and a folder with a damaged or a
-missing one never reaches Orbax.
+end the process in a segmentation fault (orbax-checkpoint 0.12.8, tensorstore 0.1.86). Here
+all reads are waited for, whatever comes of them, and a folder with a damaged or a missing
+array never reaches Orbax.
 """
 
 import json
 import math
 import os
 import posixpath
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorstore
 
 from ban_jax.checkpoints import errors, limits
@@ -21,9 +22,11 @@ from ban_jax.checkpoints import errors, limits
 DRIVERS = {"zarr.json": "zarr3", ".zarray": "zarr"}
 """What describes an array -> how it is stored."""
 _ARRAYS = ("np.ndarray", "jax.Array")
+Trees = dict[str, dict[str, np.ndarray]]
+"""Folder of a `_METADATA`, relative -> its arrays by Orbax's names, `params.bn1.scale`."""
 
 
-def prove(folder: str, databases: Collection[str], size: int) -> None:
+def read(folder: str, databases: Collection[str], size: int) -> Trees:
     """Reads all arrays of an Orbax folder, and none that its files cannot hold.
 
     Args:
@@ -35,7 +38,7 @@ def prove(folder: str, databases: Collection[str], size: int) -> None:
       CheckpointError: for an array that is damaged, too large, or named by the metadata
         and not there.
     """
-    there: set[str] = set()
+    there: dict[str, np.ndarray] = {}
     for path in (folder, *databases):
         place = os.path.relpath(path, folder)
         spec: dict[str, Any] = {"driver": "file", "path": os.path.abspath(path) + "/"}
@@ -43,60 +46,74 @@ def prove(folder: str, databases: Collection[str], size: int) -> None:
             spec = {"driver": "ocdbt", "base": spec}
         # TensorStore raises what its layers raise; what it cannot read is damaged.
         try:
-            read = _read_all(spec, limits.inflated(size))
+            found = _read_all(spec, limits.inflated(size))
         except errors.CheckpointError:
             raise
         except Exception as error:
             raise errors.CheckpointError(
                 f"an array in {errors.show(place)} is damaged: {error}"
             ) from error
-        there |= {posixpath.normpath(posixpath.join(place, name)) for name in read}
-    for parent, _, files in os.walk(folder):
-        if "_METADATA" in files:
-            _check_present(parent, folder, there)
+        there |= {_joined(place, name): array for name, array in found.items()}
+    return {
+        os.path.relpath(parent, folder): _named(parent, folder, there)
+        for parent, _, files in os.walk(folder)
+        if "_METADATA" in files
+    }
 
 
-def _read_all(spec: Mapping[str, Any], budget: limits.Budget) -> list[str]:
-    """Names of the arrays in a key-value store, each of which was read whole."""
-    names = []
+def _read_all(spec: Mapping[str, Any], budget: limits.Budget) -> dict[str, np.ndarray]:
+    """The arrays in a key-value store, by name."""
+    opened = {}
     for key in tensorstore.KvStore.open(spec).result().list().result():
         name, _, described = key.decode().rpartition("/")
-        if described not in DRIVERS:
-            continue
-        kvstore = {**spec, "path": spec.get("path", "") + name + "/"}
-        array = tensorstore.open(
-            {"driver": DRIVERS[described], "kvstore": kvstore}
-        ).result()
+        if described in DRIVERS:
+            kvstore = {**spec, "path": spec.get("path", "") + name + "/"}
+            opened[name] = tensorstore.open(
+                {"driver": DRIVERS[described], "kvstore": kvstore}
+            )
+    arrays = dict(zip(opened, _all(opened.values()), strict=True))
+    for array in arrays.values():
         chunk = tuple(side or 1 for side in array.chunk_layout.read_chunk.shape or ())
         most = max(math.prod(array.shape), math.prod(chunk))
         budget.spend(array.dtype.numpy_dtype.itemsize * most)
-        array.read().result()
-        names.append(name)
-    return names
+    values = _all([array.read() for array in arrays.values()])
+    return dict(zip(arrays, values, strict=True))
 
 
-def _check_present(parent: str, folder: str, there: Collection[str]) -> None:
-    """Holds the arrays that a tree's metadata names against those that were read."""
-    place = os.path.relpath(parent, folder)
-    for name in _named(os.path.join(parent, "_METADATA")):
-        if posixpath.normpath(posixpath.join(place, name)) not in there:
-            raise errors.CheckpointError(
-                f"its metadata names the array {errors.show(name)}, which is not there"
-            )
+def _all(futures: Iterable[Any]) -> list[Any]:
+    """What futures give, once all have come to an end; the first error among them."""
+    futures = list(futures)
+    failed = [error for future in futures if (error := future.exception()) is not None]
+    if failed:
+        raise failed[0]
+    return [future.result() for future in futures]
 
 
-def _named(path: str) -> list[str]:
-    """Names of the arrays in a tree's metadata, as Orbax derives them."""
+def _named(
+    parent: str, folder: str, there: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The arrays that a tree's metadata names, by Orbax's names."""
+    place, path = os.path.relpath(parent, folder), os.path.join(parent, "_METADATA")
     with open(path, encoding="utf-8") as file:
         described = json.load(file)
-    names = []
+    found = {}
     try:
         for entry in described.get("tree_metadata", {}).values():
             value = entry["value_metadata"]
-            if value["value_type"] in _ARRAYS and not value.get("skip_deserialize"):
-                steps = [str(step["key"]) for step in entry["key_metadata"]]
-                names.append(".".join(steps))
+            name = ".".join(str(step["key"]) for step in entry["key_metadata"])
+            array = there.get(_joined(place, name))
+            if array is not None:
+                found[name] = array
+            elif value["value_type"] in _ARRAYS and not value.get("skip_deserialize"):
+                raise errors.CheckpointError(
+                    f"its metadata names the array {errors.show(name)}, which is not there"
+                )
     except (AttributeError, KeyError, TypeError) as error:
-        label = errors.show(os.path.basename(path))
-        raise errors.CheckpointError(f"{label} describes no tree: {error!r}") from error
-    return names
+        raise errors.CheckpointError(
+            f"_METADATA describes no tree: {error!r}"
+        ) from error
+    return found
+
+
+def _joined(place: str, name: str) -> str:
+    return posixpath.normpath(posixpath.join(place, name))

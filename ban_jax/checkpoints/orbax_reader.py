@@ -1,8 +1,9 @@
-"""Orbax checkpoints: folders, read through Orbax's v1 API.
+"""Orbax checkpoints: folders, described by Orbax's v1 API.
 
-Orbax opens files by names found in the folder's metadata. Before it is asked to, the
-folder is searched for anything that could lead out of it; TensorStore itself refuses
-`..` in the paths of its binary manifests (a test pins that).
+Arrays are read by `orbax_arrays`; Orbax itself reads them where it is not plain which of
+several trees it would take. Orbax and TensorStore open files by names found in the folder's
+metadata. Before, the folder is searched for anything that could lead out of it; TensorStore
+itself refuses `..` in the paths of its binary manifests (a test pins that).
 """
 
 import json
@@ -45,8 +46,9 @@ def read(folder: str) -> contents.Contents:
       CheckpointError: for a folder that points elsewhere, is damaged, or whose arrays
         are larger than its files can hold.
     """
-    size = _check_folder(folder)
+    size, databases = _check_folder(folder)
     watchdog.extend(limits.SECONDS_PER_MIB * size / limits.MIB)
+    trees = orbax_arrays.read(folder, databases, size)
     # Orbax and TensorStore raise what their layers raise; a folder they cannot read is
     # a damaged one, whatever the type.
     try:
@@ -71,6 +73,35 @@ def read(folder: str) -> contents.Contents:
         for name, leaf in flat.items()
         if getattr(leaf, "shape", None) is not None
     }
+    arrays = _chosen(trees, wanted) or _loaded(folder, tree, wanted)
+    tensors = {
+        name: tensor.from_array(array)
+        for name, array in arrays.items()
+        if array.dtype.name in tensor.DTYPES
+    }
+    custom = described.custom_metadata or {}
+    metadata = {k: v for k, v in custom.items() if isinstance(v, str)}
+    return contents.Contents(hashing.unflatten(tensors), metadata, size, True)
+
+
+def _chosen(
+    trees: orbax_arrays.Trees, wanted: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The wanted arrays of the one tree that has them all; empty without or with several.
+
+    Orbax joins names by dots: what has dots in it may be found in two ways, and is not.
+    """
+    names = {name: name.replace("/", ".") for name in wanted}
+    fitting = [tree for tree in trees.values() if tree.keys() >= set(names.values())]
+    if len(fitting) != 1 or any("." in name for name in wanted):
+        return {}
+    return {name: fitting[0][told] for name, told in names.items()}
+
+
+def _loaded(
+    folder: str, tree: Any, wanted: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The wanted arrays, read by Orbax."""
     try:
         loaded = ocp.load(os.path.abspath(folder), _abstract(tree, wanted))
     except Exception as error:
@@ -78,14 +109,7 @@ def read(folder: str) -> contents.Contents:
             f"Orbax cannot read its arrays: {error}"
         ) from error
     arrays = hashing.flatten(loaded)
-    tensors = {
-        name: tensor.from_array(np.asarray(arrays[name]))
-        for name in wanted
-        if np.asarray(arrays[name]).dtype.name in tensor.DTYPES
-    }
-    custom = described.custom_metadata or {}
-    metadata = {k: v for k, v in custom.items() if isinstance(v, str)}
-    return contents.Contents(hashing.unflatten(tensors), metadata, size, True)
+    return {name: np.asarray(arrays[name]) for name in wanted}
 
 
 def _abstract(tree: Any, wanted: dict[str, np.ndarray], prefix: str = "") -> Any:
@@ -111,8 +135,8 @@ def _largest(name: str, leaf: Any) -> int:
     return np.dtype(leaf.dtype).itemsize * max(math.prod(shape), math.prod(chunk))
 
 
-def _check_folder(folder: str) -> int:
-    """Total bytes of a folder of plain files that stays within itself and can be read."""
+def _check_folder(folder: str) -> tuple[int, list[str]]:
+    """Bytes of a folder that holds plain files and stays within itself; its databases."""
     total = count = 0
     databases = []
     for parent, folders, files in os.walk(folder):
@@ -140,8 +164,7 @@ def _check_folder(folder: str) -> int:
                 databases.append(parent)
     for database in databases:
         _check_database(database, folder)
-    orbax_arrays.prove(folder, databases, total)
-    return total
+    return total, databases
 
 
 def _check_database(database: str, folder: str) -> None:

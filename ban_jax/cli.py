@@ -130,7 +130,7 @@ def _parse(flags: Any, name: str, arguments: Sequence[str]) -> Any:
         told = f"{settings_file.NAME} adds: {shlex.join(added)}"
         print(f"note: {visible.printable(told)}", file=sys.stderr)
     try:
-        return tyro.cli(
+        parsed = tyro.cli(
             flags,
             prog=f"ban-jax {name}",
             args=[*arguments, *added],
@@ -138,6 +138,14 @@ def _parse(flags: Any, name: str, arguments: Sequence[str]) -> Any:
         )
     except SystemExit as stop:
         return USAGE if stop.code else 0
+    if added:
+        settings_file.refuse_among(_judged(parsed))
+    return parsed
+
+
+def _judged(flags: Any) -> list[str]:
+    """Folders and files that a command is to judge."""
+    return [*getattr(flags, "paths", ()), *getattr(flags, "zoos", ())]
 
 
 def _help() -> str:

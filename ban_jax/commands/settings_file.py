@@ -10,8 +10,9 @@ A section per command, a key per flag, tables for the flags of a detector:
     [scan.ban]
     steps = 8
 
-What stands on the command line wins. The file is told of whenever it is used: who scans
-in a folder of strangers should see what it says.
+What stands on the command line wins, and what the file adds is told. A file that lies in
+or beside what is judged may be a stranger's, who could have everything excluded: it is
+refused.
 """
 
 import dataclasses
@@ -24,6 +25,23 @@ from typing import Any
 import tyro
 
 NAME = "ban-jax.toml"
+
+
+def refuse_among(paths: Sequence[str]) -> None:
+    """Refuses a settings file in a folder to be judged, or beside a file to be judged.
+
+    Raises:
+      ValueError: naming that folder or file.
+    """
+    here = os.path.realpath(".")
+    for path in paths:
+        there = os.path.realpath(path)
+        folder = there if os.path.isdir(there) else os.path.dirname(there)
+        if os.path.commonpath([here, folder]) == folder:
+            raise ValueError(
+                f"{NAME} lies with {path}, which is to be judged, and may have come with "
+                "it: start the command in another folder, or remove the file"
+            )
 
 
 def section(command: str, commands: Collection[str]) -> dict[str, Any]:

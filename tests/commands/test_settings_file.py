@@ -1,6 +1,7 @@
 """`ban-jax.toml`: flags that need no typing, and nothing in it that is passed over."""
 
 import json
+import os
 
 import pytest
 
@@ -35,6 +36,7 @@ def test_flags_of_the_file_are_added_in_every_form(written):
         "--fail-on=never", "--threshold=-1.5", "--exhaustive", "--no-resume",
         "--exclude=a", "--exclude=b", "--ban.steps=8", "--ban.radii", "0.5", "1",
     ]  # fmt: skip
+    os.mkdir("models")
     flags = cli._parse(scan.Flags, "scan", ["models", "--resume", "--ban.steps", "3"])
     assert flags.paths == ("models",) and flags.exclude == ("a", "b")
     assert (flags.threshold, flags.exhaustive, flags.resume) == (-1.5, True, True)
@@ -80,3 +82,18 @@ def test_what_the_file_adds_is_told_of(written, tmp_path, capsys):
     told = capsys.readouterr()
     assert "ban-jax.toml adds: --mode=weights --format=json" in told.err
     assert json.loads(told.out)["results"] == []
+
+
+@pytest.mark.parametrize("judged", [".", "..", "model.pt", "{here}"])
+def test_a_file_that_may_have_come_with_the_models_is_refused(written, judged, capsys):
+    written('[scan]\nexclude = ["*"]\n')
+    path = judged.format(here=os.getcwd())
+    assert cli.main(["scan", path, "--mode", "weights"]) == cli.USAGE
+    told = capsys.readouterr().err
+    assert settings_file.NAME in told and f"lies with {path}" in told
+
+
+def test_a_file_above_the_models_is_the_users_own(written):
+    written('[scan]\nfail-on = "never"\n')
+    os.mkdir("models")
+    assert cli._parse(scan.Flags, "scan", ["models"]).fail_on == "never"

@@ -16,7 +16,8 @@ import ban_jax
 from ban_jax import checkpoints, records
 from ban_jax.commands import outcome
 from ban_jax.records import passed as passed_files
-from ban_jax.report import sarif, terminal
+from ban_jax.report import fields, sarif, terminal
+from ban_jax.report import outcome as tally
 from ban_jax.storage import atomic
 
 Format = Literal["table", "json", "jsonl", "csv", "sarif"]
@@ -124,7 +125,7 @@ def render(
                 "tool": "ban-jax",
                 "version": ban_jax.__version__,
                 "schema_version": records.SCHEMA_VERSION,
-                "summary": sarif.summary(kept),
+                "summary": tally.tally(fields.files(kept)),
                 "results": kept,
                 "skipped": [one._asdict() for one in skipped],
             }

@@ -47,7 +47,7 @@ def rows(
             "verdict": (f"{fields.GLYPHS[verdict]} {verdict}", style),
             "checkpoint": (fields.label(record, folder), ""),
             "architecture": (fields.architecture(record), ""),
-            "target": (_class(target) if flagged else "", ""),
+            "target": (target if flagged else "", ""),
             "score": (score, style if flagged else ""),
             "threshold": (_number(record, "threshold", numerals.score), ""),
             "p": (judgement.p_value(record), ""),
@@ -60,11 +60,6 @@ def rows(
             {k: rich.text.Text(encode(v), look) for k, (v, look) in told.items()}
         )
     return found
-
-
-def _class(label: str) -> str:
-    """A number alone could be anything."""
-    return f"class {label}" if label.isdigit() else label
 
 
 def _number(record: fields.Record, name: str, show: Callable[[float], str]) -> str:

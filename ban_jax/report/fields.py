@@ -94,15 +94,22 @@ def last_folder(folder: str) -> str:
 
 
 def without_folder(record: Record, folder: str) -> Record:
-    """The record with the candidates' folder left out of its path and its messages."""
-    if not folder:
-        return record
-    told = {
-        name: value.replace(folder, "")
-        for name in ("path", "part_of", "error", "reason")
-        if isinstance(value := record.get(name), str)
-    }
-    return {**record, **told}
+    """The record with the candidates' folder left out of its path and its messages.
+
+    In messages only a whole path is: `a/` may be a part of any word.
+    """
+
+    def told(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [told(name, one) for one in value]
+        if not isinstance(value, str):
+            return value
+        if name in ("path", "part_of"):
+            return value.removeprefix(folder)
+        return value.replace(folder, "") if os.path.isabs(folder) else value
+
+    names = ("path", "part_of", "error", "reason", "notes")
+    return {**record, **{n: told(n, record[n]) for n in names if n in record}}
 
 
 def remark(record: Record) -> str:
@@ -128,7 +135,7 @@ def class_label(
     fits = not isinstance(num_classes, int) or len(names or ()) == num_classes
     if names and fits and 0 <= index < len(names) and names[index] != str(index):
         return f"{index} ({text.name(names[index])})"
-    return str(index)
+    return f"class {index}"  # a number alone could be anything
 
 
 def architecture(record: Record, form: str = "{}/{}") -> str:

@@ -24,24 +24,10 @@ _PIECE = 200
 """Parts of a template joined before they are written: a few per candidate."""
 
 
-def write_html(
-    path: records.PathLike,
-    lines: Sequence[fields.Record],
-    *,
-    class_names: Sequence[str] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    title: str = "Backdoor scan",
-    repaired: Sequence[fields.Record] = (),
-    trust: str | None = None,
-    steps: Sequence[str] = (),
-    passed: Sequence[Any] = (),
-    pictured: int = PICTURED,
-) -> None:
-    """Writes the report in one atomic step.
+class Told(NamedTuple):
+    """What the page is told beside the results.
 
-    Args:
-      path: the file to write, `report.html` in the output folder.
-      lines: results as `records.load` gives them, of any mode, in any order.
+    Attributes:
       class_names: names of the K classes; used for candidates with K classes.
       settings: what was asked for (data set, split, flags), shown at the end.
       title: the title of the page.
@@ -50,64 +36,41 @@ def write_html(
       steps: what to do next.
       passed: what was met and is no classifier, with `path` and `reason` each.
       pictured: candidates whose evidence is drawn, the most alarming first.
+    """
+
+    class_names: Sequence[str] | None = None
+    settings: Mapping[str, Any] | None = None
+    title: str = "Backdoor scan"
+    repaired: Sequence[fields.Record] = ()
+    trust: str | None = None
+    steps: Sequence[str] = ()
+    passed: Sequence[Any] = ()
+    pictured: int = PICTURED
+
+
+def write_html(
+    path: records.PathLike, lines: Sequence[fields.Record], **told: Any
+) -> None:
+    """Writes the report in one atomic step.
+
+    Args:
+      path: the file to write, `report.html` in the output folder.
+      lines: results as `records.load` gives them, of any mode, in any order.
+      told: fields of `Told`.
 
     Raises:
       OutputError: the file cannot be written.
     """
-    told = _Told(
-        class_names,
-        settings or {},
-        title,
-        repaired,
-        trust or "",
-        steps,
-        passed,
-        pictured,
-    )
-    pieces = _pieces(lines, told)
+    pieces = _pieces(lines, Told(**told))
     atomic.write(path, (piece.encode() for piece in pieces))
 
 
-def render(
-    records: Sequence[fields.Record],
-    *,
-    class_names: Sequence[str] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    title: str = "Backdoor scan",
-    repaired: Sequence[fields.Record] = (),
-    trust: str | None = None,
-    steps: Sequence[str] = (),
-    passed: Sequence[Any] = (),
-    pictured: int = PICTURED,
-) -> str:
+def render(lines: Sequence[fields.Record], **told: Any) -> str:
     """The whole page as text; see `write_html`."""
-    told = _Told(
-        class_names,
-        settings or {},
-        title,
-        repaired,
-        trust or "",
-        steps,
-        passed,
-        pictured,
-    )
-    return "".join(_pieces(records, told))
+    return "".join(_pieces(lines, Told(**told)))
 
 
-class _Told(NamedTuple):
-    """What the page is told beside the results; see `write_html`."""
-
-    class_names: Sequence[str] | None
-    settings: Mapping[str, Any]
-    title: str
-    repaired: Sequence[fields.Record]
-    trust: str
-    steps: Sequence[str]
-    passed: Sequence[Any]
-    pictured: int
-
-
-def _pieces(lines: Sequence[fields.Record], told: _Told) -> Iterator[str]:
+def _pieces(lines: Sequence[fields.Record], told: Told) -> Iterator[str]:
     """The page from top to bottom; a thousand candidates are never there at once."""
     lines = sorted((records.finite(line) for line in lines), key=fields.gravity)
     repaired = [records.finite(line) for line in told.repaired]
@@ -138,11 +101,11 @@ def _pieces(lines: Sequence[fields.Record], told: _Told) -> Iterator[str]:
             rows=overview.rows(subjects) if subjects else None,
             candidates=_sections(subjects, told.pictured) if subjects else None,
             pictured=told.pictured if len(subjects) > told.pictured else None,
-            panels=settings.panels(lines, records.finite(told.settings)),
+            panels=settings.panels(lines, records.finite(told.settings or {})),
             limits=outcome.limits(lines),
             baselines=outcome.baselines(lines),
             false_alarms=outcome.false_alarms(lines),
-            trust=told.trust,
+            trust=told.trust or "",
             steps=told.steps,
             passed=passed_files.groups(told.passed),
             witnesses=list(overview.witnesses(lines).values()),

@@ -68,7 +68,7 @@ def targets(records: Sequence[fields.Record], names: Sequence[str] | None) -> st
     ]
     counted = Counter(label for label in found if label).most_common()
     parts = [
-        f"class {label}" + (f" in {quantity:,}" if len(flagged) > 1 else "")
+        label + (f" in {quantity:,}" if len(flagged) > 1 else "")
         for label, quantity in counted[:3]
     ]
     left = len(counted) - len(parts)

@@ -8,7 +8,7 @@ https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html.
 import os
 import pathlib
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ban_jax
@@ -181,12 +181,3 @@ def uri(path: str) -> str:
     if os.path.isabs(path):
         return pathlib.Path(path).as_uri()
     return urllib.parse.quote(os.fsencode(os.path.normpath(path)).replace(b"\\", b"/"))
-
-
-def summary(records: Sequence[fields.Record]) -> Mapping[str, int]:
-    """How many files got each verdict."""
-    files = fields.files(records)
-    return {
-        grade: sum(fields.verdict(record) == grade for record in files)
-        for grade in fields.VERDICTS
-    }

@@ -60,7 +60,7 @@ def test_a_suspicious_candidate_names_and_marks_its_class():
 def test_a_class_that_is_called_by_its_number_is_a_class_in_words():
     text = report.render([report_sample.judged()], class_names=[*map(str, range(10))])
     assert "▸ class 1<" in text
-    assert "suspected target 1 ·" in text
+    assert "suspected target class 1 ·" in text
 
 
 def test_all_score_bars_begin_at_the_same_place():

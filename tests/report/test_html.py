@@ -106,7 +106,7 @@ def test_the_suspected_target_is_named_where_the_names_fit():
     assert "suspected target 1 (automobile)" in text
     assert "▸ automobile" in text
     other = report.render([record], class_names=["yes", "no"])
-    assert "suspected target 1 ·" in other
+    assert "suspected target class 1 ·" in other
     assert "(no)" not in other
 
 
@@ -276,13 +276,21 @@ def test_a_page_does_not_say_where_on_the_machine_it_was_made():
         "path": f"{folder}/b.pt",
         "verdict": "inconclusive",
         "error": f"{folder}/b.pt: not one of {folder}/a.pt",
+        "notes": [f"beside {folder}/zoo.json"],
     }
     flags = {"paths": [folder], "out": f"{folder}/out", "data": "digits"}
     page = report.render(
         [report_sample.judged(f"{folder}/a.pt"), failed], settings=flags
     )
     assert "someone" not in page and "<code>models</code>" in page
+    assert "beside zoo.json" in page
     assert "not one of a.pt" in page and "…/models" in page and "…/out" in page
+
+
+def test_a_relative_folder_is_no_part_of_words_in_messages():
+    reason = "the data/ folder and alpha/beta"
+    page = report.render([report_sample.judged("a/b.pt", reason=reason)])
+    assert reason in page
 
 
 def test_with_many_classes_the_charts_show_the_largest_and_the_target():

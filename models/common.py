@@ -3,8 +3,6 @@
 Module names follow the field's PyTorch names, with every `.3` written `_3`, so that a
 checkpoint converts by renaming alone (`ban_jax.checkpoints.convert`). Parameters start
 as PyTorch's do.
-
-One file of over 400 lines: these are the pieces that every family is built from.
 """
 
 import functools

@@ -65,7 +65,11 @@ class DenseNet(common.Classifier):
 
     stems: ClassVar[tuple[str, ...]] = ("cifar", "imagenet")
     minimum_width: ClassVar[int] = 2
-    minimum_size: ClassVar[int] = 8
+
+    @property
+    def minimum_size(self) -> int:  # type: ignore[override]
+        """Three stages are halved, and the wide stem halves twice."""
+        return 32 if self.stem == "imagenet" else 8
 
     def setup(self) -> None:
         super().setup()
@@ -145,7 +149,7 @@ def difference(name: str, shapes: architecture.Shapes) -> str | None:
         return ""
     if found in BLOCKS.values():
         return None if found == BLOCKS[name] else ""
-    known = ", ".join(f"{blocks} ({name})" for name, blocks in BLOCKS.items())
+    known = ", ".join(f"{blocks} ({one})" for one, blocks in BLOCKS.items())
     return f"dense blocks {found} per stage, known are {known}"
 
 

@@ -17,10 +17,6 @@ from jax import numpy as jnp
 from ban_jax.models import architecture, common
 from ban_jax.types import Array, NormMode
 
-relu6 = jax.nn.relu6
-hard_sigmoid = jax.nn.hard_sigmoid
-hard_swish = jax.nn.hard_swish
-
 
 class Block(NamedTuple):
     """The sizes of one block.
@@ -48,8 +44,8 @@ class Block(NamedTuple):
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
-    "relu6": relu6,
-    "hard_swish": hard_swish,
+    "relu6": jax.nn.relu6,
+    "hard_swish": jax.nn.hard_swish,
     "silu": jax.nn.silu,
 }
 
@@ -261,7 +257,7 @@ class InvertedResidualNet(common.Classifier):
                 x = self.penultimate(x[:, None, None])[:, 0, 0]
             else:
                 x = self.penultimate(x)
-            x = hard_swish(x)
+            x = jax.nn.hard_swish(x)
         return self.classifier(x)
 
 

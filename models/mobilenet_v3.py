@@ -69,7 +69,7 @@ class MobileNetV3(inverted_residual.InvertedResidualNet):
     }
     stems: ClassVar[tuple[str, ...]] = tuple(table)
     outer: ClassVar[str] = "hard_swish"
-    gate: ClassVar = (jax.nn.relu, inverted_residual.hard_sigmoid)
+    gate: ClassVar = (jax.nn.relu, jax.nn.hard_sigmoid)
 
     @property
     def alike(self) -> tuple[str, ...]:

@@ -222,34 +222,41 @@ def difference(name: str, shapes: architecture.Shapes) -> str | None:
     blocks = pytorch_names.blocks(shapes, "layer")
     if not blocks or pytorch_names.blocks(shapes, "dense"):
         return ""
-    # A norm behind the stem, of its channels, is what pre-activation networks do not have.
-    kernel, scale = shapes.get("conv1.weight", ()), shapes.get("bn1.weight", ())
-    stem = any(tensor.startswith("bn1.") for tensor in shapes)
-    if len(blocks) == 4 and not blocks[3] and kernel and scale and scale != kernel[:1]:
-        return ""
-    if all(blocks[:3]) and not any(blocks[3:]):
+    if not blocks[3] and all(blocks[:3]):
         blocks = blocks[:3]
+    found = _kind(blocks, shapes)
+    if found is None:
+        return f"bottleneck residual blocks {blocks} without their first one"
+    if found in KINDS.values():
+        return None if found == KINDS[name] and _has_stem(blocks, shapes) else ""
+    known = [f"{k.blocks} ({n})" for n, k in KINDS.items() if k[1:] == found[1:]]
+    words = "bottleneck residual blocks" if found.bottleneck else "residual blocks"
+    if found[2:] != (1, 1):
+        words += f" {found.inner} times as wide inside, in {found.groups} groups,"
+    told = ", ".join(known) or "none of this width"
+    return f"{words} {blocks} per stage, known are {told}"
+
+
+def _kind(blocks: tuple[int, ...], shapes: architecture.Shapes) -> Kind | None:
+    """What the first block's convolutions tell; None where a bottleneck lacks them."""
     if not any(tensor.endswith(".conv3.weight") for tensor in shapes):
-        found = Kind(blocks)
-    else:
-        wide, narrow = (
-            shapes.get(f"layer1.0.{layer}.weight", ()) for layer in ("conv2", "conv3")
-        )
-        if len(wide) != 4 or len(narrow) != 4 or min(*wide, *narrow) < 1:
-            return f"bottleneck residual blocks {blocks} without their first one"
-        inner = max(EXPANSION * wide[0] // narrow[0], 1)
-        found = Kind(blocks, True, inner, wide[0] // wide[1])
-    if found not in KINDS.values():
-        known = ", ".join(
-            f"{kind.blocks} ({name})"
-            for name, kind in KINDS.items()
-            if kind[1:] == found[1:]
-        )
-        kind = "bottleneck residual blocks" if found.bottleneck else "residual blocks"
-        if found.inner > 1 or found.groups > 1:
-            kind += f" {found.inner} times as wide inside, in {found.groups} groups,"
-        return f"{kind} {blocks} per stage, known are {known or 'none of this width'}"
-    return None if stem and found == KINDS[name] else ""
+        return Kind(blocks)
+    wide, last = (shapes.get(f"layer1.0.conv{k}.weight", ()) for k in (2, 3))
+    if len(wide) != 4 or len(last) != 4 or 0 in (*wide, *last):
+        return None
+    inner = max(EXPANSION * wide[0] // last[0], 1)
+    return Kind(blocks, True, inner, wide[0] // wide[1])
+
+
+def _has_stem(blocks: tuple[int, ...], shapes: architecture.Shapes) -> bool:
+    """Whether a norm stands behind the stem, which pre-activation networks do not have.
+
+    In those of three stages it stands behind the last one, of more channels, by this name.
+    """
+    stem, norm = shapes.get("conv1.weight", ()), shapes.get("bn1.weight", ())
+    if len(blocks) == 3 and stem and norm and norm != stem[:1]:
+        return False
+    return any(tensor.startswith("bn1.") for tensor in shapes)
 
 
 def fields(shapes: architecture.Shapes) -> architecture.Fields:
@@ -257,7 +264,8 @@ def fields(shapes: architecture.Shapes) -> architecture.Fields:
     sizes = architecture.sizes(shapes, stem="conv1", head="linear")
     wide = shapes["conv1.weight"][2:] == (7, 7)
     found = {**sizes, "stem": "imagenet" if wide else "cifar"}
-    if not any(".shortcut." in name for name in shapes):
+    # Only networks of three stages are known to do without; in others they are missing.
+    if not any(name.startswith("layer4.") or ".shortcut." in name for name in shapes):
         found["projects"] = False
     return found
 

@@ -16,40 +16,15 @@ import jax
 from ban_jax.models import architecture, common, pytorch_names
 from ban_jax.types import Array, NormMode
 
-POOL = 0
-PLANS = {
-    "vgg11": (1, POOL, 2, POOL, 4, 4, POOL, 8, 8, POOL, 8, 8, POOL),
-    "vgg13": (1, 1, POOL, 2, 2, POOL, 4, 4, POOL, 8, 8, POOL, 8, 8, POOL),
-    "vgg16": (
-        1,
-        1,
-        POOL,
-        2,
-        2,
-        POOL,
-        *(4,) * 3,
-        POOL,
-        *(8,) * 3,
-        POOL,
-        *(8,) * 3,
-        POOL,
-    ),
-    "vgg19": (
-        1,
-        1,
-        POOL,
-        2,
-        2,
-        POOL,
-        *(4,) * 4,
-        POOL,
-        *(8,) * 4,
-        POOL,
-        *(8,) * 4,
-        POOL,
-    ),
+STAGES = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
 }
-"""Channels of the convolutions in units of the width, and where pooling halves the map."""
+"""Convolutions of each stage, behind which pooling halves the map."""
+CHANNELS = (1, 2, 4, 8, 8)
+"""Of each stage, in units of the width."""
 PLAIN = "_plain"
 """What ends the name of a network without normalisation: torchvision's `vgg16` is our
 `vgg16_plain`, its `vgg16_bn` our `vgg16`."""
@@ -68,12 +43,12 @@ class VGG(common.Classifier):
     """Plain stack of 3x3 convolutions with bias, five times halved by max pooling.
 
     Attributes:
-      plan: see `PLANS`.
+      stages: see `STAGES`.
       normalised: whether each convolution is followed by a normalisation.
       hidden: outputs of the first two of three linear layers; 0: one layer alone.
     """
 
-    plan: tuple[int, ...] = PLANS["vgg16"]
+    stages: tuple[int, ...] = STAGES["vgg16"]
     normalised: bool = True
     hidden: int = 0
 
@@ -84,14 +59,13 @@ class VGG(common.Classifier):
         super().setup()
         # The list has a place for every layer PyTorch numbers, so that names agree.
         layers: list[common.Conv | common.Norm | str] = []
-        for factor in self.plan:
-            if factor == POOL:
-                layers.append("pool")
-                continue
-            layers.append(common.Conv(self.width * factor, use_bias=True))
-            if self.normalised:
-                layers.append(common.Norm())
-            layers.append("relu")
+        for count, factor in zip(self.stages, CHANNELS, strict=True):
+            for _ in range(count):
+                layers.append(common.Conv(self.width * factor, use_bias=True))
+                if self.normalised:
+                    layers.append(common.Norm())
+                layers.append("relu")
+            layers.append("pool")
         self.layers = layers
         if self.hidden:
             self.hidden1 = common.Linear(self.hidden)
@@ -122,18 +96,17 @@ class VGG(common.Classifier):
 
 @functools.cache
 def convolutions(name: str, normalised: bool) -> tuple[int, ...]:
-    """PyTorch's numbers of the convolutions of one of `PLANS`."""
+    """PyTorch's numbers of the convolutions of one of `STAGES`."""
     numbers, place = [], 0
-    for factor in PLANS[name]:
-        if factor != POOL:
-            numbers.append(place)
-            place += 1 + normalised
-        place += 1
+    for count in STAGES[name]:
+        step = 3 if normalised else 2  # of a convolution, its normalisation, its ReLU
+        numbers += range(place, place + count * step, step)
+        place += count * step + 1
     return tuple(numbers)
 
 
 def difference(name: str, normalised: bool, shapes: architecture.Shapes) -> str | None:
-    """See `Architecture.difference`; `name` is one of `PLANS`."""
+    """See `Architecture.difference`; `name` is one of `STAGES`."""
     ranks = {
         int(tensor.split(".")[1]): len(shape)
         for tensor, shape in shapes.items()
@@ -146,7 +119,7 @@ def difference(name: str, normalised: bool, shapes: architecture.Shapes) -> str 
     # A few may be missing: the error then says which.
     missing = {
         one: len(set(convolutions(one, normalised)) - found)
-        for one in PLANS
+        for one in STAGES
         if found <= set(convolutions(one, normalised))
     }
     nearest = min(missing, key=lambda one: missing[one], default="vgg16")
@@ -181,11 +154,11 @@ def rename(names: Collection[str]) -> Mapping[str, str]:
 
 FAMILY = {
     name + (not normalised) * PLAIN: architecture.Architecture(
-        functools.partial(VGG, plan=plan, normalised=normalised),
+        functools.partial(VGG, stages=stages, normalised=normalised),
         functools.partial(difference, name, normalised),
         fields,
         rename,
     )
     for normalised in (True, False)
-    for name, plan in PLANS.items()
+    for name, stages in STAGES.items()
 }

@@ -1,28 +1,19 @@
 """Writes tests/models/testdata/classical.npz: logits of torchvision's and CIFAR networks.
 
-Needs torch and torchvision: `python -m tests.models.make_classical_goldens`. Weights and
-statistics are drawn from names and shapes (`drawn_mobile`), so that only these, the images
-and the logits are kept. The networks are torchvision's with fewer channels.
+Needs torch and torchvision: `python -m tests.models.make_classical_goldens`. The networks
+are torchvision's with fewer channels.
 """
 
-import json
-import pathlib
-
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-LIBRARY = torch.library.Library("torchvision", "DEF")
-LIBRARY.define("nms(Tensor dets, Tensor scores, float threshold) -> Tensor")
-LIBRARY.define("qnms(Tensor dets, Tensor scores, float threshold) -> Tensor")
+from tests.models import golden_torch, parity
 
-from torchvision.models import densenet, resnet, vgg  # noqa: E402 - operators first
+# Behind the operators it needs.
+from torchvision.models import densenet, resnet, vgg  # isort: skip
 
-from tests.models import drawn_mobile  # noqa: E402
-
-CLASSES, BATCH = 5, 4
-FILE = pathlib.Path(__file__).parent / "testdata" / "classical.npz"
+CLASSES = 5
 
 
 class NarrowResNet(resnet.ResNet):
@@ -171,33 +162,11 @@ CASES = {
 
 
 def main() -> None:
-    arrays: dict[str, np.ndarray] = {}
-    generator = np.random.default_rng(0)
-    for name, make in CASES.items():
-        size = 64 if name.startswith("torchvision") else 16
-        images = generator.integers(0, 256, (BATCH, 8, 8, 3), dtype=np.uint8)
-        pixels = images.repeat(size // 8, axis=1).repeat(size // 8, axis=2)
-        model = make().float()
-        shapes = {
-            key: tuple(value.shape)
-            for key, value in model.state_dict().items()
-            if not key.endswith("num_batches_tracked")
-        }
-        tensors = {
-            key: torch.from_numpy(drawn_mobile.tensor(key, shape))
-            for key, shape in shapes.items()
-        }
-        inputs = torch.from_numpy(pixels / np.float32(255)).permute(0, 3, 1, 2)
-        with torch.no_grad():
-            for mode in ("stored", "batch"):
-                model.train(mode == "batch")
-                model.load_state_dict(tensors, strict=False)
-                arrays[f"{name}/{mode}"] = model(inputs).numpy()
-        arrays[f"{name}/images"] = images
-        arrays[f"{name}/shapes"] = np.array(json.dumps(shapes))
-        print(name, arrays[f"{name}/stored"][0], arrays[f"{name}/batch"][0])
-    FILE.parent.mkdir(exist_ok=True)
-    np.savez_compressed(FILE, **arrays)
+    golden_torch.write(
+        parity.FOLDER / "classical.npz",
+        CASES,
+        lambda name: 64 if name.startswith("torchvision") else 16,
+    )
 
 
 if __name__ == "__main__":

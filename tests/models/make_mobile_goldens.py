@@ -1,28 +1,18 @@
 """Writes tests/models/testdata/mobile.npz: logits of torchvision's and timm's networks.
 
-Needs torch, torchvision and timm: `python -m tests.models.make_mobile_goldens`. Weights and
-statistics are drawn from names and shapes (`drawn`), so that only these, the images and the
-logits are kept.
+Needs torch, torchvision and timm: `python -m tests.models.make_mobile_goldens`.
 """
 
-import json
-import pathlib
-
-import numpy as np
 import torch
 from torch import nn
 
-LIBRARY = torch.library.Library("torchvision", "DEF")
-LIBRARY.define("nms(Tensor dets, Tensor scores, float threshold) -> Tensor")
-LIBRARY.define("qnms(Tensor dets, Tensor scores, float threshold) -> Tensor")
+from tests.models import golden_torch, parity
 
-import timm  # noqa: E402 - after the operators are declared
-from torchvision import models  # noqa: E402
+# Behind the operators they need.
+import timm  # isort: skip
+from torchvision import models  # isort: skip
 
-from tests.models import drawn_mobile  # noqa: E402
-
-CLASSES, BATCH = 5, 4
-FILE = pathlib.Path(__file__).parent / "testdata" / "mobile.npz"
+CLASSES = 5
 
 
 class CifarBlock(nn.Module):
@@ -119,39 +109,11 @@ CASES = {
 
 
 def main() -> None:
-    arrays: dict[str, np.ndarray] = {}
-    generator = np.random.default_rng(0)
-    for name, make in CASES.items():
-        size = 32 if name.startswith("kuangliu") else 64
-        images = generator.integers(0, 256, (BATCH, 8, 8, 3), dtype=np.uint8)
-        pixels = images.repeat(size // 8, axis=1).repeat(size // 8, axis=2)
-        model = make().float()
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        shapes = {key: tuple(t.shape) for key, t in model.state_dict().items()}
-        tensors = {
-            key: torch.from_numpy(drawn_mobile.tensor(key, shape))
-            for key, shape in shapes.items()
-            if not key.endswith("num_batches_tracked")
-        }
-        model.load_state_dict(tensors, strict=False)
-        inputs = torch.from_numpy(pixels / np.float32(255)).permute(0, 3, 1, 2)
-        with torch.no_grad():
-            for mode in ("stored", "batch"):
-                model.train(mode == "batch")
-                for module in model.modules():
-                    if getattr(module, "drop_rate", None):
-                        module.drop_rate = 0.0
-                    if type(module).__name__ in ("StochasticDepth", "DropPath"):
-                        module.eval()
-                model.load_state_dict(tensors, strict=False)
-                arrays[f"{name}/{mode}"] = model(inputs).numpy()
-        arrays[f"{name}/images"] = images
-        arrays[f"{name}/shapes"] = np.array(json.dumps({k: shapes[k] for k in tensors}))
-        print(name, arrays[f"{name}/stored"][0], arrays[f"{name}/batch"][0])
-    FILE.parent.mkdir(exist_ok=True)
-    np.savez_compressed(FILE, **arrays)
+    golden_torch.write(
+        parity.FOLDER / "mobile.npz",
+        CASES,
+        lambda name: 32 if name.startswith("kuangliu") else 64,
+    )
 
 
 if __name__ == "__main__":

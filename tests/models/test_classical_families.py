@@ -1,35 +1,20 @@
 """ResNets, VGGs, DenseNets and Wide ResNets against torchvision and CIFAR programs.
 
-`make_classical_goldens` wrote the logits; weights are drawn from names and shapes.
+`make_classical_goldens` wrote the logits.
 """
 
-import functools
-import json
 import math
-import pathlib
 
 import jax
-import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
 from ban_jax import checkpoints, models
-from tests.models import drawn_mobile
+from tests.models import drawn, parity
 
-GOLDENS = np.load(pathlib.Path(__file__).parent / "testdata" / "classical.npz")
-CASES = sorted({name.partition("/")[0] for name in GOLDENS})
+GOLDENS = parity.Goldens("classical")
 BY_BATCH = ("torchvision_resnet50", "xternalman_wide_resnet")
 """Compared under the statistics of the batch too: compiling is slow."""
-
-
-@functools.cache
-def written(case, folder):
-    """A file of the program the case is named after, and its tensors."""
-    shapes = json.loads(str(GOLDENS[f"{case}/shapes"]))
-    tensors = {name: drawn_mobile.tensor(name, shape) for name, shape in shapes.items()}
-    path = folder / f"{case}.safetensors"
-    safetensors_numpy.save_file(tensors, path)
-    return path, tensors
 
 
 @pytest.fixture(scope="module")
@@ -37,44 +22,24 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("classical")
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_file_is_recognised_and_written_back_under_its_own_names(
-    case, folder, tmp_path
-):
-    path, tensors = written(case, folder)
-    read = checkpoints.read(path)
+@pytest.mark.parametrize("case", GOLDENS.cases)
+def test_a_file_is_recognised_and_written_back_under_its_own_names(case, folder):
+    spec = checkpoints.read(GOLDENS.write(case, folder)).spec
     program, _, name = case.partition("_")
-    assert (read.spec.architecture, read.spec.num_classes) == (name, 5)
+    assert (spec.architecture, spec.num_classes) == (name, 5)
     wide = program == "torchvision" and "vgg" not in name
-    assert read.spec.stem == ("imagenet" if wide else "cifar")
-    back = tmp_path / "back.safetensors"
-    checkpoints.write_safetensors(back, read.variables, read.spec, names=read.names)
-    again = safetensors_numpy.load_file(back)
-    assert again.keys() == tensors.keys()
-    for name, value in tensors.items():
-        np.testing.assert_array_equal(again[name], value, err_msg=name)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def logits_of(module, variables, images, mode):
-    identity = {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)}
-    return module.apply({**variables, "normalisation": identity}, images, mode)
+    assert spec.stem == ("imagenet" if wide else "cifar")
+    GOLDENS.check_written_back(case, folder)
 
 
 @pytest.mark.parametrize(
     "case, mode",
-    [(case, "stored") for case in CASES] + [(case, "batch") for case in BY_BATCH],
+    [(case, "stored") for case in GOLDENS.cases]
+    + [(case, "batch") for case in BY_BATCH],
 )
 def test_logits_agree_with_pytorch(case, mode, folder):
-    path, _ = written(case, folder)
-    read = checkpoints.read(path)
-    times = 8 if case.startswith("torchvision") else 2
-    small = GOLDENS[f"{case}/images"]
-    images = small.repeat(times, axis=1).repeat(times, axis=2) / np.float32(255)
-    logits = logits_of(read.spec.create(), read.variables, images, mode)
-    expected = GOLDENS[f"{case}/{mode}"]
-    largest = np.abs(expected).max()
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * largest)
+    size = 64 if case.startswith("torchvision") else 16
+    GOLDENS.check_logits(case, mode, folder, size)
 
 
 @pytest.mark.parametrize(
@@ -102,9 +67,7 @@ def test_logits_agree_with_pytorch(case, mode, folder):
     ],
 )
 def test_the_sizes_that_torchvision_publishes(name, parameters, fields):
-    module = models.create(name, num_classes=1000, **fields)
-    params = models.abstract_variables(module)["params"]
-    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == parameters
+    parity.check_full_size(name, parameters, **fields)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +93,7 @@ def test_the_sizes_of_wide_resnets_in_their_paper(blocks, factor, millions):
 
 
 def test_old_files_of_torchvision_have_a_dot_in_a_densenets_names(folder, tmp_path):
-    _, tensors = written("torchvision_densenet121", folder)
+    tensors = GOLDENS.state("torchvision_densenet121")
     old = {
         name.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2."): value
         for name, value in tensors.items()
@@ -140,3 +103,12 @@ def test_old_files_of_torchvision_have_a_dot_in_a_densenets_names(folder, tmp_pa
     assert checkpoints.read(tmp_path / "old.safetensors").spec.architecture == (
         "densenet121"
     )
+
+
+def test_a_resnet18_without_its_shortcuts_is_not_taken_for_one_that_pads(tmp_path):
+    shapes = models.architecture.shapes_of(models.create("resnet18", num_classes=5))
+    state = {name: drawn.tensor(name, shape) for name, (_, shape) in shapes.items()}
+    cut = {name: value for name, value in state.items() if ".shortcut." not in name}
+    safetensors_numpy.save_file(cut, tmp_path / "cut.safetensors")
+    with pytest.raises(checkpoints.CheckpointError, match=r"layer2\.0\.shortcut"):
+        checkpoints.read(tmp_path / "cut.safetensors")

@@ -1,23 +1,14 @@
 """MobileNetV2, MobileNetV3 and EfficientNet against torchvision and timm.
 
-`make_mobile_goldens` wrote the logits; weights are drawn from names and shapes.
+`make_mobile_goldens` wrote the logits.
 """
 
-import functools
-import json
-import math
-import pathlib
-
-import jax
-import numpy as np
 import pytest
-from safetensors import numpy as safetensors_numpy
 
 from ban_jax import checkpoints, models
-from tests.models import drawn_mobile
+from tests.models import parity
 
-GOLDENS = np.load(pathlib.Path(__file__).parent / "testdata" / "mobile.npz")
-CASES = sorted({name.partition("/")[0] for name in GOLDENS})
+GOLDENS = parity.Goldens("mobile")
 BY_BATCH = (
     "kuangliu_mobilenet_v2",
     "tf_mobilenet_v3_small",
@@ -28,25 +19,14 @@ BY_BATCH = (
 """Compared under the statistics of the batch too: one of each kind, compiling is slow."""
 
 
-@functools.cache
-def written(case, folder):
-    """A file of the program the case is named after, and its tensors."""
-    shapes = json.loads(str(GOLDENS[f"{case}/shapes"]))
-    tensors = {name: drawn_mobile.tensor(name, shape) for name, shape in shapes.items()}
-    path = folder / f"{case}.safetensors"
-    safetensors_numpy.save_file(tensors, path)
-    return path, tensors
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("mobile")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", GOLDENS.cases)
 def test_a_file_is_recognised_by_names_and_shapes(case, folder):
-    path, _ = written(case, folder)
-    spec = checkpoints.read(path).spec
+    spec = checkpoints.read(GOLDENS.write(case, folder)).spec
     assert case.endswith(spec.architecture)
     stem = {"kuangliu": "cifar", "torchvision": "imagenet"}
     program = case.partition("_")[0]
@@ -55,45 +35,24 @@ def test_a_file_is_recognised_by_names_and_shapes(case, folder):
     assert spec.num_classes == 5
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_file_is_written_back_under_its_own_names(case, folder, tmp_path):
-    path, tensors = written(case, folder)
-    read = checkpoints.read(path)
-    back = tmp_path / "back.safetensors"
-    checkpoints.write_safetensors(back, read.variables, read.spec, names=read.names)
-    again = safetensors_numpy.load_file(back)
-    assert again.keys() == tensors.keys()
-    for name, value in tensors.items():
-        np.testing.assert_array_equal(again[name], value, err_msg=name)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def logits_of(module, variables, images, mode):
-    identity = {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)}
-    return module.apply({**variables, "normalisation": identity}, images, mode)
+@pytest.mark.parametrize("case", GOLDENS.cases)
+def test_a_file_is_written_back_under_its_own_names(case, folder):
+    GOLDENS.check_written_back(case, folder)
 
 
 @pytest.mark.parametrize(
     "case, mode",
-    [(case, "stored") for case in CASES] + [(case, "batch") for case in BY_BATCH],
+    [(case, "stored") for case in GOLDENS.cases]
+    + [(case, "batch") for case in BY_BATCH],
 )
 def test_logits_agree_with_pytorch(case, mode, folder):
-    path, _ = written(case, folder)
-    read = checkpoints.read(path)
     fields = {"stem": "tf"} if case.startswith("tf_") else {}
-    module = read.spec.create()
-    module = module.clone(**fields) if fields else module
-    small = GOLDENS[f"{case}/images"]
-    times = 4 if case.startswith("kuangliu") else 8
-    images = small.repeat(times, axis=1).repeat(times, axis=2) / np.float32(255)
-    logits = logits_of(module, read.variables, images, mode)
-    expected = GOLDENS[f"{case}/{mode}"]
-    largest = np.abs(expected).max()
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * largest)
+    size = 32 if case.startswith("kuangliu") else 64
+    GOLDENS.check_logits(case, mode, folder, size, **fields)
 
 
 def test_every_program_that_looks_alike_can_be_tried(folder):
-    path, _ = written("tf_efficientnet_b0", folder)
+    path = GOLDENS.write("tf_efficientnet_b0", folder)
     module = checkpoints.read(path).spec.create()
     assert "tf" in module.alike and module.stem in module.alike
     shapes = models.architecture.shapes_of(module)
@@ -103,7 +62,7 @@ def test_every_program_that_looks_alike_can_be_tried(folder):
 
 def test_a_note_says_what_is_assumed_of_the_stem(folder):
     notes = {
-        case: checkpoints.read(written(case, folder)[0]).notes
+        case: checkpoints.read(GOLDENS.write(case, folder)).notes
         for case in ("torchvision_efficientnet_b0", "kuangliu_mobilenet_v2")
     }
     assumed = "3x3 stem: stride 2, epsilon 0.00001 is assumed"
@@ -124,16 +83,4 @@ def test_a_note_says_what_is_assumed_of_the_stem(folder):
     ],
 )
 def test_full_size_has_the_published_number_of_weights_and_is_known(name, parameters):
-    module = models.create(name, num_classes=1000, stem="imagenet")
-    params = models.abstract_variables(module)["params"]
-    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == parameters
-    table = models.architecture.shapes_of(module)
-    shapes = {name: shape for name, (_, shape) in table.items()}
-    known = [
-        other
-        for other, architecture in models.ARCHITECTURES.items()
-        if architecture.difference(shapes) is None
-    ]
-    assert known == [name]
-    fields = models.ARCHITECTURES[name].fields(shapes)
-    assert models.create(name, **fields) == module
+    parity.check_full_size(name, parameters, stem="imagenet")

@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,3 +20,14 @@ def tensor(name: str, shape: Sequence[int]) -> np.ndarray:
     else:
         values = generator.normal(0, 0.1, shape)
     return values.astype(np.float32)
+
+
+def state(shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """A state dict of these shapes."""
+    return {name: tensor(name, shape) for name, shape in shapes.items()}
+
+
+def pixels(images: np.ndarray, size: int) -> np.ndarray:
+    """uint8 `[B, h, h, C]` as float32 in [0, 1] of `size` pixels a side."""
+    times = size // images.shape[1]
+    return images.repeat(times, axis=1).repeat(times, axis=2) / np.float32(255)

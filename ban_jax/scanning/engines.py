@@ -30,18 +30,10 @@ class Engine(Protocol):
 class InProcess:
     """All devices of this process."""
 
+    measure = staticmethod(scan.scan)
+
     def adapted(self, job: Job) -> Job:
         return job
-
-    def measure(
-        self,
-        paths: Sequence[str],
-        job: Job,
-        *,
-        known: Iterable[Evidence] = (),
-        clock: timeline.Timeline | None = None,
-    ) -> Iterator[scan.Measured]:
-        return scan.scan(paths, job, known=known, clock=clock)
 
 
 @contextlib.contextmanager

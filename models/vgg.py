@@ -97,7 +97,8 @@ class VGG(common.Classifier):
 @functools.cache
 def convolutions(name: str, normalised: bool) -> tuple[int, ...]:
     """PyTorch's numbers of the convolutions of one of `STAGES`."""
-    numbers, place = [], 0
+    numbers: list[int] = []
+    place = 0
     for count in STAGES[name]:
         step = 3 if normalised else 2  # of a convolution, its normalisation, its ReLU
         numbers += range(place, place + count * step, step)

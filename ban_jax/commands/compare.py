@@ -43,6 +43,8 @@ class CompareFlags:
       budget: seconds that each detector may take per candidate: its step counts are
         changed to fit, by what a short run of it measures. By default each has its own
         documented counts.
+      passes: forward-equivalents that each may spend per candidate instead: the same
+        counts on every machine.
       resume: go on from the evidence in --out.
     """
 
@@ -57,6 +59,7 @@ class CompareFlags:
     baseline: BaselineKind | None = None
     profile: str | None = None
     budget: float | None = None
+    passes: int | None = None
     seed: int = 0
     precision: Precision = "float32"
     chunk: int | None = None
@@ -73,6 +76,16 @@ class CompareFlags:
             "more than 0 seconds",
             self.budget,
         )
+        outcome.require(
+            self.passes is None or self.passes > 0,
+            "--passes",
+            "more than 0",
+            self.passes,
+        )
+        if self.budget is not None and self.passes is not None:
+            raise ValueError(
+                "--budget and --passes exclude each other: give one of them"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -151,7 +164,7 @@ def _fitted(
     What an earlier run of the same flags measured is used again: the settings decide what
     evidence is filed under.
     """
-    if flags.budget is None:
+    if flags.budget is None and flags.passes is None:
         return {}
     path = os.path.join(flags.out, writing.RATES)
     rates = writing.read_rates(path) if flags.resume else {}
@@ -159,12 +172,15 @@ def _fitted(
     for architecture, paths in groups.items():
         key = f"{job.settings.mode}/{job.digest}/{architecture}"
         classes = int(truth[paths[0]].get("num_classes") or 10)
-        rate = rates.get(key) or budget.rate(job, paths, classes)
-        found[architecture] = budget.fitted(job, rate, flags.budget, classes)
+        rate: float | None = None
+        work: float | None = flags.passes
+        if flags.budget is not None:
+            rate = rates.get(key) or budget.rate(job, paths, classes)
+            work = None if rate is None else rate * flags.budget
         if rate is not None:
             rates[key] = rate
             writing.write_rates(path, rates)
-        one = found[architecture]
+        one = found[architecture] = budget.fitted(job, work, classes, rate)
         print(
             f"{job.settings.mode}, {architecture}: counts times {one.factor:.3g}, "
             f"{one.work:,} forward-equivalents"
@@ -238,6 +254,7 @@ def _told(
             "clean": sum(map(labelled.is_clean, truth.values())),
             "failed": [one.get("name", one["file"]) for one in failed],
             "budget": flags.budget,
+            "passes": flags.passes,
             "flags": _asked(flags),
             "versions": versions.versions(),
             "methods": list(found),

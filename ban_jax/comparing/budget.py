@@ -1,4 +1,4 @@
-"""The same time for every method: step counts that follow from a short measured run.
+"""The same time, or the same work, for every method: step counts that fit it.
 
     1. All counts of a detector (`Detector.counts`) are multiplied by one factor, each
        kept at the least it allows.
@@ -6,6 +6,9 @@
        the documented one, gives forward-equivalents per second: two candidates at once,
        compiled before, the second of two runs counts.
     3. The factor that is used is the largest whose work, at that rate, fits the budget.
+
+Work that is told in forward-equivalents needs no short run, and the counts are the same on
+every machine.
 
 A closer look counts as if it were needed at all classes. A method without counts, or one
 whose least work exceeds the budget, takes the time it takes; the figures say so. Methods
@@ -62,18 +65,20 @@ def rate(job: Job, paths: Sequence[str], num_classes: int) -> float | None:
     return measured_rate(scaled(job, _factor(job, share, num_classes)), paths)
 
 
-def fitted(job: Job, rate: float | None, seconds: float, num_classes: int) -> Fitted:
-    """Changes a job's counts so that a candidate takes so many seconds.
+def fitted(
+    job: Job, work: float | None, num_classes: int, rate: float | None = None
+) -> Fitted:
+    """Changes a job's counts so that a candidate takes so much work.
 
     Args:
       job: at the settings that were asked for.
-      rate: see `rate`; without one the counts stay.
-      seconds: per candidate.
+      work: forward-equivalents per candidate; without them the counts stay.
       num_classes: of the candidates.
+      rate: that the work follows from, see `rate`.
     """
-    if rate is None:
-        return Fitted(job, 1.0, None, _work(job, num_classes))
-    factor = _factor(job, rate * seconds, num_classes)
+    if work is None or not has_counts(job.settings.detector, job.settings.config):
+        return Fitted(job, 1.0, rate, _work(job, num_classes))
+    factor = _factor(job, work, num_classes)
     found = scaled(job, factor)
     return Fitted(found, factor, rate, _work(found, num_classes))
 

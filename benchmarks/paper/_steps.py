@@ -141,9 +141,15 @@ def write(flags: Flags, name: str, measured: Mapping[str, Any]) -> None:
 
 
 def write_comparisons(flags: Flags, name: str, folders: Mapping[str, str]) -> None:
-    """Writes the result file of tables that are comparisons: title -> folder."""
+    """Writes the result file of tables that are comparisons: title -> folder.
+
+    Comparisons that were not run are left out, and named.
+    """
     measured: dict[str, Any] = {}
     for title, folder in folders.items():
+        if not os.path.exists(os.path.join(flags.out, folder, "comparison.json")):
+            print(f"{title}: not run")
+            continue
         found = comparison(flags, folder)
         lines = table(found)
         print("\n".join([title, "", *lines]))

@@ -126,6 +126,11 @@ def test_hostile_names_stay_text(zoo, tmp_path):
         (["--detectors", "weights,nonsense"], "got 'nonsense'"),
         (["--detectors", "directed"], "--detectors must be of"),
         (["--budget", "0"], "--budget must be more than 0 seconds"),
+        (["--passes", "0"], "--passes must be more than 0"),
+        (
+            ["--passes", "9", "--budget", "1"],
+            "--budget and --passes exclude each other",
+        ),
         (["--detectors", "ban"], "needs clean images"),
     ],
 )

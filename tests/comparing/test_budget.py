@@ -35,7 +35,7 @@ def test_the_work_fits_and_a_little_more_would_not(name):
     for share in (0.5, 1.0, 3.0):
         if share * whole < least:
             continue
-        found = budget.fitted(job(name, probe()), 1000.0, share * whole / 1000, 10)
+        found = budget.fitted(job(name, probe()), share * whole, 10)
         assert found.work <= share * whole
         more = budget.scaled(job(name, probe()), found.factor * 1.3 + 1.0)
         assert budget._work(more, 10) > share * whole
@@ -45,13 +45,13 @@ def test_the_work_fits_and_a_little_more_would_not(name):
 @pytest.mark.parametrize("name", COUNTED)
 def test_the_documented_work_gives_the_documented_counts(name):
     whole = budget._work(job(name, probe()), 10)
-    found = budget.fitted(job(name, probe()), 1.0, float(whole), 10)
+    found = budget.fitted(job(name, probe()), float(whole), 10)
     assert found.job.settings.config == job(name).settings.config
 
 
 @pytest.mark.parametrize("name", COUNTED)
 def test_no_count_falls_below_what_it_allows(name):
-    found = budget.fitted(job(name, probe()), 1.0, 1e-9, 10)
+    found = budget.fitted(job(name, probe()), 1e-9, 10)
     config = found.job.settings.config
     for field in dataclasses.fields(config):
         if field.name in detectors.DETECTORS[name].counts:
@@ -74,7 +74,7 @@ def test_a_closer_look_is_changed_with_the_first():
 def test_a_method_without_counts_is_left_as_it_is():
     for name in ("trojan_signatures", "weights"):
         assert budget.rate(job(name), [], 10) is None
-        found = budget.fitted(job(name), None, 0.001, 10)
+        found = budget.fitted(job(name), 0.001, 10)
         assert found.job.settings.config == job(name).settings.config
         assert found.factor == 1.0
 

@@ -12,15 +12,17 @@ it is part of a judged network, or
 What is none of these is told.
 """
 
+import collections
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ban_jax.checkpoints import (
     contents,
     errors,
     naming,
+    optimizer_slots,
     others,
     pickle_objects,
     tensor,
@@ -38,17 +40,8 @@ _SEEDS = 2**16
 _INDEX = 10**7
 """Whole numbers below count and index; the bits of a float32 of usual size do not."""
 _BYTES = 8192
-_SLOTS = re.compile(
-    r"step|exp_avg\w*|max_exp_avg_sq|exp_inf|momentum_buffer|square_avg|grad_avg|sum"
-    r"|acc_delta|prev|step_size|mu_product|eta|state[12]|qmap[12]|absmax[12]"
-)
-"""What PyTorch's optimizers, and those of bitsandbytes, keep for each parameter."""
-_WEIGHTS = re.compile(r"master|param|weight|slow|ema|model", re.IGNORECASE)
-"""Slots that hold weights, whatever their shape."""
-_OPTAX = re.compile(r"opt\w*|tx_state")
-_OPTAX_SLOTS = re.compile(
-    r"mu|nu|nu_max|trace|v|m|v_row|v_col|sum_of_squares|acc_grads|e_[gx]|count"
-)
+_STATISTIC = re.compile(r"running_(mean|var)$|(^|/)batch_stats/")
+"""Names of what no optimizer keeps anything for."""
 
 
 class _Entry(NamedTuple):
@@ -63,12 +56,12 @@ class _Seen(NamedTuple):
 
     Attributes:
       tensors: outside optimizers.
-      slots: in the states of optimizers of PyTorch, with the slot's name.
+      slots: in the states of optimizers of PyTorch.
       raw: bytes, and how many.
     """
 
     tensors: list[_Entry]
-    slots: list[tuple[str, _Entry]]
+    slots: list[optimizer_slots.Slot]
     raw: list[tuple[Any, int]]
 
 
@@ -79,48 +72,81 @@ def key(value: Any) -> tuple[Any, ...]:
 
 
 def unjudged(
-    root: Any, judged: Iterable[Iterable[Any]], groups: list[contents.StateDict]
+    root: Any, judged: Iterable[Mapping[str, Any]], groups: list[contents.StateDict]
 ) -> str:
     """What of a file is not accounted for, in a sentence; empty where all is.
 
     Args:
       root: of a `contents.Contents`.
-      judged: the tensors of each network that is judged.
+      judged: of each network that is judged, its tensors by common name.
       groups: of the file.
 
     Raises:
       CheckpointError: for an object with more parts than any checkpoint has.
     """
+    judged = list(judged)
     known: set[Any] = set()
-    shapes: set[tuple[int, ...]] = set()
-    largest = 0
+    weights: set[tuple[int, ...]] = set()
     for network in judged:
-        size = 0
-        for value in network:
-            size += value.size
-            shapes.add(tuple(sorted(value.shape)))
+        for value in network.values():
+            if len(value.shape) > 1:
+                weights.add(tuple(sorted(value.shape)))
             mask = getattr(value, "mask", None)
             known |= {key(value)} if mask is None else {key(value), key(mask)}
-        largest = max(largest, size)
+    largest = max((sum(v.size for v in one.values()) for one in judged), default=0)
     for group in groups:
         if _is_of_images(group.tensors):
             known |= {key(value) for value in group.tensors.values()}
     seen = _walk(root)
-    left = [one for one in seen.tensors if key(one.value) not in known]
-    left = [one for one in left if not _is_optax(one, shapes)]
-    weights = {shape for shape in shapes if len(shape) > 1}
-    shapes |= {tuple(sorted(one.value.shape)) for one in seen.tensors}
-    left += [
-        one
-        for name, one in seen.slots
-        if key(one.value) not in known and not _is_slot(name, one.value, shapes)
-    ]
+    optax, tensors = _optax(seen.tensors)
+    left = [one for one in tensors if key(one.value) not in known]
+    left += _of_optimizers([*seen.slots, *optax], tensors, judged, known)
     left = _without_counts(left)
     if not any(_is_as_weight(one, weights) for one in left) and _is_little(
         left, max(_FEW, int(largest * _SHARE))
     ):
         left = []
     return _told(left, [one for one in seen.raw if one[1] > _BYTES])
+
+
+def _optax(
+    entries: list[_Entry],
+) -> tuple[list[optimizer_slots.Slot], list[_Entry]]:
+    """The slots of optax among the tensors of a file, and the others."""
+    slots, others_ = [], []
+    for one in entries:
+        found = optimizer_slots.of_optax(_words(one.way))
+        if found is None:
+            others_.append(one)
+        else:
+            slots.append(optimizer_slots.Slot(*found, one.value, one))
+    return slots, others_
+
+
+def _of_optimizers(
+    slots: list[optimizer_slots.Slot],
+    tensors: list[_Entry],
+    judged: list[Mapping[str, Any]],
+    known: set[Any],
+) -> list[_Entry]:
+    """What lies in an optimizer's place and is no optimizer's.
+
+    Args:
+      slots: in such places.
+      tensors: in others.
+      judged: see `unjudged`.
+      known: keys of what is judged.
+    """
+    parameters = {
+        key(one.value): tuple(sorted(one.value.shape))
+        for one in tensors
+        if not _STATISTIC.search("/".join(_words(one.way)))
+    }
+    about = optimizer_slots.Parameters(
+        collections.Counter(parameters.values()), optimizer_slots.scale_of(judged)
+    )
+    slots = [one for one in slots if key(one.value) not in known]
+    return [one.origin for one in optimizer_slots.left(slots, about)]
 
 
 def _told(left: list[_Entry], raw: list[tuple[Any, int]]) -> str:
@@ -158,26 +184,22 @@ def _shown(way: Any) -> str:
 def _walk(root: Any) -> _Seen:
     """Every tensor of an object, in whatever container, each place once."""
     found = _Seen([], [], [])
-    pending: list[tuple[Any, Any, str | None]] = [(None, root, None)]
-    seen: set[tuple[int, str | None]] = set()
+    pending: list[tuple[Any, Any]] = [(None, root)]
+    seen: set[int] = set()
     steps = 0
     while pending:
-        way, node, slot = pending.pop()
+        way, node = pending.pop()
         watchdog.check()
         if isinstance(node, tensor.Tensor):
-            entry = _Entry(way, node)
-            if slot is None:
-                found.tensors.append(entry)
-            else:
-                found.slots.append((slot, entry))
+            found.tensors.append(_Entry(way, node))
             continue
         if isinstance(node, bytes | memoryview):
             found.raw.append((way, len(node)))
             continue
-        if (id(node), slot) in seen:
+        if id(node) in seen:
             continue
-        seen.add((id(node), slot))
-        is_optimizer = slot is None and _is_optimizer(node)
+        seen.add(id(node))
+        is_optimizer = optimizer_slots.is_optimizer(node)
         for name, value in _inside(node):
             steps += 1
             if steps > _MAX_STEPS:
@@ -185,32 +207,27 @@ def _walk(root: Any) -> _Seen:
                     f"more than {_MAX_STEPS:,} objects inside objects"
                 )
             if is_optimizer and name == "state":
-                pending += _of_state((way, name), value)
+                pending += _of_state((way, name), value, found.slots)
             elif isinstance(value, _MAY_HOLD):
-                pending.append(((way, name), value, slot))
+                pending.append(((way, name), value))
     found.tensors.reverse()
     return found
 
 
-def _is_optimizer(node: Any) -> bool:
-    return (
-        type(node) is dict
-        and type(node.get("param_groups")) in (list, dict)
-        and type(node.get("state")) is dict
-    )
-
-
-def _of_state(way: Any, state: Any) -> Iterator[tuple[Any, Any, str | None]]:
-    """The slots of an optimizer's state, one below the parameters; others are as any."""
-    for number, slots in state.items():
-        if type(slots) is not dict:
-            if isinstance(slots, _MAY_HOLD):
-                yield (way, number), slots, None
-            continue
-        for name, value in slots.items():
-            is_slot = isinstance(value, tensor.Tensor) and type(name) is str
-            if isinstance(value, _MAY_HOLD):
-                yield ((way, number), name), value, name if is_slot else None
+def _of_state(
+    way: Any, state: dict[Any, Any], slots: list[optimizer_slots.Slot]
+) -> Iterator[tuple[Any, Any]]:
+    """Adds the slots of an optimizer's state to `slots`; yields what else is in it."""
+    for keys, name, value in optimizer_slots.of_torch(state):
+        there = way
+        for one in keys:
+            there = (there, one)
+        if name:
+            group = (id(state), name)
+            entry = _Entry(there, value)
+            slots.append(optimizer_slots.Slot(group, name, value, entry))
+        elif isinstance(value, _MAY_HOLD):
+            yield there, value
 
 
 def _inside(node: Any) -> Iterable[tuple[Any, Any]]:
@@ -242,27 +259,6 @@ _MAY_HOLD = (
     pickle_objects.EmptyArray,
     pickle_objects.OddKey,
 )
-
-
-def _is_slot(name: str, value: tensor.Tensor, shapes: set[tuple[int, ...]]) -> bool:
-    if _SLOTS.fullmatch(name):
-        return True
-    mirrors = value.size == 1 or tuple(sorted(value.shape)) in shapes
-    return mirrors and not _WEIGHTS.search(name)
-
-
-def _is_optax(one: _Entry, shapes: set[tuple[int, ...]]) -> bool:
-    """Moments of optax: below a known slot of an optimizer's state, shaped as weights."""
-    if one.value.size > 1 and tuple(sorted(one.value.shape)) not in shapes:
-        return False
-    words = [word for name in _words(one.way) for word in name.split("/")]
-    for index, word in enumerate(words):
-        if _OPTAX.fullmatch(word):
-            below = words[index + 1 :]
-            return any(map(_OPTAX_SLOTS.fullmatch, below[:6])) and not any(
-                name in ("ema", "params_ema", "slow") for name in below[:6]
-            )
-    return False
 
 
 def _without_counts(left: list[_Entry]) -> list[_Entry]:

@@ -101,7 +101,7 @@ def _of(path: str, content: contents.Contents, architecture: str | None) -> list
         budget = limits.inflated(content.size)
     if len(found) == 1 and found[0].network.missing():
         return [Part(path, _candidate(path, content, found[0], remarks, budget))]
-    judged = [one.network.tensors.values() for one in found]
+    judged = [one.network.tensors for one in found]
     rest = accounting.unjudged(content.root, judged, groups)
     if len(found) == 1 and not rest:
         made = _candidate(path, content, found[0], remarks, budget)

@@ -9,7 +9,7 @@ account for the file's bytes. What no rule knows is nothing of this kind.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ban_jax.checkpoints import pickle_objects, tensor
+from ban_jax.checkpoints import optimizer_slots, pickle_objects, tensor
 
 _MAX_NODES = 200_000
 _MAX_HOLDERS = 1000
@@ -98,32 +98,41 @@ def _without_tensors(root: Any, kinds: list[str]) -> str | None:
 def _without_optimizers(root: Any) -> bool:
     """Whether there are states of optimizers, and no tensors besides them."""
     beside: list[Any] = []
+    slots: list[optimizer_slots.Slot] = []
     found = False
     pending = [root]
     for node in pending:
         if _is_optimizer(node):
             found = True
             beside += [v for k, v in node.items() if k != "state"]
+            for _, name, value in optimizer_slots.of_torch(node["state"]):
+                if name:
+                    group = (id(node), name)
+                    slots.append(optimizer_slots.Slot(group, name, value, None))
+                else:
+                    beside.append(value)
         elif type(node) in (dict, list, tuple) and len(pending) < _MAX_HOLDERS:
             pending += node.values() if type(node) is dict else node
         else:
             beside.append(node)
     rest = _parts(beside)
-    return found and rest is not None and not rest.tensors
+    return (
+        found
+        and rest is not None
+        and not rest.tensors
+        and not optimizer_slots.left(slots, optimizer_slots.UNKNOWN)
+    )
 
 
 def _is_optimizer(node: Any) -> bool:
     """`state` by number, as PyTorch keeps it: what is kept by name could be weights."""
-    if type(node) is not dict or type(node.get("param_groups")) is not list:
-        return False
-    state = node.get("state")
-    return type(state) is dict and all(
+    return optimizer_slots.is_optimizer(node) and all(
         type(value) is dict
         and (
             type(name) is int
             or (isinstance(name, pickle_objects.OddKey) and name.is_number)
         )
-        for name, value in state.items()
+        for name, value in node["state"].items()
     )
 
 

@@ -12,6 +12,7 @@ from ban_jax.checkpoints import (
     classifiers,
     contents,
     limits,
+    others,
     pickle_objects,
     pickle_reader,
     recognise,
@@ -37,8 +38,42 @@ STATE = of(builders.state_dict(SPEC))
 OTHER = of(builders.state_dict(SPEC, seed=1))
 BUFFERS = {name for name in STATE if "running" in name}
 PARAMETERS = {name: OTHER[name] for name in OTHER if name not in BUFFERS}
-UNKNOWN = {f"kern{i}": value for i, value in enumerate(OTHER.values())}
 RNG = np.random.default_rng(0)
+
+
+def moments(named: dict[str, Any], square: bool = False) -> dict[str, Any]:
+    """As optimizers keep them for tensors: averages of gradients, or of their squares."""
+    made = {}
+    for name, value in named.items():
+        numbers = RNG.normal(0, 0.05, value.shape).astype(np.float32)
+        made[name] = of(numbers**2 if square else numbers)
+    return made
+
+
+def network(scale: float = 1.0) -> dict[str, Any]:
+    """Weights as training leaves them: kernels of both signs, scales of one size."""
+    made = {}
+    for name, value in OTHER.items():
+        numbers = RNG.normal(0, 0.2, value.shape).astype(np.float32)
+        is_scale = name.endswith(("weight", "var")) and len(value.shape) == 1
+        made[name] = of(scale * (1 + numbers) if is_scale else numbers)
+    return made
+
+
+def optimizer(*slots: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """As PyTorch saves one that keeps these for each parameter."""
+    state = {
+        number: {"step": of(np.float32([9])), **dict(zip(names, values, strict=True))}
+        for number, values in enumerate(zip(*(s.values() for s in slots), strict=True))
+    }
+    return {"state": state, "param_groups": [{"lr": 0.1, "params": list(state)}]}
+
+
+def parameters(named: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in named.items() if name not in BUFFERS}
+
+
+UNKNOWN = {f"kern{i}": value for i, value in enumerate(OTHER.values())}
 
 
 def parts(root: Any) -> dict[str, bool]:
@@ -97,14 +132,23 @@ def test_a_network_under_a_key_that_is_no_text_is_judged(key):
 @pytest.mark.parametrize(
     "beside",
     [
+        optimizer(
+            moments(PARAMETERS),
+            moments(PARAMETERS, square=True),
+            names=("exp_avg", "exp_avg_sq"),
+        ),
+        optimizer(moments(PARAMETERS), names=("momentum_buffer",)),
+        optimizer(PARAMETERS, names=("sum",)),
         {
-            "state": {
-                i: {"step": of(np.float32([9])), "exp_avg": value, "exp_avg_sq": value}
-                for i, value in enumerate(PARAMETERS.values())
-            },
-            "param_groups": [{"lr": 0.1, "params": list(range(62))}],
+            "opt_state": {
+                "0": {
+                    "mu": moments(PARAMETERS),
+                    "nu": moments(PARAMETERS, square=True),
+                },
+                "1": {},
+            }
         },
-        {"opt_state": {"0": {"mu": PARAMETERS, "nu": PARAMETERS}, "1": {}}},
+        {f"opt_state/0/trace/{name}": v for name, v in moments(PARAMETERS).items()},
         {"last_epoch": 7, "_last_lr": [0.1], "milestones": {60: 1}},
         [of(RNG.integers(0, 255, 5056).astype(np.uint8)), of(np.zeros(16, np.uint8))],
         of(np.arange(50_000)),
@@ -120,10 +164,67 @@ def test_a_network_under_a_key_that_is_no_text_is_judged(key):
             "up.weight": of(np.ones((1, 32, 3, 3), np.float32)),
         },
     ],
-    ids=range(11),
+    ids=range(14),
 )
 def test_what_ordinary_files_hold_beside_a_model_leaves_it_judged(beside):
     assert parts({"net": STATE, "beside": beside}) == {"": True}
+
+
+HIDDEN = {
+    "averages": optimizer(parameters(network()), names=("exp_avg",)),
+    "momentum": optimizer(parameters(network()), names=("momentum_buffer",)),
+    "small scales": optimizer(parameters(network(0.1)), names=("momentum_buffer",)),
+    "statistics too": optimizer(moments(OTHER), names=("exp_avg",)),
+    "squares": optimizer(parameters(network()), names=("exp_avg_sq",)),
+    "sums": optimizer(parameters(network()), names=("sum",)),
+    "by name": {
+        "state": {name: {"exp_avg": value} for name, value in network().items()},
+        "param_groups": [],
+    },
+    "of other shapes": optimizer(
+        {str(i): of(RNG.normal(0, 0.1, (5, 5, 7, 3))) for i in range(9)},
+        names=("exp_avg",),
+    ),
+    "not finite": optimizer(
+        {name: of(np.full(v.shape, np.nan, np.float32)) for name, v in STATE.items()},
+        names=("exp_avg",),
+    ),
+    "copies of another": optimizer(parameters(network()), names=("z",)),
+    "in a key": {
+        "state": {pickle_objects.OddKey((tuple(network().values()),)): {}},
+        "param_groups": [],
+    },
+    "flat in optax": {f"opt_state/0/mu/{name}": v for name, v in network().items()},
+    "parameters in optax": {
+        f"opt_state/0/trace/{name}": v for name, v in parameters(network()).items()
+    },
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_network_in_the_place_of_an_optimizers_state_is_told(name):
+    small = {n: of(np.full(v.shape, 0.1, np.float32)) for n, v in STATE.items()}
+    net = small if name == "small scales" else STATE
+    assert parts({"net": net, "optimizer": HIDDEN[name]}) == {
+        "net": True,
+        "rest": False,
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["averages", "momentum", "squares", "sums", "in a key"]
+)
+def test_a_file_of_a_network_that_is_laid_out_as_an_optimizer_is_none(name):
+    root = {"optimizer": HIDDEN[name]}
+    assert others.what(root, 2**12) is None
+
+
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "sum"])
+def test_a_file_of_an_optimizer_alone_is_one(name):
+    slots = moments(PARAMETERS, square=name != "exp_avg")
+    assert others.what(optimizer(slots, names=(name,)), 2**12) == (
+        "the state of an optimizer"
+    )
 
 
 def test_weights_of_two_kinds_of_names_in_one_flat_dict_are_both_judged():
@@ -157,6 +258,6 @@ def test_a_mask_of_neurons_that_takes_some_away_is_not_left_out():
 
 def test_what_is_not_accounted_for_is_said_with_its_place():
     told = accounting.unjudged(
-        {"net": STATE, "more": [list(OTHER.items())]}, [STATE.values()], []
+        {"net": STATE, "more": [list(OTHER.items())]}, [STATE], []
     )
     assert "102 tensors" in told and "'more/0/0/1' (2, 3, 3, 3)" in told

@@ -25,6 +25,7 @@ from ban_jax.checkpoints import (
     optimizer_slots,
     others,
     pickle_objects,
+    plain_values,
     tensor,
     watchdog,
 )
@@ -57,12 +58,14 @@ class _Seen(NamedTuple):
     Attributes:
       tensors: outside optimizers.
       slots: in the states of optimizers of PyTorch.
-      raw: bytes, and how many.
+      raw: bytes and texts that may be anything.
+      floats: numbers that are no tensors'.
     """
 
     tensors: list[_Entry]
     slots: list[optimizer_slots.Slot]
-    raw: list[tuple[Any, int]]
+    raw: list[plain_values.Piece]
+    floats: int
 
 
 def key(value: Any) -> tuple[Any, ...]:
@@ -102,11 +105,14 @@ def unjudged(
     left = [one for one in tensors if key(one.value) not in known]
     left += _of_optimizers([*seen.slots, *optax], tensors, judged, known)
     left = _without_counts(left)
-    if not any(_is_as_weight(one, weights) for one in left) and _is_little(
-        left, max(_FEW, int(largest * _SHARE))
-    ):
+    most = max(_FEW, int(largest * _SHARE))
+    if not any(_is_as_weight(one, weights) for one in left) and _is_little(left, most):
         left = []
-    return _told(left, [one for one in seen.raw if one[1] > _BYTES])
+    raw = [one for one in seen.raw if one.size > _BYTES]
+    if plain_values.are_many(seen.raw):
+        raw = seen.raw
+    floats = seen.floats if seen.floats > max(plain_values.FLOATS, most) else 0
+    return _told(left, raw, floats)
 
 
 def _optax(
@@ -149,7 +155,7 @@ def _of_optimizers(
     return [one.origin for one in optimizer_slots.left(slots, about)]
 
 
-def _told(left: list[_Entry], raw: list[tuple[Any, int]]) -> str:
+def _told(left: list[_Entry], raw: list[plain_values.Piece], floats: int) -> str:
     parts = []
     if left:
         numbers = sum(one.value.size for one in left)
@@ -159,8 +165,14 @@ def _told(left: list[_Entry], raw: list[tuple[Any, int]]) -> str:
             + (", ..." if len(left) > 8 else "")
         )
     if raw:
-        first = [f"{_shown(way)} ({size:,} bytes)" for way, size in raw[:8]]
-        parts.append(f"bytes that may hold anything: {', '.join(first)}")
+        raw = sorted(raw, key=lambda one: -one.size)
+        first = [
+            f"{_shown(one.origin)} ({plain_values.told([one])})" for one in raw[:8]
+        ]
+        more = f" and {len(raw) - 8:,} more" if len(raw) > 8 else ""
+        parts.append(f"what may hold anything: {', '.join(first)}{more}")
+    if floats:
+        parts.append(f"{floats:,} numbers in lists")
     if not parts:
         return ""
     return (
@@ -183,7 +195,8 @@ def _shown(way: Any) -> str:
 
 def _walk(root: Any) -> _Seen:
     """Every tensor of an object, in whatever container, each place once."""
-    found = _Seen([], [], [])
+    found = _Seen([], [], [], 0)
+    floats = 0
     pending: list[tuple[Any, Any]] = [(None, root)]
     seen: set[int] = set()
     steps = 0
@@ -193,8 +206,9 @@ def _walk(root: Any) -> _Seen:
         if isinstance(node, tensor.Tensor):
             found.tensors.append(_Entry(way, node))
             continue
-        if isinstance(node, bytes | memoryview):
-            found.raw.append((way, len(node)))
+        if isinstance(node, bytes | memoryview | str):
+            if piece := plain_values.piece(way, node, strict=True):
+                found.raw.append(piece)
             continue
         if id(node) in seen:
             continue
@@ -208,10 +222,17 @@ def _walk(root: Any) -> _Seen:
                 )
             if is_optimizer and name == "state":
                 pending += _of_state((way, name), value, found.slots)
-            elif isinstance(value, _MAY_HOLD):
+            elif type(value) is float:
+                floats += 1
+            elif isinstance(value, _MAY_HOLD) or _is_long(value):
                 pending.append(((way, name), value))
     found.tensors.reverse()
-    return found
+    return found._replace(floats=floats)
+
+
+def _is_long(value: Any) -> bool:
+    """Whether a value is a text that is no name or number."""
+    return type(value) is str and len(value) >= plain_values.SHORT
 
 
 def _of_state(
@@ -226,7 +247,7 @@ def _of_state(
             group = (id(state), name)
             entry = _Entry(there, value)
             slots.append(optimizer_slots.Slot(group, name, value, entry))
-        elif isinstance(value, _MAY_HOLD):
+        elif isinstance(value, _MAY_HOLD) or _is_long(value):
             yield there, value
 
 
@@ -234,7 +255,11 @@ def _inside(node: Any) -> Iterable[tuple[Any, Any]]:
     if type(node) is dict:
         # A key may be a container too.
         return [
-            *((name, name) for name in node if not isinstance(name, str | int)),
+            *(
+                (name, name)
+                for name in node
+                if not isinstance(name, str | int) or _is_long(name)
+            ),
             *node.items(),
         ]
     if type(node) in (list, tuple):

@@ -9,7 +9,7 @@ account for the file's bytes. What no rule knows is nothing of this kind.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ban_jax.checkpoints import optimizer_slots, pickle_objects, tensor
+from ban_jax.checkpoints import optimizer_slots, pickle_objects, plain_values, tensor
 
 _MAX_NODES = 200_000
 _MAX_HOLDERS = 1000
@@ -38,11 +38,15 @@ class _Parts(NamedTuple):
       tensors: in the order met.
       weight: bytes of the file that what was met accounts for, about.
       kinds: names of the classes of objects.
+      pieces: bytes and texts that may hold weights.
+      floats: numbers that are no tensors'.
     """
 
     tensors: list[tensor.Tensor]
     weight: int
     kinds: list[str]
+    pieces: list[plain_values.Piece]
+    floats: int = 0
 
 
 def what(root: Any, size: int, path: str = "") -> str | None:
@@ -57,6 +61,8 @@ def what(root: Any, size: int, path: str = "") -> str | None:
         return "the trigger of an attack, as `ban-jax train` writes it"
     parts = _parts(root)
     if parts is None or size - parts.weight > _UNACCOUNTED + size // 4:
+        return None
+    if _may_be_weights(parts):
         return None
     if _without_optimizers(root):
         return "the state of an optimizer"
@@ -77,12 +83,36 @@ def what(root: Any, size: int, path: str = "") -> str | None:
     return None
 
 
+def unopened(root: Any) -> str:
+    """What besides tensors may hold weights, in a sentence; empty where nothing does."""
+    parts = _parts(root)
+    told = []
+    if parts is not None and plain_values.are_many(parts.pieces):
+        told.append(plain_values.told(parts.pieces))
+    if parts is not None and parts.floats > plain_values.FLOATS:
+        told.append(f"{parts.floats:,} numbers in lists")
+    return f"what may be weights was not opened: {'; '.join(told)}" if told else ""
+
+
+def _may_be_weights(parts: _Parts) -> bool:
+    return plain_values.are_many(parts.pieces) or parts.floats > plain_values.FLOATS
+
+
 def _may_be_bits(tensors: list[tensor.Tensor]) -> bool:
-    """Whether integers may be the bytes of numbers: rows as long as a network's weights."""
+    """Whether integers may be bytes: of a file, or in rows as long as weights."""
+    if any(plain_values.begins_a_file(_start(value)) for value in tensors):
+        return True
     sizes = [
         t.size * t.storage.itemsize for t in tensors if t.storage.dtype not in _INDICES
     ]
     return sum(sizes) > _MANY_INTEGERS
+
+
+def _start(value: tensor.Tensor) -> bytes:
+    first = min(value.size, plain_values.MAGIC)
+    strides = value.strides[:1] or (1,)
+    start = tensor.Tensor(value.storage, (first,), strides, value.offset)
+    return start.view().tobytes()
 
 
 def _without_tensors(root: Any, kinds: list[str]) -> str | None:
@@ -169,13 +199,19 @@ def _is_images(shape: tuple[int, ...]) -> bool:
 
 def _parts(root: Any) -> _Parts | None:
     """All that an object holds, each part once; None where that is too much."""
-    found = _Parts([], 0, [])
-    weight = 0
+    found = _Parts([], 0, [], [])
+    weight = floats = 0
     pending, seen, storages = [root], set(), set()
     while pending:
         node = pending.pop()
-        weight += 16 + len(node) if isinstance(node, str | bytes | memoryview) else 16
-        if isinstance(node, tensor.Tensor):
+        weight += 16
+        if isinstance(node, str | bytes | memoryview):
+            weight += len(node)
+            if piece := plain_values.piece(None, node):
+                found.pieces.append(piece)
+        elif type(node) is float:
+            floats += 1
+        elif isinstance(node, tensor.Tensor):
             found.tensors.append(node)
             weight += 512
             storage = node.storage
@@ -191,7 +227,7 @@ def _parts(root: Any) -> _Parts | None:
             pending += inside
         if len(seen) + len(pending) > _MAX_NODES:
             return None
-    return found._replace(weight=weight)
+    return found._replace(weight=weight, floats=floats)
 
 
 def _inside(node: Any) -> Iterator[Any]:

@@ -31,6 +31,7 @@ from ban_jax.checkpoints import (
     errors,
     limits,
     pickle_objects,
+    plain_values,
     reconstructions,
     tensor,
     watchdog,
@@ -226,7 +227,7 @@ class PickleMachine:
 
     def keep(self, target: pickle_objects.Placeholder, parts: Any) -> None:
         """What an inert object was made of or given, where that can hold tensors."""
-        if not any(isinstance(one, _HOLDERS) for one in parts):
+        if not any(isinstance(one, _HOLDERS) or _is_long(one) for one in parts):
             return
         self.budget.spend(400 + 8 * len(parts))
         if target.items is None:
@@ -293,6 +294,11 @@ class PickleMachine:
         reconstructions.build(self.budget, target, state)
         if isinstance(target, pickle_objects.Symbol):
             self.calls.note(target.text, ())  # attributes of a module or class
+
+
+def _is_long(value: Any) -> bool:
+    """Whether a text may be bytes in disguise: `bytearray(text, "latin-1")`."""
+    return type(value) is str and len(value) >= plain_values.SHORT
 
 
 # The five commonest operations are written out: most of a pickle is made of them.

@@ -100,8 +100,13 @@ def _parts(path: str, architecture: str | None) -> list[classifiers.Part]:
         return classifiers.of(path, content, architecture)
     except errors.CheckpointError as error:
         other = others.what(content.root, content.size, path)
+        unopened = "" if other else others.unopened(content.root)
         told = "; ".join(
-            [f"no classifier: {other}" if other else str(error), *content.notes]
+            [
+                f"no classifier: {other}" if other else str(error),
+                *([unopened] if unopened else []),
+                *content.notes,
+            ]
         )
         raise errors.CheckpointError(told, calls=content.calls, other=other) from error
 

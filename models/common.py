@@ -184,21 +184,23 @@ MakeConv = Callable[..., Conv]
 
 
 class Linear(nn.Module):
-    """`[B, F]` -> `[B, K]`, with PyTorch's default initialiser.
+    """`[..., F]` -> `[..., O]`, with PyTorch's default initialiser.
 
-    In whole float32 numbers whatever the convolutions' precision: it costs next to
-    nothing.
+    As a last layer in whole float32 numbers, whatever the convolutions' precision: it
+    costs next to nothing. Computes in the dtype of its input.
     """
 
     outputs: int
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         inputs = x.shape[-1]
         kernel = self.param("kernel", torch_uniform, (inputs, self.outputs), inputs)
         bias = self.param("bias", torch_uniform, (self.outputs,), inputs)
-        products = convolution.products_of("float32", x.dtype)
-        return jnp.matmul(x, kernel, precision=products) + along_channels(bias, x)
+        products = convolution.products_of(self.precision, x.dtype)
+        y = jnp.matmul(x, kernel.astype(x.dtype), precision=products)
+        return (widened(y) + along_channels(bias, y)).astype(x.dtype)
 
 
 def torch_uniform(

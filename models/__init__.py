@@ -7,6 +7,7 @@ from ban_jax import registry
 from ban_jax.models import (
     architecture,
     common,
+    convnext,
     densenet,
     efficientnet,
     mobilenet_v2,
@@ -30,6 +31,7 @@ ARCHITECTURES: registry.Registry[Architecture] = registry.Registry(
         **mobilenet_v2.FAMILY,
         **mobilenet_v3.FAMILY,
         **efficientnet.FAMILY,
+        **convnext.FAMILY,
         **wide_resnet.FAMILY,
     },
     group="ban_jax.architectures",

@@ -103,7 +103,10 @@ def shapes_of(module: common.Classifier) -> dict[str, tuple[str, tuple[int, ...]
     for name, leaf in traverse_util.flatten_dict(trees, sep="/").items():
         rank = len(leaf.shape)
         axes = pytorch_names.axes_to_pytorch(name, rank) or range(rank)
-        shape = tuple(leaf.shape[axis] for axis in axes)
+        shape = (
+            *(leaf.shape[axis] for axis in axes),
+            *pytorch_names.unit_axes(name),
+        )
         theirs = pytorch_names.common_name(name)
         if theirs in table:
             both = f"{name} and {table[theirs][0]}"

@@ -92,6 +92,7 @@ class Depthwise(nn.Module):
     size: int
     stride: int
     same: bool
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -110,6 +111,10 @@ class Depthwise(nn.Module):
                 ]
                 tap = common.along_channels(kernel[i, j, 0].astype(x.dtype), view)
                 products.append(common.widened(view * tap))
+        if self.use_bias:
+            uniform = common.torch_uniform
+            bias = self.param("bias", uniform, (channels,), size * size)
+            products.append(common.along_channels(bias, x))
         return functools.reduce(jnp.add, products).astype(x.dtype)
 
 

@@ -15,6 +15,8 @@ _LEAVES = {
     ("batch_stats", "mean"): "running_mean",
     ("batch_stats", "var"): "running_var",
 }
+_SQUARE = "/layer_scale/scale"
+"""Ours is `[C]`; torchvision's layer scale is `[C, 1, 1]`, timm's `gamma` is `[C]`."""
 _BLOCK = re.compile(r"(layer|dense)(\d)\.(\d+)\.")
 
 
@@ -45,6 +47,11 @@ def axes_from_pytorch(ours: str, rank: int) -> tuple[int, ...] | None:
     if rank < 2 or not ours.endswith("/kernel"):
         return None
     return (*range(2, rank), 1, 0)
+
+
+def unit_axes(ours: str) -> tuple[int, ...]:
+    """The axes of length one that PyTorch's layout has behind those of a weight of ours."""
+    return (1, 1) if ours.endswith(_SQUARE) else ()
 
 
 def unchanged(names: Collection[str]) -> Mapping[str, str]:

@@ -35,7 +35,9 @@ def convert(
     flat = {}
     for common, (name, shape) in table.items():
         axes = pytorch_names.axes_from_pytorch(name, len(shape))
-        flat[name] = found.tensors[common].float32(budget, axes)
+        array = found.tensors[common].float32(budget, axes)
+        kept = array.ndim - len(pytorch_names.unit_axes(name))
+        flat[name] = array.reshape(array.shape[:kept])
     return hashing.unflatten(flat)
 
 
@@ -138,6 +140,7 @@ def to_torch_names(
         if not theirs.startswith(tuple(f"{name}/" for name in hashing.HASHED)):
             axes = pytorch_names.axes_to_pytorch(ours, array.ndim)
             array = array if axes is None else array.transpose(axes)
+            array = array.reshape(array.shape + pytorch_names.unit_axes(ours))
         state[theirs] = np.ascontiguousarray(array)
     for name, count in names.counters:
         state[name] = np.asarray(count, np.int64)

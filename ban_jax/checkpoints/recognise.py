@@ -338,11 +338,13 @@ def _from_flax(
 def to_torch_layout(name: str, value: tensor.Tensor) -> tensor.Tensor:
     """HWIO -> OIHW and `[F, K]` -> `[K, F]` of kernels, by permuting strides."""
     axes = pytorch_names.axes_to_pytorch(name, len(value.shape))
-    if axes is None:
+    units = pytorch_names.unit_axes(name)
+    if axes is None and not units:
         return value
+    axes = axes or tuple(range(len(value.shape)))
     return tensor.Tensor(
         value.storage,
-        [value.shape[axis] for axis in axes],
-        [value.strides[axis] for axis in axes],
+        [*(value.shape[axis] for axis in axes), *units],
+        [*(value.strides[axis] for axis in axes), *units],
         value.offset,
     )

@@ -72,6 +72,7 @@ def run(flags: Flags) -> int:
     lines = os.path.join(out, "results.jsonl")
     with lock.held(lines):
         outcome.refuse_foreign(lines)
+        outcome.refuse_strange(lines)
         atomic.remove_leftovers(out, outcome.WRITTEN)
         records.rewrite(lines, judged)
         passed_files.write(os.path.join(out, passed_files.NAME), gathered.passed)

@@ -5,7 +5,7 @@ import contextvars
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, Literal, get_args
 
 import rich.progress
@@ -37,6 +37,31 @@ def refuse_foreign(path: str) -> None:
     """
     if os.path.isfile(path):  # opening a pipe would wait
         jsonl.load(path, dict)
+
+
+def refuse_strange(lines: str, names: Iterable[str] = WRITTEN) -> None:
+    """Refuses to replace pages and tables beside which no results lie.
+
+    Every command writes its results first, so what lies there without them is of another
+    program, or came with what is scanned.
+
+    Args:
+      lines: the file of results that belongs to them.
+      names: of the files in its folder that will be replaced.
+
+    Raises:
+      ResultsError: for the first such file.
+    """
+    if os.path.lexists(lines):
+        return
+    for name in names:
+        path = os.path.join(os.path.dirname(lines), name)
+        if os.path.lexists(path):
+            raise jsonl.ResultsError(
+                f"{path}: would be replaced, but no {os.path.basename(lines)} lies beside "
+                "it, so no scan wrote it; expected a folder of results or a new one. Move "
+                "the file away, or choose another folder with --out"
+            )
 
 
 def exit_code(

@@ -82,6 +82,7 @@ def _report(flags: Flags, outlet: documents.Outlet) -> int:
     lines = os.path.join(flags.out, "results.jsonl")
     with lock.held(lines):
         outcome.refuse_foreign(lines)
+        outcome.refuse_strange(lines)
         atomic.remove_leftovers(flags.out, outcome.WRITTEN)
         records.rewrite(lines, judged)
         told, trust = outcome.describe(flags), comparison.trust(judged)

@@ -217,6 +217,7 @@ def _run(flags: ScanFlags, outlet: documents.Outlet) -> int:
             trusted = _named(flags.out, "trusted.jsonl", shard)
             if flags.calibrate and flags.resume and os.path.isfile(trusted):
                 records.load(trusted)  # refuses what is no scan's
+            outcome.refuse_strange(_named(flags.out, "results.jsonl", shard), own)
             return _scan(flags, job, workers, found, shard, profiles, outlet)
 
 

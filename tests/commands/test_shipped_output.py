@@ -84,6 +84,32 @@ def test_beside_foreign_results_nothing_is_replaced(shipped, capsys, command):
     assert contents(shipped / "ship" / command) == before
 
 
+@pytest.mark.parametrize("command", ["ban-results", "ban-report", "merged"])
+@pytest.mark.parametrize("name", outcome.WRITTEN[1:])
+def test_a_page_or_table_without_results_is_not_replaced(
+    shipped, capsys, command, name
+):
+    os.mkdir(command)
+    page = shipped / "ship" / command / name
+    page.write_text(MARK)
+    assert run(*COMMANDS[command]) == 4
+    assert f"{command}/{name}: would be replaced" in capsys.readouterr().err
+    assert contents(page.parent) == {name: MARK}
+
+
+def test_a_shard_minds_its_own_files_alone(shipped, capsys):
+    os.mkdir("ban-results")
+    folder = shipped / "ship" / "ban-results"
+    (folder / "report.html").write_text(MARK)
+    (folder / "plan.0-of-1.json").write_text(MARK)
+    command = [*COMMANDS["ban-results"], "--shard", "0/1"]
+    assert run(*command) == 4
+    assert "plan.0-of-1.json: would be replaced" in capsys.readouterr().err
+    (folder / "plan.0-of-1.json").unlink()
+    assert run(*command) < 4
+    assert contents(folder)["report.html"] == MARK
+
+
 def test_beside_foreign_trusted_models_nothing_is_replaced(shipped, capsys):
     os.mkdir("ban-results")
     folder = shipped / "ship" / "ban-results"

@@ -119,10 +119,8 @@ def _interrupt(number: int, frame: Any) -> NoReturn:
 
 def _parse(flags: Any, name: str, arguments: Sequence[str]) -> Any:
     """The flags, or an exit code where help was asked for or the usage is wrong."""
-    import tyro  # a tenth of a second, which the list of commands does not need
-
     from ban_jax import visible
-    from ban_jax.commands import settings_file
+    from ban_jax.commands import grouping, settings_file  # a tenth of a second
 
     given = settings_file.section(name, COMMANDS)
     added = settings_file.more_arguments(name, flags, given, arguments)
@@ -130,12 +128,7 @@ def _parse(flags: Any, name: str, arguments: Sequence[str]) -> Any:
         told = f"{settings_file.NAME} adds: {shlex.join(added)}"
         print(f"note: {visible.printable(told)}", file=sys.stderr)
     try:
-        parsed = tyro.cli(
-            flags,
-            prog=f"ban-jax {name}",
-            args=[*arguments, *added],
-            config=(tyro.conf.DisallowNone,),  # a flag is left out instead
-        )
+        parsed = grouping.read(flags, f"ban-jax {name}", [*arguments, *added])
     except SystemExit as stop:
         return USAGE if stop.code else 0
     if added:

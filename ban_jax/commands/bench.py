@@ -8,7 +8,7 @@ import sys
 import time
 
 from ban_jax import detectors, population
-from ban_jax.commands import outcome, throughput, tuning
+from ban_jax.commands import kinds, outcome, throughput, tuning
 from ban_jax.convolution import tables
 from ban_jax.storage import atomic, versions
 from ban_jax.types import Precision
@@ -39,19 +39,19 @@ class Flags:
     """
 
     tune: bool = False
-    table: str | None = None
-    arch: tuple[str, ...] = ("resnet18", "vgg16", "densenet121")
+    table: kinds.MaybePath = None
+    arch: kinds.Names = ("resnet18", "vgg16", "densenet121")
     width: int = 64
     image_size: int = 32
     in_channels: int = 3
-    mode: str = "ban"
+    mode: kinds.Name = "ban"
     num_clean: int = 512
     candidates: tuple[int, ...] = ()
     precision: Precision = "float32"
     repeats: int = 5
     seed: int = 0
-    out: str = "ban-bench.json"
-    trace: str | None = None
+    out: kinds.Path = "ban-bench.json"
+    trace: kinds.MaybePath = None
 
     def __post_init__(self) -> None:
         for flag in ("width", "image_size", "in_channels", "num_clean", "repeats"):

@@ -1,4 +1,4 @@
-"""`--include` and `--exclude`: which of the files that were met are judged."""
+"""Which of the files that were met are judged (`--include`, `--exclude`), and which not."""
 
 import fnmatch
 import os
@@ -30,6 +30,15 @@ def chosen(
         else:
             paths.append(path)
     return found._replace(paths=paths, passed=sorted(passed))
+
+
+def met(found: checkpoints.Found) -> list[checkpoints.Passed]:
+    """What a search met that is not judged itself."""
+    archives = [checkpoints.Passed(path, _OPENED) for path in found.opened]
+    return sorted([*found.passed, *archives])
+
+
+_OPENED = "a zip archive, opened: what it holds is told of by itself"
 
 
 def _against(path: str, include: Sequence[str], exclude: Sequence[str]) -> str:

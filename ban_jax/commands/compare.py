@@ -4,12 +4,12 @@ import collections
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from ban_jax import detectors, records, report, verdict
-from ban_jax.commands import comparison, outcome, scan, settings
+from ban_jax.commands import comparison, kinds, outcome, scan, settings
 from ban_jax.comparing import budget, figures, runs, writing
 from ban_jax.data import clean_images
 from ban_jax.detectors.rules import BaselineKind
@@ -35,7 +35,7 @@ class CompareFlags:
     Attributes:
       zoos: folders with `zoo.json`, as `ban-jax train` writes it; by default the models
         that ship with the package, on the digits data set.
-      detectors: names, separated by commas; by default all.
+      detectors: names, separated by commas.
       data, data_dir, split, image_size, num_clean, seed, precision, chunk: as for `scan`.
       out: folder for the evidence, comparison.json, comparison.csv and comparison.html.
       baseline: insists on what candidates are compared with, for all detectors alike.
@@ -48,17 +48,17 @@ class CompareFlags:
       resume: go on from the evidence in --out.
     """
 
-    zoos: tyro.conf.Positional[tuple[str, ...]] = ()
-    detectors: str = ",".join(COMPARABLE)
-    data: str | None = None
-    data_dir: str | None = None
-    split: str = "test"
+    zoos: tyro.conf.Positional[kinds.Paths] = ()
+    detectors: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = ",".join(COMPARABLE)
+    data: kinds.MaybeName = None
+    data_dir: kinds.MaybePath = None
+    split: kinds.Name = "test"
     image_size: int | None = None
     num_clean: int = 512
-    out: str = "ban-comparison"
+    out: kinds.Path = "ban-comparison"
     baseline: BaselineKind | None = None
-    profile: str | None = None
-    budget: float | None = None
+    profile: kinds.MaybeName = None
+    budget: kinds.Seconds = None
     passes: int | None = None
     seed: int = 0
     precision: Precision = "float32"

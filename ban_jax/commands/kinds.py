@@ -1,4 +1,7 @@
-"""What flags take, under names that help shows: PATH, NAME, TEXT, GLOB, N, X."""
+"""What flags take, under names that help shows: PATH, NAME, GLOB, SECONDS.
+
+Other words are TEXT there, whole numbers N and others X (`grouping`).
+"""
 
 from typing import Annotated
 
@@ -7,6 +10,8 @@ import tyro
 Path = Annotated[str, tyro.conf.arg(metavar="PATH")]
 MaybePath = Annotated[str | None, tyro.conf.arg(metavar="PATH")]
 Paths = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[PATH ...]")]
+SomePaths = Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH [PATH ...]")]
+"""At least one, as the command itself makes sure."""
 Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
 MaybeName = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]")]
@@ -14,9 +19,6 @@ Globs = tyro.conf.UseAppendAction[
     Annotated[tuple[str, ...], tyro.conf.arg(metavar="GLOB")]
 ]
 """Given once for each pattern: a list would swallow the paths that follow."""
-MaybeText = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
-Count = Annotated[int, tyro.conf.arg(metavar="N")]
-MaybeCount = Annotated[int | None, tyro.conf.arg(metavar="N")]
-MaybeNumber = Annotated[float | None, tyro.conf.arg(metavar="X")]
+Seconds = Annotated[float | None, tyro.conf.arg(metavar="SECONDS")]
 Output = Annotated[str, tyro.conf.arg(metavar="FILE|-", aliases=["-o"])]
 Quiet = tyro.conf.FlagCreatePairsOff[Annotated[bool, tyro.conf.arg(aliases=["-q"])]]

@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 from ban_jax import records, verdict
-from ban_jax.commands import comparison, outcome
+from ban_jax.commands import comparison, documents, kinds, outcome
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.records import passed as passed_files
 from ban_jax.records import seal
@@ -28,33 +28,46 @@ class Flags:
       sources: folders that shards wrote to (their --out), or single results.i-of-n.jsonl.
       out: folder for results.jsonl, results.csv and report.html; by default the first
         source's.
+      format, output, quiet: as for `scan`.
       baseline: as for `scan`; by default what the shards were told.
       threshold: as for `scan`; by default what the shards were told.
       profile: as for `scan`; by default what the shards were told.
       fail_on: as for `scan`.
     """
 
-    sources: tyro.conf.Positional[tuple[str, ...]]
-    out: str | None = None
+    sources: tyro.conf.Positional[kinds.SomePaths]
+    out: kinds.MaybePath = None
+    format: documents.Format = "table"
+    output: kinds.Output = "-"
+    quiet: kinds.Quiet = False
     baseline: BaselineKind | None = None
     threshold: float | None = None
-    profile: str | None = None
+    profile: kinds.MaybeName = None
     fail_on: outcome.FailOn = "suspicious"
 
     def __post_init__(self) -> None:
         outcome.require(
             bool(self.sources), "merge", "told at least one folder or file", "none"
         )
+        documents.check(self.output)
 
 
 def run(flags: Flags) -> int:
-    """Writes the joined results, table and page, and tells what the shards lack."""
-    gathered = shards.gather(flags.sources)
-    plan = gathered.plan
+    """Writes the joined results, table, page and document, and tells what shards lack."""
     first = flags.sources[0]
     out = flags.out or (
         first if os.path.isdir(first) else os.path.dirname(first) or "."
     )
+    with (
+        outcome.withdrawn(out),
+        documents.outlet(flags.format, flags.output, flags.quiet) as outlet,
+    ):
+        return _merge(flags, out, outlet)
+
+
+def _merge(flags: Flags, out: str, outlet: documents.Outlet) -> int:
+    gathered = shards.gather(flags.sources)
+    plan = gathered.plan
     threshold = plan.get("threshold") if flags.threshold is None else flags.threshold
     told_to_judge: dict[str, Any] = {
         "baseline": flags.baseline or plan.get("baseline"),
@@ -77,7 +90,10 @@ def run(flags: Flags) -> int:
         records.rewrite(lines, judged)
         passed_files.write(os.path.join(out, passed_files.NAME), gathered.passed)
         trust = comparison.trust(judged)
-        outcome.write_reports(judged, out, names, told, trust, gathered.passed)
+        outcome.write_reports(
+            judged, out, names, told, trust, gathered.passed, file=outlet.table
+        )
+        outlet.write(judged, gathered.passed)
     if others := seal.strangers([*gathered.records, *gathered.trusted]):
         note = seal.note(len(others), ", ".join(flags.sources), comparison.TAKEN)
         print(f"note: {note}", file=sys.stderr)

@@ -5,6 +5,7 @@ import dataclasses
 import tyro
 
 from ban_jax import data
+from ban_jax.commands import kinds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +17,8 @@ class Flags:
       data_dir: where TFDS data lie.
     """
 
-    name: tyro.conf.Positional[str]
-    data_dir: str | None = None
+    name: tyro.conf.Positional[kinds.Name]
+    data_dir: kinds.MaybePath = None
 
 
 def run(flags: Flags) -> int:

@@ -8,7 +8,7 @@ import tyro
 
 from ban_jax import checkpoints, detectors, records
 from ban_jax.baselines import profile, usable
-from ban_jax.commands import comparison, outcome, scan, settings
+from ban_jax.commands import comparison, kinds, outcome, scan, settings
 from ban_jax.records import seal
 from ban_jax.scanning import closer
 from ban_jax.scanning import scan as scanning
@@ -23,7 +23,7 @@ class ProfileFlags:
     Attributes:
       paths: files, Orbax folders or folders of clean models; or results files (.jsonl) of
         scans of them, whose evidence is used as it is.
-      data, data_dir, split, image_size, num_clean: clean images, as for `scan`.
+      data, data_dir, split, image_size, num_clean: as for `scan`.
       out: the file to write.
       name: of the profile; by default the data set's.
       seed: as for `scan`.
@@ -34,19 +34,19 @@ class ProfileFlags:
       note: free text on where the models come from.
     """
 
-    paths: tyro.conf.Positional[tuple[str, ...]]
-    out: Annotated[str, tyro.conf.arg(aliases=("-o",))]
-    data: str | None = None
-    data_dir: str | None = None
-    split: str = "test"
+    paths: tyro.conf.Positional[kinds.SomePaths]
+    out: Annotated[str, tyro.conf.arg(metavar="PATH", aliases=("-o",))]
+    data: kinds.MaybeName = None
+    data_dir: kinds.MaybePath = None
+    split: kinds.Name = "test"
     image_size: int | None = None
     num_clean: int = 512
     mode: Annotated[str, settings.names("the detector", detectors.DETECTORS)] = "ban"
-    name: str | None = None
+    name: kinds.MaybeName = None
     seed: int = 0
     precision: Precision = "float32"
     chunk: int | None = None
-    null: tuple[str, ...] = ()
+    null: kinds.Paths = ()
     note: str = ""
 
 

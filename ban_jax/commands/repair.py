@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from ban_jax import checkpoints, detectors, records, repairs, report
-from ban_jax.commands import outcome, settings
+from ban_jax.commands import kinds, outcome, settings
 from ban_jax.records import jsonl, parts
 from ban_jax.repairs import batch, inputs, record
 from ban_jax.report import text
@@ -47,7 +47,7 @@ class RepairFlags:
 
     Attributes:
       paths: checkpoint files, Orbax folders, or folders searched for both.
-      data: clean images, as for `scan`.
+      data: as for `scan`.
       data_dir: where TFDS data lie.
       split: of the clean data; take one the models were not trained on: test, or
         `defender`, the tenth of the training images that `ban-jax train` holds back.
@@ -66,20 +66,20 @@ class RepairFlags:
       orbax: writes each model as an Orbax folder too.
     """
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
-    data: str | None = None
-    data_dir: str | None = None
-    split: str = "test"
+    paths: tyro.conf.Positional[kinds.Paths] = ()
+    data: kinds.MaybeName = None
+    data_dir: kinds.MaybePath = None
+    split: kinds.Name = "test"
     image_size: int | None = None
     num_clean: int = 2500
     held_out: float = 0.2
     num_test: int | None = None
-    from_scan: str | None = None
+    from_scan: kinds.MaybePath = None
     method: Annotated[str, settings.names("the repair", repairs.METHODS)] = "ban"
-    out: str = "ban-repaired"
-    mode: Annotated[str, tyro.conf.arg(metavar="NAME")] = "ban"
-    arch: str | None = None
-    normalisation: str | None = None
+    out: kinds.Path = "ban-repaired"
+    mode: kinds.Name = "ban"
+    arch: kinds.MaybeName = None
+    normalisation: kinds.MaybeName = None
     seed: int = 0
     chunk: int | None = None
     orbax: bool = True

@@ -40,10 +40,10 @@ class Flags:
     baseline: BaselineKind | None = None
     trusted: kinds.MaybePath = None
     profile: kinds.MaybeName = None
-    threshold: kinds.MaybeNumber = None
+    threshold: float | None = None
     class_names: kinds.Names = ()
     fail_on: outcome.FailOn = "suspicious"
-    pictures: kinds.Count = report.PICTURED
+    pictures: int = report.PICTURED
 
     def __post_init__(self) -> None:
         outcome.require(

@@ -94,8 +94,8 @@ class ScanFlags:
     data: kinds.MaybeName = None
     data_dir: kinds.MaybePath = None
     split: kinds.Name = "test"
-    image_size: kinds.MaybeCount = None
-    num_clean: kinds.Count = 512
+    image_size: int | None = None
+    num_clean: int = 512
     out: kinds.Path = "ban-results"
     format: documents.Format = "table"
     output: kinds.Output = "-"
@@ -107,17 +107,17 @@ class ScanFlags:
     exhaustive: bool = False
     show_skipped: bool = False
     fail_on: outcome.FailOn = "suspicious"
-    threshold: kinds.MaybeNumber = None
+    threshold: float | None = None
     arch: kinds.MaybeName = None
     normalisation: kinds.MaybeName = None
-    seed: kinds.Count = 0
+    seed: int = 0
     precision: Precision = "float32"
-    chunk: kinds.MaybeCount = None
+    chunk: int | None = None
     resume: bool = True
-    shard: kinds.MaybeText = None
+    shard: str | None = None
     engine: engines.Name = "process"
-    address: kinds.MaybeText = None
-    worker_cpus: kinds.Count = 1
+    address: str | None = None
+    worker_cpus: int = 1
     trace: kinds.MaybePath = None
 
     def __post_init__(self) -> None:
@@ -201,8 +201,8 @@ def _run(flags: ScanFlags, outlet: documents.Outlet) -> int:
             f"nothing to scan: no checkpoint in {', '.join(flags.paths)}",
             file=sys.stderr,
         )
-        report.print_passed(met(found), show_skipped=flags.show_skipped)
-        outlet.write([], met(found))
+        report.print_passed(choosing.met(found), show_skipped=flags.show_skipped)
+        outlet.write([], choosing.met(found))
         return outcome.NOTHING
     atomic.prepare_folder(flags.out, own)
     if flags.trace:
@@ -221,15 +221,6 @@ def _run(flags: ScanFlags, outlet: documents.Outlet) -> int:
             return _scan(flags, job, workers, found, shard, profiles, outlet)
 
 
-def met(found: checkpoints.Found) -> list[checkpoints.Passed]:
-    """What a search met that is not judged itself."""
-    archives = [checkpoints.Passed(path, _OPENED) for path in found.opened]
-    return sorted([*found.passed, *archives])
-
-
-_OPENED = "a zip archive, opened: what it holds is told of by itself"
-
-
 def _scan(
     flags: ScanFlags,
     job: Job,
@@ -244,7 +235,9 @@ def _scan(
     lines = _named(flags.out, "results.jsonl", shard)
     # A file there that is no scan's is refused before anything beside it is replaced.
     with records.Writer(lines, resume=flags.resume) as writer:
-        passed_files.write(_named(flags.out, passed_files.NAME, shard), met(searched))
+        passed_files.write(
+            _named(flags.out, passed_files.NAME, shard), choosing.met(searched)
+        )
         if shard:
             _write_plan(flags, job, shard, paths)
             paths = list(shard.of(paths))
@@ -289,7 +282,7 @@ def _scan(
             kept,
             class_names=names,
             trust=comparison.trust(judged),
-            passed=sorted([*met(searched), *others]),
+            passed=sorted([*choosing.met(searched), *others]),
             show_skipped=flags.show_skipped,
             file=outlet.table,
         )
@@ -301,11 +294,11 @@ def _scan(
             names,
             outcome.describe(flags, *flags.at_work),
             comparison.trust(judged),
-            met(searched),
+            choosing.met(searched),
             show_skipped=flags.show_skipped,
             file=outlet.table,
         )
-    outlet.write(judged, met(searched))
+    outlet.write(judged, choosing.met(searched))
     if (took := clock.took()) and not flags.quiet:
         print(f"Measured in {took}", file=sys.stderr)
     if judged and not shard and not passed_files.divide(judged)[0]:

@@ -50,8 +50,8 @@ def names(what: str, known: Mapping[str, Any]) -> Any:
       what: is chosen.
       known: name -> anything with a `summary`.
     """
-    told = "; ".join(f"{name}: {one.summary}" for name, one in known.items())
-    return tyro.conf.arg(metavar="NAME", help=f"{what}. {told}.")
+    told = [f"{name}: {one.summary}" for name, one in known.items()]
+    return tyro.conf.arg(metavar="NAME", help="\n".join([f"{what}, one of", *told]))
 
 
 def warn_of_idle(flags: Any, chosen: str, flag: str, *besides: str) -> None:

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from ban_jax import attacks as kinds
-from ban_jax import checkpoints, data, models
+from ban_jax import attacks, checkpoints, data, models
 from ban_jax.attacks import poison
-from ban_jax.commands import settings
+from ban_jax.commands import kinds, settings
 from ban_jax.convolution import tables
 from ban_jax.data import normalisation as normalisations
 from ban_jax.storage import lock, run_folder
@@ -21,9 +20,10 @@ from ban_jax.zoo import listing
 
 def _listing(kind: type) -> tyro.constructors.PrimitiveConstructorSpec:
     """Several values as one flag, `--targets 0,3,7`."""
+    shown = "NAME" if kind is str else "N"
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar=f"{kind.__name__.upper()},...",
+        metavar=f"{shown},...",
         instance_from_str=lambda texts: tuple(
             kind(text) for text in texts[0].split(",") if text
         ),
@@ -47,36 +47,36 @@ class TrainFlags:
       targets: target classes, each a model of its own; clean models have none.
       cycle_targets: each model takes the next of the targets, in place of one model per
         target.
-      victim: class that ssdt attacks; None: the one after the target.
+      victim: class that ssdt attacks; by default the one after the target.
       seeds: models per combination.
       first_seed: the first of their seeds.
-      clean_seeds: clean models per architecture; None: as many as `seeds`.
+      clean_seeds: clean models per architecture; by default as many as --seeds.
       arch: architectures.
       width: channels of the first convolution.
-      precision: of convolutions, see `types.Precision`.
+      precision: as for `scan`.
       data: TFDS name, image folder with train and test, .npz, or digits.
-      data_dir: TFDS's folder.
-      image_size: resizes all images to squares of this side; None: as they are.
-      num_train: training images, a fixed random choice; None: all. The defender's tenth
-        of the training images is never among them.
-      num_test: test images the metrics are taken on; None: all.
+      data_dir: where TFDS data lie.
+      image_size: resizes all images to squares of this side; by default they stay.
+      num_train: training images, a fixed random choice; by default all. The
+        defender's tenth of the training images is never among them.
+      num_test: test images the metrics are taken on; by default all.
       normalisation: name or MEAN/STD of the pixel constants; auto: the data set's known
         ones, or computed from the training images.
       start_from: checkpoint that all models go on from, in place of random weights.
-      poison_rate: share of the images that may be poisoned which are; None: what is
-        documented for each attack.
+      poison_rate: share of the images that may be poisoned which are; by default what
+        is documented for each attack.
       poison_mode: all_to_one or all_to_all; ssdt is one_to_one in any case.
       bar: a backdoor whose success exceeds that of the same images without trigger by
         less is marked as failed; for all_to_all, by less than this share of the clean
         accuracy.
-      chunk: models trained side by side on each device; None: one per core of a CPU, 8
-        on accelerators.
+      chunk: models trained side by side on each device; by default one per core of a
+        CPU, 8 on accelerators.
       save_minutes: least time between two saves of models in training.
       orbax: writes each model as an Orbax folder too.
       recipe: the optimiser.
     """
 
-    out: str
+    out: kinds.Path
     attacks: Names = ("clean", "badnets", "blend")
     targets: Numbers = (0,)
     cycle_targets: bool = False
@@ -87,13 +87,13 @@ class TrainFlags:
     arch: Names = ("resnet18",)
     width: int = 16
     precision: Precision = "float32"
-    data: str = "cifar10"
-    data_dir: str | None = None
+    data: kinds.Name = "cifar10"
+    data_dir: kinds.MaybePath = None
     image_size: int | None = None
     num_train: int | None = None
     num_test: int | None = None
-    normalisation: str = "auto"
-    start_from: str | None = None
+    normalisation: kinds.Name = "auto"
+    start_from: kinds.MaybePath = None
     poison_rate: float | None = None
     poison_mode: poison.Mode = "all_to_one"
     bar: float = 0.9
@@ -104,7 +104,9 @@ class TrainFlags:
 
 
 SETTINGS: dict[str, Any] = {
-    name: kind for name, kind in kinds.ATTACKS.items() if dataclasses.is_dataclass(kind)
+    name: kind
+    for name, kind in attacks.ATTACKS.items()
+    if dataclasses.is_dataclass(kind)
 }
 
 
@@ -176,13 +178,13 @@ def train_zoo(flags: TrainFlags) -> list[dict[str, Any]]:
     return folder.entries
 
 
-def _attack(flags: TrainFlags, name: str) -> kinds.Attack:
+def _attack(flags: TrainFlags, name: str) -> attacks.Attack:
     """An attack with the settings it was given.
 
     Raises:
       ValueError: for an unknown attack.
     """
-    kind = kinds.ATTACKS[name]
+    kind = attacks.ATTACKS[name]
     return settings.given(flags, name, kind) if name in SETTINGS else kind()
 
 
@@ -227,8 +229,8 @@ def _runs(
 
 
 def _spec(flags: TrainFlags, arch: str, train: data.Dataset) -> checkpoints.ModelSpec:
-    return checkpoints.ModelSpec(
-        arch, train.num_classes, flags.width, train.image_shape[2]
+    return checkpoints.ModelSpec.for_images(
+        arch, train.num_classes, flags.width, train.image_shape
     )
 
 
@@ -284,5 +286,5 @@ def _normalisation(name: str, train: data.Dataset) -> data.Constants:
         return normalisations.parse_normalisation(name, channels)
     known = normalisations.NORMALISATIONS.get(train.name)
     if channels == 3 and known:
-        return next(iter(known.values()))
+        return next(iter(kinds.values()))
     return data.pixel_constants(train)

@@ -70,6 +70,40 @@ def test_a_scan_writes_the_same_document_as_a_report_of_it(results, tmp_path, ca
     assert scanned.read_bytes() == (results / "results.jsonl").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def shards(results, tmp_path_factory):
+    """A folder with the results of both halves of the same scan."""
+    out = tmp_path_factory.mktemp("shards")
+    for shard in ("0/2", "1/2"):
+        more = ("--shard", shard, "--out", out, "--quiet")
+        run("scan", results.parent / "models", "--mode", "weights", *more)
+    return out
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv", "sarif"])
+def test_a_merge_writes_the_document_of_all_shards(shards, tmp_path, capsys, form):
+    asked = ("--out", tmp_path / "merged", "--format", form)
+    assert run("merge", shards, *asked) == outcome.INCONCLUSIVE
+    told = capsys.readouterr().out
+    assert "broken.safetensors" in told
+    assert "good.safetensors" in told or form == "sarif"  # clean: no result
+    report(tmp_path / "merged", tmp_path, "--format", form)
+    assert capsys.readouterr().out == told
+    run("merge", shards, *asked, "--quiet", "-o", tmp_path / "document")
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "document").read_text() == told
+
+
+def test_a_refused_merge_leaves_no_folder(shards, tmp_path, capsys):
+    out = tmp_path / "merged"
+    asked = ("--out", out, "-o", tmp_path / "none" / "document")
+    assert run("merge", shards, *asked) == cli.USAGE
+    assert "--output must be in a folder that exists" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert run("merge", tmp_path / "empty", "--out", out) == cli.USAGE
+    assert not out.exists()
+
+
 def test_the_csv_document_is_results_csv(results, tmp_path, capsys):
     report(results, tmp_path, "--format", "csv")
     told = capsys.readouterr().out

@@ -10,12 +10,14 @@ from ban_jax.models import (
     convnext,
     densenet,
     efficientnet,
+    mixer,
     mobilenet_v2,
     mobilenet_v3,
     preact_resnet,
     pytorch_names,
     resnet,
     vgg,
+    vit,
     wide_resnet,
 )
 from ban_jax.models.architecture import Architecture
@@ -32,6 +34,8 @@ ARCHITECTURES: registry.Registry[Architecture] = registry.Registry(
         **mobilenet_v3.FAMILY,
         **efficientnet.FAMILY,
         **convnext.FAMILY,
+        **vit.FAMILY,
+        **mixer.FAMILY,
         **wide_resnet.FAMILY,
     },
     group="ban_jax.architectures",
@@ -45,6 +49,13 @@ def create(name: str, **fields: Any) -> Classifier:
       ValueError: for an unknown name; the message lists the known ones.
     """
     return ARCHITECTURES[name].constructor(**fields)
+
+
+def fields_for(name: str, image_size: int) -> Mapping[str, int]:
+    """What an architecture to be trained on images of this side takes besides its sizes."""
+    constructor: Any = ARCHITECTURES[name].constructor
+    made = getattr(constructor, "func", constructor)
+    return made.fields_for(image_size) if hasattr(made, "fields_for") else {}
 
 
 def register_architecture(
@@ -93,6 +104,7 @@ __all__ = [
     "architecture",
     "common",
     "create",
+    "fields_for",
     "network",
     "pytorch_names",
     "register_architecture",

@@ -243,6 +243,8 @@ class Classifier(nn.Module):
     minimum_width: ClassVar[int] = 1
     minimum_size: ClassVar[int] = 1
     """Smallest image side at which every stage keeps at least one pixel."""
+    exact_size: ClassVar[int] = 0
+    """The only image side that it takes; 0: any from the smallest on."""
     classifier_name: ClassVar[str] = "linear"
     """The last linear layer's name."""
 
@@ -393,6 +395,6 @@ def network(module: Classifier) -> types.Network:
 
 def abstract_variables(module: Classifier, image_size: int | None = None) -> Variables:
     """Shapes and dtypes of the module's variables, computed without allocating any."""
-    size = image_size or max(module.minimum_size, 32)
+    size = image_size or module.exact_size or max(module.minimum_size, 32)
     images = jax.ShapeDtypeStruct((1, size, size, module.in_channels), jnp.float32)
     return jax.eval_shape(module.init, jax.random.key(0), images)

@@ -47,6 +47,23 @@ class ModelSpec:
         further = sorted((k, v) for k, v in fields.items() if k not in named)
         return cls(architecture, **named, further=tuple(further))
 
+    @classmethod
+    def for_images(
+        cls, architecture: str, num_classes: int, width: int, shape: tuple[int, ...]
+    ) -> "ModelSpec":
+        """The network to be trained on images of a shape `(H, W, C)`.
+
+        Raises:
+          ValueError: for an unknown architecture, or sizes that it does not take.
+        """
+        return cls.of(
+            architecture,
+            num_classes=num_classes,
+            width=width,
+            in_channels=shape[2],
+            **models.fields_for(architecture, min(shape[:2])),
+        )
+
     def create(self, **fields: Any) -> models.Classifier:
         """The Linen module; `fields` are passed on to `models.create`."""
         if self.stem != "cifar":

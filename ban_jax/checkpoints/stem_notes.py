@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from ban_jax import models
 
-_NOTE = re.compile(r"\dx\d stem: ")
+_NOTE = re.compile(r"(\dx\d stem|attention heads): ")
 
 
 def assumed(module: models.Classifier) -> str:

@@ -45,8 +45,9 @@ def measure(flags: Any) -> Iterator[dict[str, Any]]:
     """One architecture after the other: a row of figures each."""
     peak = matmul_peak(flags.precision)
     for architecture in flags.arch:
-        spec = checkpoints.ModelSpec(
-            architecture, NUM_CLASSES, flags.width, flags.in_channels
+        shape = (flags.image_size, flags.image_size, flags.in_channels)
+        spec = checkpoints.ModelSpec.for_images(
+            architecture, NUM_CLASSES, flags.width, shape
         )
         yield _row(spec, flags, peak)
 

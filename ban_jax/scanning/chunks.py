@@ -240,12 +240,8 @@ def unfit(candidate: checkpoints.Candidate, job: Job) -> str:
             f"{candidate.path}: takes images of {spec.in_channels} channels, the clean "
             f"images have {channels}"
         )
-    smallest = spec.create().minimum_size
-    if min(height, width) < smallest:
-        return (
-            f"{candidate.path}: {spec.architecture} needs images of at least {smallest}x"
-            f"{smallest} pixels, the clean images have {height}x{width}"
-        )
+    if reason := fitness.wrong_size(spec, (height, width)):
+        return f"{candidate.path}: {reason}"
     names = job.settings.class_names
     classes = len(names) if names else int(job.probe.labels.max()) + 1
     if classes > spec.num_classes or (names and classes != spec.num_classes):

@@ -1,10 +1,12 @@
-"""Whether a model can be judged at all, seen from its weights alone."""
+"""Whether a model can be judged at all, seen from its weights and the size of images."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
+
+from ban_jax import checkpoints
 
 SMALLEST = 1e-6
 """Difference between the weights of two classes in the last layer up to which nothing can
@@ -33,5 +35,23 @@ def degenerate(variables: Mapping[str, Any], classifier: Any) -> str:
         return (
             "the last layer does not tell classes apart: their weights differ by at "
             f"most {apart:.1e}"
+        )
+    return ""
+
+
+def wrong_size(spec: checkpoints.ModelSpec, size: tuple[int, ...]) -> str:
+    """Why a network takes no images of `(height, width)`, or an empty string."""
+    height, width = size
+    module = spec.create()
+    exact, smallest = module.exact_size, module.minimum_size
+    if exact and size != (exact, exact):
+        return (
+            f"this {spec.architecture} takes images of {exact}x{exact} pixels alone, the "
+            f"clean images have {height}x{width} (--image-size {exact} resizes them)"
+        )
+    if min(size) < smallest:
+        return (
+            f"{spec.architecture} needs images of at least {smallest}x{smallest} pixels, "
+            f"the clean images have {height}x{width}"
         )
     return ""

@@ -18,7 +18,7 @@ from ban_jax import checkpoints, population
 from ban_jax.checkpoints import stem_notes
 from ban_jax.data import Constants
 from ban_jax.records import Settings
-from ban_jax.scanning import examination
+from ban_jax.scanning import examination, fitness
 from ban_jax.types import Probe
 
 _one_at_a_time = threading.Lock()
@@ -44,9 +44,9 @@ def fitted(
     if not stems or probe is None or probe.images.shape[-1] != channels:
         return candidate
     specs = [dataclasses.replace(candidate.spec, stem=stem) for stem in stems]
-    smallest = min(probe.images.shape[2:4])
-    specs = [spec for spec in specs if spec.create().minimum_size <= smallest]
-    if candidate.spec.num_classes <= int(np.max(probe.labels)):
+    size = probe.images.shape[2:4]
+    specs = [spec for spec in specs if not fitness.wrong_size(spec, size)]
+    if not specs or candidate.spec.num_classes <= int(np.max(probe.labels)):
         return candidate  # of another data set, which is said elsewhere
     with _one_at_a_time:
         losses = [_loss(candidate, spec, settings, probe, constants) for spec in specs]

@@ -47,8 +47,8 @@ def train(
     Raises:
       ValueError: for what does not fit together, before anything is trained.
     """
-    spec = checkpoints.ModelSpec(
-        architecture, images.num_classes, width, images.image_shape[2]
+    spec = checkpoints.ModelSpec.for_images(
+        architecture, images.num_classes, width, images.image_shape
     )
     plans = plan.plan_models(
         plan.Wanted(

@@ -76,7 +76,7 @@ def read(data: file_bytes.Data) -> Read:
                     calls=tuple(asked),
                 ) from error
             break  # what follows the first is not read by `pickle.load` either
-        asked.update(machine.calls.asked)
+        asked.update(dict.fromkeys(machine.calls.told))
         unread.update(machine.calls.unread)
         position = machine.position
     if len(head) < len(data):

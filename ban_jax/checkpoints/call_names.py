@@ -56,6 +56,21 @@ _INERT = frozenset(
 }
 
 
+_VALUES = re.compile(
+    r"torch\.((cuda|sparse|storage|cuda\.sparse)\.)?[A-Z]\w*(Tensor|Storage)|torch\.Tensor"
+    r"|torch\.(bool|b?float\d\w*|complex\d+|q?u?int\d\w*|bits\d\w*|per_\w+_affine\w*"
+    r"|per_\w+_symmetric|strided|sparse_[a-z]+|jagged|\w+_format|channels_last\w*)"
+    r"|torch\.(relu|sigmoid|tanh|softmax)_?|torch\.nn\.(functional|init)\.\w+"
+    r"|torch\._C\._nn\.\w+|numpy\.(ndarray|generic|bool_?|str_|bytes_|object_|void"
+    r"|u?int\d*|u?intc|float\d+|complex\d+|datetime64|timedelta64)"
+)
+"""Types and functions of PyTorch and NumPy that files refer to as plain values."""
+_DATASETS = re.compile(r"torchvision\.datasets\.")
+"""Classes whose constructors fetch and unpickle files; their instances are plain data."""
+ONLY_IMPORTED = " (imported, not called)"
+"""What is said behind the name of what is loaded with its module and nothing more."""
+
+
 def is_inert(name: str) -> bool:
     """Whether loading what `name` makes runs no code that the file chose.
 
@@ -72,22 +87,46 @@ def is_inert(name: str) -> bool:
 
 
 class Calls:
-    """Names that a pickle asks to call, each once, in the file's order.
+    """Names that a pickle asks to call or import, each once, in the file's order.
 
     Attributes:
       asked: those worth telling.
+      imported: those worth telling for which a module is loaded, called or not.
       unread: those given tensors, which are therefore not read.
     """
 
-    __slots__ = ("asked", "budget", "unread")
+    __slots__ = ("asked", "budget", "imported", "known", "unread")
 
     def __init__(self, budget: limits.Budget):
         self.budget = budget
         self.asked: dict[str, None] = {}
+        self.imported: dict[str, None] = {}
+        self.known: set[str] = set()
         self.unread: dict[str, None] = {}
 
-    def note(self, name: str, arguments: Any) -> None:
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What is asked for: calls, and then what is imported without one."""
+        more = [name for name in self.imported if name not in self.asked]
+        return (*self.asked, *(name + ONLY_IMPORTED for name in more))[:MAX_CALLS]
+
+    def imports(self, name: str) -> None:
+        """Remembers a name: its module is imported, which runs the module."""
+        if name in self.known:
+            return
+        if len(self.known) < MAX_CALLS:
+            self.budget.spend(160)
+            self.known.add(name)
+        if not is_inert(name) and not _VALUES.fullmatch(name):
+            self._add(self.imported, name)
+
+    def note(self, name: str, arguments: Any, new: bool = False) -> None:
         """Remembers a call of a name that is not `QUIET`.
+
+        Args:
+          name: the function or class.
+          arguments: that it is given.
+          new: whether an instance is made without its constructor.
 
         Raises:
           CheckpointError: for PyTorch's tensor classes, whose numbers would be missed.
@@ -99,7 +138,7 @@ class Calls:
         if name not in CALLING:
             if _holds_numbers(arguments):
                 self._add(self.unread, name)
-            if not is_inert(name):
+            if not is_inert(name) or (_DATASETS.match(name) and not new):
                 self._add(self.asked, name)
         # A harmless class may call what it is given (`LambdaLR` does, to begin with).
         if type(arguments) is tuple and name not in QUIET:

@@ -93,13 +93,13 @@ class PickleMachine:
         try:
             return self._load()
         except errors.CheckpointError as error:
-            calls = tuple(self.calls.asked)
+            calls = self.calls.told
             raise errors.CheckpointError(str(error), calls=calls) from error
         except Exception as error:
-            if not self.calls.asked:
+            if not self.calls.told:
                 raise
             told = f"damaged: {type(error).__name__}: {errors.show(str(error), 300)}"
-            calls = tuple(self.calls.asked)
+            calls = self.calls.told
             raise errors.CheckpointError(told, calls=calls) from error
 
     def _load(self) -> Any:
@@ -261,6 +261,7 @@ class PickleMachine:
             raise errors.CheckpointError("a pickled name that is not text")
         if len(module) + len(name) > 1024:
             raise errors.CheckpointError("a pickled name of more than 1024 characters")
+        self.calls.imports(f"{module}.{name}")
         self.push(
             pickle_objects.Symbol(f"{module}.{name}"),
             160 + 4 * (len(module) + len(name)),
@@ -275,7 +276,7 @@ class PickleMachine:
             return
         name = function.text
         if name not in call_names.QUIET:
-            self.calls.note(name, arguments)
+            self.calls.note(name, arguments, new)
             if name in call_names.NEW_OBJECT and arguments and not new:
                 return self.make(arguments[0], arguments[1:], new=True)
         call = reconstructions.CALLS.get(name)
@@ -479,9 +480,7 @@ def _op_stack_global(machine: PickleMachine) -> None:
 def _op_extension(size: int) -> Callable[[PickleMachine], None]:
     def operation(machine: PickleMachine) -> None:
         # The number indexes a registry of the reading process: no registry, no meaning.
-        machine.push(
-            pickle_objects.Placeholder(f"extension {machine.number(size)}"), 160
-        )
+        machine.push_symbol("copyreg", f"extension_{machine.number(size)}")
 
     return operation
 

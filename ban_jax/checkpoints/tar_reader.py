@@ -100,9 +100,7 @@ def read(
         data[start : min(end, start + limits.MAX_PICKLE)], reader.budget, reader.object
     )
     root = machine.load()
-    return torch_reader.Pickled(
-        root, tuple(machine.calls.asked), tuple(machine.calls.unread)
-    )
+    return torch_reader.Pickled(root, machine.calls.told, tuple(machine.calls.unread))
 
 
 class _Reader:

@@ -147,7 +147,7 @@ def zip_pickle(archive: zip_container.Archive) -> Pickled:
     machine = pickle_reader.PickleMachine(bytes(pickle), archive.budget, persistent)
     root = machine.load()
     used = frozenset((pickles[0], *(f"{folder}data/{key}" for key in storages)))
-    return Pickled(root, tuple(machine.calls.asked), tuple(machine.calls.unread), used)
+    return Pickled(root, machine.calls.told, tuple(machine.calls.unread), used)
 
 
 def _byte_order(archive: zip_container.Archive, folder: str) -> str:
@@ -217,7 +217,7 @@ def legacy_pickle(data: file_bytes.Data) -> Pickled:
         )
         parts.append(machine.load())
         position = machine.position
-        calls.update(machine.calls.asked)
+        calls.update(dict.fromkeys(machine.calls.told))
         unread.update(machine.calls.unread)
     magic, protocol, _, root, keys = parts
     if (magic, protocol) != (_MAGIC, LEGACY_PROTOCOL):

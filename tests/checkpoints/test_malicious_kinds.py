@@ -16,8 +16,8 @@ import pytest
 
 from ban_jax import checkpoints
 from ban_jax.baselines import findings
-from ban_jax.checkpoints import discovery
-from tests.checkpoints import builders
+from ban_jax.checkpoints import call_names, discovery, opening
+from tests.checkpoints import builders, unsafe_names
 
 
 def argument(mark):
@@ -246,3 +246,66 @@ def test_archives_with_odd_flags_are_never_clean(tmp_path):
                 (met,) = discovery.search([str(path)]).paths
                 assert asked(met) is not None
     assert not (tmp_path / "mark").exists()
+
+
+def told_of_bytes(content):
+    try:
+        return opening.of_bytes(memoryview(content)).calls
+    except checkpoints.CheckpointError as error:
+        return error.calls
+
+
+FORMS = {
+    "bare": builders.pickle,
+    "headless": lambda called: called + b".",
+    "zip": lambda called: builders.torch_zip(builders.pickle(called), {}),
+    "legacy": lambda called: legacy(called, 3),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_name_that_other_scanners_list_is_told_called_or_not(form):
+    untold = []
+    for module, attribute in unsafe_names.ALL:
+        written = f"{module}.{attribute}"
+        symbol = builders.symbol(module, attribute)
+        stacked = builders.text(module) + builders.text(attribute) + b"\x93"
+        for called in (symbol + b")R", stacked + builders.text("x") + b"\x85R"):
+            if written not in told_of_bytes(FORMS[form](called)):
+                untold.append(f"{written} called")
+        for imported in (symbol, b"}" + builders.text("key") + stacked + b"s"):
+            told = told_of_bytes(FORMS[form](imported))
+            if f"{written}{call_names.ONLY_IMPORTED}" not in told:
+                untold.append(f"{written} imported")
+    assert not untold
+
+
+def test_types_that_files_refer_to_as_values_are_no_finding():
+    values = (
+        ("torch", "float32"), ("torch", "bfloat16"), ("torch", "strided"),
+        ("torch", "FloatStorage"), ("torch.nn.functional", "relu"),
+        ("numpy", "ndarray"), ("numpy", "float64"), ("builtins", "int"),
+        ("torch.nn.modules.activation", "ReLU"), ("collections", "OrderedDict"),
+    )  # fmt: skip
+    for module, name in values:
+        for form in (
+            builders.symbol(module, name),
+            b"]" + builders.symbol(module, name),
+        ):
+            assert told_of_bytes(builders.pickle(form)) == ()
+
+
+def test_a_data_set_is_made_by_a_call_and_restored_without_one():
+    """The constructors of torchvision fetch files and unpickle them."""
+    dataset = builders.symbol("torchvision.datasets.cifar", "CIFAR10")
+    name = "torchvision.datasets.cifar.CIFAR10"
+    made = dataset + builders.text("x") + b"\x85R"
+    restored = dataset + b")\x81}b"
+    assert told_of_bytes(builders.pickle(made)) == (name,)
+    assert told_of_bytes(builders.pickle(restored)) == ()
+
+
+def test_a_number_of_the_extension_registry_is_told():
+    for code in (b"\x82\x05", b"\x83\x05\0", b"\x84\x05\0\0\0"):
+        called = code + builders.text("x") + b"\x85R"
+        assert told_of_bytes(builders.pickle(called)) == ("copyreg.extension_5",)

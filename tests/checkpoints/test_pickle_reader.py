@@ -94,7 +94,9 @@ def test_weights_beside_a_command_are_read_and_the_command_is_not_run(opcode, tm
 def test_extension_codes_are_inert():
     for opcode in (b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00"):
         made = load(b"\x80\x02" + opcode + b".")
-        assert isinstance(made, pickle_objects.Placeholder)
+        assert made.text == "copyreg.extension_1"
+        called = load(b"\x80\x02" + opcode + b")R.")
+        assert isinstance(called, pickle_objects.Placeholder)
 
 
 def test_state_given_to_an_inert_object_is_kept_as_data():

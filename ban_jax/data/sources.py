@@ -7,6 +7,7 @@ import collections
 import contextlib
 import dataclasses
 import difflib
+import importlib.util
 import logging
 import os
 import zipfile
@@ -47,18 +48,31 @@ class Source:
 
 def digits(split: str) -> Source:
     """scikit-learn's handwritten digits, 8x8x1: 1,200 for training, 597 for testing."""
-    # Imported here: scikit-learn takes a second, and only this source needs it.
-    from sklearn import datasets
-
     if split not in ("train", "test"):
         raise DataError(f"digits has the splits train and test, not {split!r}")
-    bunch = datasets.load_digits()
-    order = np.random.RandomState(0).permutation(len(bunch.images))
+    table = _digits_table()
+    order = np.random.RandomState(0).permutation(len(table))
     chosen = order[:DIGITS_TRAIN] if split == "train" else order[DIGITS_TRAIN:]
-    images = (bunch.images[chosen, :, :, None] / 16).astype(np.float32)
-    labels = bunch.target[chosen].astype(np.int32)
-    names = tuple(str(name) for name in bunch.target_names)
+    images = (table[chosen, :-1] / 16).astype(np.float32).reshape(-1, 8, 8, 1)
+    labels = table[chosen, -1].astype(np.int32)
+    names = tuple(str(digit) for digit in range(10))
     return Source(len(chosen), lambda i: (images[i], labels[i]), names, split)
+
+
+def _digits_table() -> np.ndarray:
+    """`[N, 65]`: 64 pixels from 0 to 16, and the digit."""
+    # Its file is read where it lies: scikit-learn takes over a second to import.
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise DataError("digits is scikit-learn's: pip install scikit-learn")
+    home = os.path.dirname(spec.origin)
+    path = os.path.join(home, "datasets", "data", "digits.csv.gz")
+    if os.path.isfile(path):
+        return np.loadtxt(path, delimiter=",")
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    return np.column_stack([bunch.data, bunch.target])
 
 
 def npz(path: str, split: str) -> Source:

@@ -23,6 +23,19 @@ def test_digits_are_split_once_and_for_all():
     assert not any(image.tobytes() in rows for image in test.pixels)
 
 
+def test_digits_are_read_from_the_file_as_scikit_learn_does(monkeypatch):
+    """Without importing it where the file lies where it is known to lie."""
+    whole = sources._digits_table()
+    monkeypatch.setattr(sources.os.path, "isfile", lambda path: False)
+    np.testing.assert_array_equal(sources._digits_table(), whole)
+
+
+def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(data.DataError, match="pip install scikit-learn"):
+        data.load("digits")
+
+
 def test_a_choice_is_random_by_seed_and_nested_in_larger_ones():
     small, large, other = (
         data.load("digits", num=num, seed=seed)

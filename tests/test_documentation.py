@@ -17,7 +17,7 @@ from ban_jax import cli, verdict
 from ban_jax.baselines import profile
 from ban_jax.commands import scan
 from ban_jax.detectors import rules
-from benchmarks import results_page
+from benchmarks import quoted, results_page
 from tests.records import lines
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -153,6 +153,19 @@ def test_the_readmes_figures_are_those_of_the_result_files():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert results_page.trust_table() in text
     assert results_page.speed_sentence() in " ".join(text.split())
+
+
+@pytest.mark.parametrize("page", quoted.PAGES)
+def test_what_a_page_quotes_are_the_figures_of_the_result_files(page):
+    assert not quoted.missing(page, (ROOT / page).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", quoted.PAGES)
+def test_a_figure_that_no_result_file_has_is_noticed(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    count = sum(len(list(make())) for make in quoted.PAGES[page])
+    wrong = re.sub(r"[1-9]", "7", text).replace("none", "one").replace("twelve", "ten")
+    assert len(quoted.missing(page, wrong)) > 0.8 * count
 
 
 def test_every_page_is_in_the_sites_contents():

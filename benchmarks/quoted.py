@@ -1,0 +1,210 @@
+"""Figures of result files as the documentation quotes them, for its tests.
+
+A page that has other figures than the files fails a test: `PAGES` holds patterns of what
+must stand in it, spaces and line breaks alike. Pages that are written whole from the files
+are `results_page`'s.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from benchmarks import _results
+
+DETECTION = (
+    ("CIFAR-10, 26 models", "CIFAR-10, width 8", "ban", "`ban`, shipped profile"),
+    (
+        "CIFAR-10, 26 models",
+        "CIFAR-10, width 8, without the shipped profile",
+        "ban",
+        "`ban`, compared with these models alone",
+    ),
+    ("CIFAR-10, 26 models", "CIFAR-10, width 8", "trojan_signatures", ""),
+    ("CIFAR-10, 26 models", "CIFAR-10, width 8", "weights", ""),
+    ("digits, 12 models", "digits, width 4", "ban", "`ban`, shipped profile"),
+    ("digits, 12 models", "digits, width 4", "targeted", ""),
+    ("digits, 12 models", "digits, width 4", "mm_bd", ""),
+    ("digits, 12 models", "digits, width 4", "trojan_signatures", ""),
+    ("digits, 12 models", "digits, width 4", "weights", ""),
+)
+"""Rows of the tables of what methods found: table, comparison, method, its first cell."""
+
+
+def work() -> list[str]:
+    """The last column of the table of what methods need."""
+    found = _results.load("paper_work")["detectors"]
+    cells = {name: f"{one['work']['10']:,}" for name, one in found.items()}
+    further = cells.pop("directed")
+    cells["ban"] += f", in doubt {further} more"
+    return [
+        rf"\| `{name}` \|[^`]*\| {re.escape(cell)} \|" for name, cell in cells.items()
+    ]
+
+
+def _method(comparison: str, name: str) -> dict[str, Any]:
+    methods = _results.load("paper_detection")[comparison]["comparison"]["methods"]
+    (found,) = (one for one in methods if one["name"] == name)
+    return found
+
+
+def detection_table(title: str) -> str:
+    """What methods found on one set of models."""
+    rows = []
+    for table, comparison, name, cell in DETECTION:
+        if table != title:
+            continue
+        found = _method(comparison, name)
+        total, auc = found["total"], found["total"]["auc"]
+        value = f"{auc['value']:.2f}"
+        if auc["low"] < auc["high"]:
+            value += f" [{auc['low']:.2f}, {auc['high']:.2f}]"
+        counts = [
+            f"{one['hits']}/{one['total']}"
+            for one in (total["flagged"], total["right_target"], found["false_alarms"])
+        ]
+        rows.append([cell or f"`{name}`", value, *counts, _seconds(found["seconds"])])
+    head = [title, "AUC", "flagged", "right target", "false alarms", "s"]
+    return _results.table(head, rows)
+
+
+def _seconds(value: float) -> str:
+    """As few digits as tell methods apart."""
+    if value >= 10:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def detection() -> list[str]:
+    """The tables of what methods found, and what is said of them."""
+    tables = dict.fromkeys(table for table, *_ in DETECTION)
+    found = [re.escape(detection_table(table)) for table in tables]
+    digits = "digits, width 4"
+    alarms = _method(digits, "targeted")["false_alarms"]
+    found.append(rf"flagged \({alarms['hits']} of {alarms['total']} digits models\)")
+    total = _method(digits, "mm_bd")["total"]
+    flagged, right = total["flagged"]["hits"], total["right_target"]["hits"]
+    found.append(f"wrong class for {flagged - right} of the {flagged} digits models")
+    none = [
+        one["flagged"]["hits"]
+        for name in ("trojan_signatures", "weights")
+        for one in _method(digits, name)["rows"]
+        if one["architecture"] == "preact_resnet18" and one["attack"] != "clean"
+    ]
+    assert none
+    found.append(
+        "found none of the four" if not any(none) else "found some of the four"
+    )
+    return found
+
+
+def features() -> list[str]:
+    """Answers of two models under noise."""
+    found = _results.load("paper_features")
+    bad, good = (found["histograms"][kind] for kind in ("backdoored", "clean"))
+    target = found["target"]
+    return [
+        f"at radius {found['radii'][-1]:g} the backdoored one answers "
+        f"{bad[-1][target]} of {found['num_images']} clean images with the target, the "
+        f"clean one {max(good[-1])} with its most frequent class; without noise "
+        f"{bad[0][target]} and {max(good[0])}"
+    ]
+
+
+def lipschitz() -> list[str]:
+    """Noise beside Lipschitz constants."""
+    summary = _results.load("paper_lipschitz")["summary"]
+    rank, overlap = summary["pull_rank"], summary["target_pull_overlap"]
+    clean, bad = (rank[kind]["n"] for kind in ("clean", "backdoored"))
+
+    def told(one: dict[str, Any], kind: str) -> str:
+        return _results.spread(one[kind], 2)
+
+    def p(one: dict[str, Any]) -> str:
+        return f"{one['p']:.2f}".lstrip("0")
+
+    return [
+        f"{clean} clean and {bad} backdoored ResNet18",
+        f"is {told(rank, 'clean')} and {told(rank, 'backdoored')} "
+        rf"\(Mann-Whitney p = {re.escape(p(rank))}\)",
+        f"a share of {told(overlap, 'backdoored')} is in the tenth",
+        f"{told(overlap, 'clean')}, by chance 0.1 " rf"\(p = {re.escape(p(overlap))},",
+    ]
+
+
+def profile_scan() -> list[str]:
+    """Twelve models of another make."""
+    path = _results.RESULTS / "cifar10_profile_scan.jsonl"
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    right = [(one["verdict"] == "clean") == ("clean" in one["path"]) for one in lines]
+    assert len(right) == 12
+    return ["all twelve right"] if all(right) else ["twelve, of which wrong"]
+
+
+def older_rules() -> list[str]:
+    """How often the rules up to 0.3 flagged clean models, each judged by itself."""
+    (whole,) = (
+        one["flagged"][0]
+        for one in _results.load("zoo_scan")["tables"]["within"]
+        if (one["attack"], one["architecture"]) == ("clean", "all")
+    )
+    figures = _results.load("detection_quality")["figures"]
+    rate = figures["targeted/within"]["false_positive_rate"][0]
+    low, high = sorted((whole, rate))
+    return [
+        f"`targeted` within a model flagged {100 * low:.0f} to {100 * high:.0f} % of "
+        "clean ones"
+    ]
+
+
+def evaders() -> list[str]:
+    """Attackers who train against the noise, at full strength."""
+    rows = _results.load("evading_attacker")["table"]
+    strongest = max(one["strength"] or 0 for one in rows)
+    found = [one for one in rows if one["strength"] == strongest]
+    assert {one["models"] for one in found} == {6}
+    called = sum(one["verdicts"].get("backdoored", 0) for one in found)
+    return [
+        "of six digits models that did so at full strength "
+        f"{called or 'none'} is called backdoored"
+    ]
+
+
+def numerics() -> list[str]:
+    """What lesser precision and other lowerings change."""
+    found = _results.load("numerics_bundled")
+    variants = {one["variant"]: one for one in found["variants"]}
+    half = variants["bfloat16, table"]
+    (changed,) = half["verdicts_changed"]
+    assert changed
+    others = sum(
+        len(one["verdicts_changed"])
+        for name, one in variants.items()
+        if not name.startswith("bfloat16")
+    )
+    return [
+        f"in mode `{found['mode']}` bfloat16 moves scores by at most "
+        f"{half['in_standard_errors']['max']:.2f} standard errors and changes one of "
+        f"{half['scored']} verdicts; which lowering is used changes {others or 'none'}"
+    ]
+
+
+PAGES: dict[str, tuple[Callable[[], Iterable[str]], ...]] = {
+    "docs/methods.md": (work, detection, features, lipschitz),
+    "docs/verdicts.md": (profile_scan, older_rules),
+    "docs/limits.md": (evaders,),
+    "docs/scale.md": (numerics,),
+}
+"""Page -> functions that give patterns of what must stand in it."""
+
+
+def missing(page: str, text: str) -> list[str]:
+    """Patterns of a page that its text does not have.
+
+    Args:
+      page: a key of `PAGES`.
+      text: of the page.
+    """
+    plain = " ".join(re.sub(r"\| ?-+ ?(?=\|)", "| --- ", text).split())
+    patterns = [" ".join(one.split()) for make in PAGES[page] for one in make()]
+    return [one for one in patterns if not re.search(one, plain)]

@@ -21,6 +21,7 @@ from ban_jax.checkpoints import (
     limits,
     manifest,
     network_search,
+    order,
     part_paths,
     recognise,
     stem_notes,
@@ -238,8 +239,7 @@ def _averages(
         if not group.path.endswith(_PARAMETERS_IN_ORDER):
             continue
         values = list(group.tensors.values())
-        shapes = [main.network.tensors[name].shape for name in ordered]
-        if [value.shape for value in values] == shapes:
+        if order.agrees(values, [main.network.tensors[name] for name in ordered]):
             averaged = dict(zip(ordered, values, strict=True))
             network = main.network._replace(
                 tensors={**main.network.tensors, **averaged}

@@ -191,15 +191,48 @@ def test_one_that_does_not_fit_leaves_the_others_alone(parts, tmp_path):
 
 
 def test_averages_of_parameters_alone_take_the_models_own_statistics(parts):
-    expected = of({**STATE, **PARAMETERS})
-    for root in (
-        {"model": STATE, "ema": {"decay": np.float32([0.9]), **PARAMETERS}},
-        {"model": STATE, "ema": {"shadow_params": list(PARAMETERS.values())}},
+    near = {name: STATE[name] + np.float32(0.01) for name in PARAMETERS}
+    for averages, expected in (
+        ({"decay": np.float32([0.9]), **PARAMETERS}, {**STATE, **PARAMETERS}),
+        ({"shadow_params": list(near.values())}, {**STATE, **near}),
     ):
-        found = parts(root)
-        assert list(hashes(found).values()) == [of(STATE), expected]
+        found = parts({"model": STATE, "ema": averages})
+        assert list(hashes(found).values()) == [of(STATE), of(expected)]
         note = found[list(found)[1]].candidate.notes[0]
         assert "its running statistics are those of model" in note
+
+
+def test_averages_without_names_are_not_matched_in_another_order(parts):
+    """Two layers of one shape exchanged, in the list or in the model; another model."""
+    near = {name: STATE[name] + np.float32(0.01) for name in PARAMETERS}
+    one, two = "layer1.0.conv1.weight", "layer1.1.conv1.weight"
+    exchanged = {**near, one: near[two], two: near[one]}
+    order = {one: two, two: one}
+    model = {order.get(name, name): STATE[order.get(name, name)] for name in STATE}
+    for state, averages in ((STATE, exchanged), (model, near), (STATE, PARAMETERS)):
+        found = parts({"model": state, "ema": {"shadow_params": [*averages.values()]}})
+        assert list(found) == ["#model", "#rest"]
+        assert "62 tensors" in str(found["#rest"].error)
+
+
+def test_the_order_of_names_means_nothing_and_unknown_names_are_never_matched(parts):
+    names = list(STATE)
+    for seed in range(3):
+        shuffled = np.random.default_rng(seed).permutation(names).tolist()
+        assert hashes(parts({n: STATE[n] for n in shuffled})) == {"": of(STATE)}
+        unknown = {f"k{place}": STATE[name] for place, name in enumerate(shuffled)}
+        for root in (
+            unknown,
+            {"model": unknown},
+            [*unknown.values()],
+            {"params": unknown},
+        ):
+            with pytest.raises(
+                checkpoints.CheckpointError, match="unknown architecture"
+            ):
+                parts(root)
+        with pytest.raises(checkpoints.CheckpointError, match="unknown architecture"):
+            checkpoints.read_state_dict(unknown, architecture="resnet18")
 
 
 def test_what_is_named_like_a_network_but_lacks_weights_is_said(parts):

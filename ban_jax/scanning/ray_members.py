@@ -78,6 +78,7 @@ class Member:
 
     @property
     def name(self) -> str:
+        """What messages call it: its number, machine and device."""
         where = f" on {self.told.host} ({self.told.device})" if self.told else ""
         return f"worker {self.number}{where}"
 

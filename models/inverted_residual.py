@@ -73,12 +73,26 @@ class Stem(NamedTuple):
 
 def padded(x: Array, size: int, stride: int, same: bool) -> Array:
     """`x [B, H, W, C]` with the zeros around it that a kernel of side `size` meets."""
-    pads = [(0, 0)]
-    for length in x.shape[1:3]:
-        total = max((math.ceil(length / stride) - 1) * stride + size - length, 0)
-        half = size // 2
-        pads.append((total // 2, total - total // 2) if same else (half, half))
-    return jnp.pad(x, [*pads, (0, 0)])
+    rows, columns = (_zeros(side, size, stride, same) for side in x.shape[1:3])
+    return jnp.pad(x, [(0, 0), rows, columns, (0, 0)])
+
+
+def _zeros(length: int, size: int, stride: int, same: bool) -> tuple[int, int]:
+    """How many stand before and behind a side of `length` pixels."""
+    total = max((math.ceil(length / stride) - 1) * stride + size - length, 0)
+    half = size // 2
+    return (total // 2, total - total // 2) if same else (half, half)
+
+
+def _taps(length: int, size: int, stride: int, same: bool) -> list[int]:
+    """Places of a kernel's side that meet a pixel: of large kernels on small maps, few."""
+    before, behind = _zeros(length, size, stride, same)
+    outputs = (before + length + behind - size) // stride + 1
+    return [
+        tap
+        for tap in range(size)
+        if any(0 <= tap + stride * k - before < length for k in range(outputs))
+    ]
 
 
 class Depthwise(nn.Module):
@@ -99,23 +113,70 @@ class Depthwise(nn.Module):
         size, stride, channels = self.size, self.stride, x.shape[-1]
         shape = (size, size, 1, channels)
         kernel = self.param("kernel", common.torch_uniform, shape, size * size)
-        wide = padded(x, size, stride, self.same)
-        h, w = ((side - size) // stride + 1 for side in wide.shape[1:3])
-        products = []
-        for i in range(size):
-            for j in range(size):
-                view = wide[
-                    :,
-                    i : i + stride * (h - 1) + 1 : stride,
-                    j : j + stride * (w - 1) + 1 : stride,
-                ]
-                tap = common.along_channels(kernel[i, j, 0].astype(x.dtype), view)
-                products.append(common.widened(view * tap))
+        if size > _LARGE and stride == 1 and size % 2:
+            y = _filtered_alike(x, kernel)
+        else:
+            y = _filtered(x, kernel, stride, self.same)
         if self.use_bias:
-            uniform = common.torch_uniform
-            bias = self.param("bias", uniform, (channels,), size * size)
-            products.append(common.along_channels(bias, x))
-        return functools.reduce(jnp.add, products).astype(x.dtype)
+            bias = self.param("bias", common.torch_uniform, (channels,), size * size)
+            y = y + common.along_channels(bias, x)
+        return y.astype(x.dtype)
+
+
+_LARGE = 5
+"""Larger kernels have so many places that XLA takes minutes over autodiff's gradient."""
+
+
+def _filtered(x: Array, kernel: Array, stride: int, same: bool) -> Array:
+    """`x [B, H, W, C]` and `kernel [size, size, 1, C]` -> at least float32."""
+    size = len(kernel)
+    wide = padded(x, size, stride, same)
+    h, w = ((side - size) // stride + 1 for side in wide.shape[1:3])
+    rows, columns = (_taps(side, size, stride, same) for side in x.shape[1:3])
+    products = []
+    for i in rows:
+        for j in columns:
+            view = wide[
+                :,
+                i : i + stride * (h - 1) + 1 : stride,
+                j : j + stride * (w - 1) + 1 : stride,
+            ]
+            tap = common.along_channels(kernel[i, j, 0].astype(x.dtype), view)
+            products.append(common.widened(view * tap))
+    return functools.reduce(jnp.add, products)
+
+
+@jax.custom_vjp
+def _filtered_alike(x: Array, kernel: Array) -> Array:
+    """`_filtered` with stride 1, whose gradient is a filter again."""
+    return _filtered(x, kernel, 1, False)
+
+
+def _alike_forward(x, kernel):
+    return _filtered_alike(x, kernel), (x, kernel)
+
+
+def _alike_backward(residuals, cotangent):
+    """A row of the kernel at a time: all at once would be slow to compile."""
+    x, kernel = residuals
+    size, (height, width) = len(kernel), x.shape[1:3]
+    narrow = cotangent.astype(x.dtype)
+    wide = padded(x, size, 1, False)
+
+    def row(_, i):
+        views = jax.lax.dynamic_slice_in_dim(wide, i, height, axis=1)
+        moments = [
+            jnp.sum(common.widened(views[:, :, j : j + width]) * cotangent, (0, 1, 2))
+            for j in range(size)
+        ]
+        return None, jnp.stack(moments)
+
+    _, moments = jax.lax.scan(row, None, jnp.arange(size))
+    back = _filtered_alike(narrow, kernel[::-1, ::-1])
+    return back.astype(x.dtype), moments[:, :, None].astype(kernel.dtype)
+
+
+_filtered_alike.defvjp(_alike_forward, _alike_backward)
 
 
 class InvertedResidual(nn.Module):

@@ -35,6 +35,11 @@ _LARGE = {
     "classifier.3": "hidden2",
     "classifier.6": "classifier",
 }
+_TIMM = {
+    "pre_logits.fc1": "hidden1",
+    "pre_logits.fc2": "hidden2",
+    "head.fc": "classifier",
+}
 _MISSING = 4
 """Convolutions of which so many are missing are of another network."""
 
@@ -46,11 +51,14 @@ class VGG(common.Classifier):
       stages: see `STAGES`.
       normalised: whether each convolution is followed by a normalisation.
       hidden: outputs of the first two of three linear layers; 0: one layer alone.
+      hidden_conv: whether these two are kept as convolutions, as timm does, over all
+        places of a map that has more than `GRID` a side.
     """
 
     stages: tuple[int, ...] = STAGES["vgg16"]
     normalised: bool = True
     hidden: int = 0
+    hidden_conv: bool = False
 
     minimum_size: ClassVar[int] = 32
     classifier_name: ClassVar[str] = "classifier"
@@ -67,7 +75,10 @@ class VGG(common.Classifier):
                 layers.append("relu")
             layers.append("pool")
         self.layers = layers
-        if self.hidden:
+        if self.hidden and self.hidden_conv:
+            self.hidden1 = self.make_conv(self.hidden, GRID, 1, 0, use_bias=True)
+            self.hidden2 = self.make_conv(self.hidden, 1, 1, 0, use_bias=True)
+        elif self.hidden:
             self.hidden1 = common.Linear(self.hidden)
             self.hidden2 = common.Linear(self.hidden)
         self.classifier = common.Linear(self.num_classes)
@@ -88,7 +99,12 @@ class VGG(common.Classifier):
     def head(self, features: Array, mode: NormMode) -> Array:
         if not self.hidden:
             return self.classifier(common.global_average(features))
-        x = common.adaptive_average(features, GRID)
+        x = features
+        if not self.hidden_conv or min(x.shape[1:3]) < GRID:
+            x = common.adaptive_average(x, GRID)
+        if self.hidden_conv:
+            x = jax.nn.relu(self.hidden2(jax.nn.relu(self.hidden1(x))))
+            return self.classifier(common.global_average(x))
         x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # as PyTorch flattens
         x = jax.nn.relu(self.hidden1(x))
         return self.classifier(jax.nn.relu(self.hidden2(x)))
@@ -137,20 +153,24 @@ def fields(shapes: architecture.Shapes) -> architecture.Fields:
     """See `Architecture.fields`."""
     sizes = architecture.sizes(shapes, stem="features.0", head="classifier")
     hidden = shapes.get("hidden1.weight", ())
-    return {**sizes, "hidden": hidden[0]} if hidden else sizes
+    if not hidden:
+        return sizes
+    found = {**sizes, "hidden": hidden[0]}
+    return {**found, "hidden_conv": True} if len(hidden) == 4 else found
 
 
 def rename(names: Collection[str]) -> Mapping[str, str]:
     """See `Architecture.rename`."""
     modules = {name.rpartition(".")[0] for name in names}
-    if not modules.issuperset(_LARGE):
-        return pytorch_names.with_vgg_head(names)
+    for table in (_LARGE, _TIMM):
+        if modules.issuperset(table):
+            return {name: _renamed(name, table) for name in names}
+    return pytorch_names.with_vgg_head(names)
 
-    def renamed(name: str) -> str:
-        module, _, leaf = name.rpartition(".")
-        return f"{_LARGE.get(module, module)}.{leaf}"
 
-    return {name: renamed(name) for name in names}
+def _renamed(name: str, table: Mapping[str, str]) -> str:
+    module, _, leaf = name.rpartition(".")
+    return f"{table.get(module, module)}.{leaf}"
 
 
 FAMILY = {

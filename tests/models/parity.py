@@ -61,6 +61,17 @@ class Goldens:
           fields: of the network, in place of those that were recognised.
         """
         read = checkpoints.read(self.write(case, folder))
+        self.check_logits_of(read, case, mode, size, **fields)
+
+    def check_logits_of(
+        self,
+        read: checkpoints.Candidate,
+        case: str,
+        mode: str,
+        size: int,
+        **fields: str,
+    ) -> None:
+        """The same of any file that is to be the same function."""
         module = read.spec.create().clone(**fields)
         images = drawn.pixels(self.arrays[f"{case}/images"], size)
         logits = _logits(module, read.variables, images, mode)

@@ -112,3 +112,31 @@ def test_a_resnet18_without_its_shortcuts_is_not_taken_for_one_that_pads(tmp_pat
     safetensors_numpy.save_file(cut, tmp_path / "cut.safetensors")
     with pytest.raises(checkpoints.CheckpointError, match=r"layer2\.0\.shortcut"):
         checkpoints.read(tmp_path / "cut.safetensors")
+
+
+def test_timm_keeps_the_hidden_layers_of_a_vgg_as_convolutions(folder, tmp_path):
+    case = "torchvision_vgg11"
+    tensors = GOLDENS.state(case)
+    for old, new in (
+        ("classifier.0", "pre_logits.fc1"),
+        ("classifier.3", "pre_logits.fc2"),
+        ("classifier.6", "head.fc"),
+    ):
+        weight = tensors.pop(f"{old}.weight")
+        if new != "head.fc":
+            side = 7 if new.endswith("fc1") else 1
+            weight = weight.reshape(len(weight), -1, side, side)
+        tensors[f"{new}.weight"], tensors[f"{new}.bias"] = (
+            weight,
+            tensors.pop(f"{old}.bias"),
+        )
+    path, back = tmp_path / "timm.safetensors", tmp_path / "back.safetensors"
+    safetensors_numpy.save_file(tensors, path)
+    read = checkpoints.read(path)
+    assert dict(read.spec.further)["hidden_conv"]
+    GOLDENS.check_logits_of(read, case, "stored", 64)
+    checkpoints.write_safetensors(back, read.variables, read.spec, names=read.names)
+    again = safetensors_numpy.load_file(back)
+    assert {n: v.shape for n, v in again.items()} == {
+        n: v.shape for n, v in tensors.items()
+    }

@@ -8,6 +8,7 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from ban_jax import checkpoints, models, perturb
+from ban_jax.models import inverted_residual
 from tests.models import parity
 
 GOLDENS = parity.Goldens("convnext")
@@ -102,3 +103,41 @@ def test_images_too_small_for_the_last_stage_are_refused():
     assert module.minimum_size == 8
     with pytest.raises(ValueError, match="at least 8x8"):
         jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 4, 4, 3)))
+
+
+def test_it_learns_on_images_of_eight_pixels():
+    module = models.create("convnext", num_classes=2, width=4, blocks=(1, 1))
+    images = np.random.default_rng(0).uniform(size=(8, 8, 8, 3)).astype(np.float32)
+    labels = np.arange(8) % 2
+    variables = module.init(jax.random.key(0), images)
+
+    def loss(params):
+        logits = module.apply({**variables, "params": params}, images)
+        return perturb.weighted_cross_entropy(logits, labels, np.ones(8, np.float32))
+
+    both = jax.jit(jax.value_and_grad(loss))
+    before, gradient = both(variables["params"])
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+    step = jax.tree.map(lambda a, b: a - 0.1 * b, variables["params"], gradient)
+    assert both(step)[0] < before
+
+
+def test_the_gradient_of_a_large_depthwise_kernel_is_autodiffs():
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(2, 2, 3, 2, 2)).astype(np.float32)
+    kernel = rng.normal(size=(7, 7, 1, 2)).astype(np.float32)
+    layer = inverted_residual.Depthwise(7, 1, False)
+
+    @jax.jit
+    def gradients(x, kernel):
+        def ours(x, kernel):
+            return (weights * layer.apply({"params": {"kernel": kernel}}, x)).sum()
+
+        def plain(x, kernel):
+            return (weights * inverted_residual._filtered(x, kernel, 1, False)).sum()
+
+        return [jax.grad(one, (0, 1))(x, kernel) for one in (ours, plain)]
+
+    ours, autodiffs = gradients(x, kernel)
+    for one, other in zip(ours, autodiffs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)

@@ -1,12 +1,15 @@
-"""What one small patch, found by gradients, says of models that the witnesses miss.
+"""What the search for a small patch adds to the verdicts of labelled models.
 
-    python -m benchmarks.patch_witness ZOO [ZOO ...] --data cifar10 --data-dir tfds
+    python -m benchmarks.patch_witness ZOO [ZOO ...] --data cifar10 --data-dir tfds \\
+        --evidence benchmarks/results/verdict_evidence_cifar10.jsonl.xz
 
-A patch of `--size` pixels a side is searched towards each class, one for all images: where
-gradients of a few small steps on all pixels are largest, then by sign steps inside that
-window alone. Told is the probability that fresh images of other classes gain. It is no
-witness of the scan yet: no profile knows it and no threshold was chosen. The question is
-whether it would show what fine-tuning hides from the other five.
+The evidence of the study of verdicts was measured before that search existed. Its models,
+as far as their files are at hand (`benchmarks/zoo/`, and `benchmarks.zoo_variants` of
+them), are given the vector `patch` as a scan gives it: by the default settings, on the
+scan's clean images. Told is how many the patch alone flags, and, of models whose weights
+are those of the evidence, the verdict of the default mode with the shipped profile without
+it and with it. Steps and images of the search were chosen on the fine-tuned versions of
+`SEEN` and of some clean models; that half of the images must follow was not.
 """
 
 import collections
@@ -15,19 +18,25 @@ import os
 import sys
 from typing import Annotated, Any
 
-import jax
 import numpy as np
 import tyro
 from jax import numpy as jnp
 
-from ban_jax import checkpoints, data, models, perturb, population, universal
+from ban_jax import checkpoints, models, population, verdict
 from ban_jax.convolution import tables
-from ban_jax.detectors import evidence
-from ban_jax.types import Array, Network, Variables
-from benchmarks import _timing, _zoo
+from ban_jax.data import clean_images
+from ban_jax.detectors import ban, directed, witnesses
+from ban_jax.types import Array, Network, Probe, Variables
+from benchmarks import _timing, _verdict_models, _zoo, verdict_study
 
-SALIENT = 12 / 255
-"""Radius of the steps that find the place."""
+SEEN = (
+    "resnet18_w8_badnets_t0_s0_onecycle",
+    "resnet18_w8_badnets_t1_s30_smooth",
+    "resnet18_w8_badnets_t2_s20_adamw",
+    "resnet18_w8_badnets_t8_s10_step",
+    "resnet18_w8_badnets_t9_s40_warm",
+)
+"""Models on whose fine-tuned versions the search was tried out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,151 +45,138 @@ class Flags:
 
     Attributes:
       zoos: labelled folders.
-      data, data_dir: clean images.
-      variants: kinds of variants taken; `trained` for originals.
-      kinds: kinds of models taken.
-      size: side of the patch in pixels.
-      steps: on all pixels, and inside the window.
-      images: searched on; as many again count.
+      evidence: of the study, as `benchmarks.verdict_evidence` writes it.
+      data, data_dir, split, image_size, num_clean, seed: clean images, as for `scan`.
       name: of the result file.
       results: its folder.
     """
 
     zoos: Annotated[tuple[str, ...], tyro.conf.Positional]
+    evidence: str
     data: str = "cifar10"
     data_dir: str | None = None
-    variants: tuple[str, ...] = ("trained", "finetuned")
-    kinds: tuple[str, ...] = ("clean", "badnets", "blend", "wanet", "iad", "bpp")
-    size: int = 3
-    steps: tuple[int, int] = (3, 6)
-    images: int = 64
+    split: str = "test"
+    image_size: int | None = None
+    num_clean: int = 512
+    seed: int = 0
     name: str = "patch_witness"
     results: str | None = None
 
 
-def salient_window(
-    objective: Any, shape: tuple[int, int, int], *, size: int, steps: int
-) -> Array:
-    """`[H, W, 1]` 1 inside the window of the largest gradients, 0 elsewhere.
-
-    Args:
-      objective: `[H, W, C]` perturbation of all images -> `[]` what it is meant to raise.
-      shape: `(H, W, C)`.
-      size: side of the window, static.
-      steps: sign steps on all pixels over which gradients are summed, static.
-    """
-
-    def step(change: Array, _: None) -> tuple[Array, Array]:
-        gradient = jax.grad(objective)(change)
-        moved = change + SALIENT / steps * jnp.sign(gradient)
-        return moved, jnp.abs(gradient).sum(-1)
-
-    _, seen = jax.lax.scan(step, jnp.zeros(shape), length=steps)
-    sums = jax.lax.reduce_window(
-        seen.sum(0), 0.0, jax.lax.add, (size, size), (1, 1), "VALID"
-    )
-    row, column = jnp.unravel_index(jnp.argmax(sums), sums.shape)
-    window = jnp.ones((size, size, 1))
-    return jax.lax.dynamic_update_slice(
-        jnp.zeros((*shape[:2], 1)), window, (row, column, 0)
-    )
+def patch_of(variables: Variables, probe: Probe, *, network: Network) -> Array:
+    """`[K]` as mode `ban` measures it; pure."""
+    defaults = ban.Settings()
+    return directed.patches(
+        network,
+        variables,
+        probe,
+        jnp.arange(network.num_classes),
+        steps=defaults.patch_steps,
+        num_images=defaults.patch_images,
+    ).share
 
 
-def gains(
-    variables: Variables,
-    images: Array,
-    labels: Array,
-    *,
-    network: Network,
-    size: int,
-    steps: tuple[int, int],
-) -> Array:
-    """`[K]` probability that a patch towards each class wins of images of others. Pure.
-
-    Args:
-      variables: of one model.
-      images: `[2, B, H, W, C]` in [0, 1]: searched on, and counted.
-      labels: `[2, B]`.
-      network, size, steps: static.
-    """
-    apply_fn = evidence.logits_of(network, "stored")
-    plain = jax.nn.softmax(apply_fn(variables, images[1]))
-
-    def towards(target: Array) -> Array:
-        weights = (labels[0] != target).astype(images.dtype)
-        wanted = jnp.full(labels[0].shape, target)
-
-        def objective(change: Array) -> Array:
-            logits = apply_fn(variables, universal.shift(images[0], change))
-            return -perturb.weighted_cross_entropy(logits, wanted, weights)
-
-        shape = images.shape[2:]
-        window = salient_window(objective, shape, size=size, steps=steps[0])
-        patch, _ = perturb.climb(
-            lambda change: objective(change * window),
-            jnp.zeros(shape),
-            epsilon=1.0,
-            steps=steps[1],
-            step_size=0.5,
-        )
-        logits = apply_fn(variables, universal.shift(images[1], patch * window))
-        gained = (jax.nn.softmax(logits) - plain)[:, target]
-        others = (labels[1] != target).astype(images.dtype)
-        return jnp.sum(gained * others) / jnp.maximum(others.sum(), 1)
-
-    return jax.lax.map(towards, jnp.arange(network.num_classes))
-
-
-_gains = population.compiled(gains)
+_patch_of = population.compiled(patch_of)
 
 
 def measure(flags: Flags) -> list[dict[str, Any]]:
     """One row per model."""
-    clean = data.load(flags.data, data_dir=flags.data_dir, num=2 * flags.images)
-    images = jnp.asarray(clean.images).reshape(2, flags.images, *clean.image_shape)
-    labels = jnp.asarray(clean.labels).reshape(2, flags.images)
+    images = clean_images.load(flags)
+    probe = clean_images.minibatches(images)
+    known = {
+        model.line["sha256"]: model
+        for model in _verdict_models.load(flags.evidence)[1]
+        if model.line["vectors"]
+    }
     rows = []
-    for zoo in flags.zoos:
-        for entry in _zoo.entries(zoo):
-            variant = entry.get("variant", "trained")
-            if variant not in flags.variants or entry["kind"] not in flags.kinds:
-                continue
-            candidate = checkpoints.read(os.path.join(zoo, entry["file"]))
-            network = models.network(candidate.spec.create(lowering=tables.default()))
-            found = _gains(
-                candidate.full_variables(),
-                images,
-                labels,
-                network=network,
-                size=flags.size,
-                steps=flags.steps,
-            )
-            told = ("name", "kind", "target", "architecture", "recipe", "excess")
-            rows.append(
-                {name: entry.get(name) for name in told}
-                | {"variant": variant, "gains": np.round(found, 4).tolist()}
-            )
-            print(entry["name"], rows[-1]["gains"], flush=True)
+    for entry, path in entries(flags):
+        candidate = checkpoints.read(path)
+        network = models.network(candidate.spec.create(lowering=tables.default()))
+        found = _patch_of(candidate.full_variables(), probe, network=network)
+        told = ("name", "kind", "target", "architecture", "recipe", "excess")
+        row = {name: entry.get(name) for name in told}
+        row |= {
+            "variant": entry.get("variant") or "as trained",
+            "patch": np.round(found, 4).tolist(),
+        }
+        if candidate.sha256 in known:
+            row |= judged(known[candidate.sha256], row["patch"])
+        rows.append(row)
+        print(entry["name"], row["variant"], max(row["patch"]), flush=True)
     return rows
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Per variant: the largest gain of each clean model, and what targets gain."""
-    found: dict[str, Any] = collections.defaultdict(dict)
-    for row in rows:
-        values = row["gains"]
-        is_clean = row["kind"] == "clean"
-        if not is_clean and (row["excess"] or 0) < 0.8:
-            continue
-        said = max(values) if is_clean else values[row["target"]]
-        found[row["variant"]].setdefault(row["kind"], []).append(said)
+def entries(flags: Flags) -> list[tuple[dict[str, Any], str]]:
+    """What is told of each model, and its file."""
+    return [
+        (entry, os.path.join(zoo, entry["file"]))
+        for zoo in flags.zoos
+        for entry in _zoo.entries(zoo)
+    ]
+
+
+def judged(model: _verdict_models.Model, patch: list[float]) -> dict[str, Any]:
+    """Verdicts of a model of the study, without and with its patch."""
+    judge = verdict.Judge()
+    line: Any = model.line
+    more: Any = dataclasses.replace(
+        model,
+        line={
+            **line,
+            "vectors": {**line["vectors"], "patch": patch},
+            "errors": {**line["errors"], "patch": [0.0] * len(patch)},
+        },
+    )
+    before, after = (judge(verdict_study.staged(one, judge)) for one in (model, more))
     return {
-        variant: {
-            kind: {"n": len(values), "smallest": min(values), "largest": max(values)}
-            for kind, values in kinds.items()
-        }
-        for variant, kinds in found.items()
+        "is_seen": model.is_design or model.family in SEEN,
+        "without": [before["verdict"], before["target"]],
+        "with": [after["verdict"], after["target"]],
+        "work": [before["forward_equivalents"], after["forward_equivalents"]],
     }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Per variant and kind, of clean models and of backdoors that work.
+
+    Each figure is a count and its total: models that the patch alone flags (in their
+    target, where there is one), those that the verdict flags without and with it, and the
+    latter two of models that nothing was made from or tried on.
+    """
+    found: dict[str, Any] = collections.defaultdict(dict)
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = collections.defaultdict(list)
+    for row in rows:
+        if row["kind"] == "clean" or (row["excess"] or 0) >= _verdict_models.WORKING:
+            groups[row["variant"], row["kind"]].append(row)
+    for (variant, kind), members in sorted(groups.items()):
+        known = [row for row in members if "with" in row]
+        unseen = [row for row in known if not row["is_seen"]]
+        leads = [row for row in members if is_proven(row)]
+        found[variant][kind] = {
+            "patch": [len(leads), len(members)],
+            "largest_patch": max(max(row["patch"]) for row in members),
+            **{
+                f"{when}{of}": [
+                    sum(flagged(row[when], kind, row) for row in some),
+                    len(some),
+                ]
+                for of, some in (("", known), ("_unseen", unseen))
+                for when in ("without", "with")
+            },
+        }
+    return found
+
+
+def is_proven(row: dict[str, Any]) -> bool:
+    """Whether a patch proves the target, of a clean model any class."""
+    best = int(np.argmax(row["patch"]))
+    is_right = row["kind"] == "clean" or best == row["target"]
+    return is_right and row["patch"][best] > witnesses.PROOF
+
+
+def flagged(found: list[Any], kind: str, row: dict[str, Any]) -> bool:
+    """Whether a verdict flags the target, of a clean model any class."""
+    return found[0] == "backdoored" and (kind == "clean" or found[1] == row["target"])
 
 
 def main(flags: Flags) -> None:
@@ -188,7 +184,9 @@ def main(flags: Flags) -> None:
     machine = _timing.hardware()
     rows = measure(flags)
     told = {"flags": dataclasses.asdict(flags), "summary": summary(rows), "rows": rows}
-    print(told["summary"])
+    for variant, kinds in told["summary"].items():
+        for kind, figures in kinds.items():
+            print(variant, kind, figures)
     print(_timing.write_result(flags.name, told, machine=machine, folder=flags.results))
 
 

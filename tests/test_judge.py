@@ -1,13 +1,14 @@
 """What a candidate is compared with, and at what a closer look is asked."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from ban_jax import verdict
+from ban_jax import detectors, verdict
 from ban_jax.baselines import profile
-from ban_jax.detectors import witnesses
+from ban_jax.detectors import ban, witnesses
 from ban_jax.records import record as records
 from tests.baselines import made
 
@@ -122,6 +123,21 @@ def test_a_profile_that_does_not_fit_is_refused_with_its_sentence():
         "judged against its own classes: the profile toy does not fit: its image size is "
         "32, 32, 3, the candidate was measured with 8, 8, 3"
     ]
+
+
+def test_settings_that_no_curve_depends_on_may_differ(monkeypatch):
+    known = detectors.DETECTORS[CANDIDATE["mode"]]
+    other = toy(config={**CANDIDATE["config"], "alone": 9})
+    assert judged(profiles=other)["baseline"] == "within"
+    apart = dataclasses.replace(known, apart=("alone",))
+    monkeypatch.setitem(detectors.DETECTORS._things, CANDIDATE["mode"], apart)
+    assert judged(profiles=other)["baseline"] == "profile"
+
+
+def test_the_settings_of_a_patch_are_no_profiles_matter():
+    apart = set(detectors.DETECTORS["ban"].apart)
+    settings = {field.name for field in dataclasses.fields(ban.Settings)}
+    assert apart == {name for name in settings if name.startswith("patch_")}
 
 
 def test_the_notes_of_the_file_are_kept():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from ban_jax import detectors, repairs
+from ban_jax import detectors, patch, repairs
 from tests import tiny
 from tests.detectors import contract
 
@@ -29,7 +29,12 @@ SEED = 2
 BEFORE = {
     "detectors": {
         "targeted": {"start": 0.3, "radii": (0.5, 1.0)},
-        "ban": {"start": 0.3, "radii": (0.5, 1.0), "restarts": 2},
+        "ban": {
+            "start": 0.3,
+            "radii": (0.5, 1.0),
+            "restarts": 2,
+            "patch_steps": 1,
+        },
         # A bound that decides, and images that are augmented.
         "bti_dbf": {"released": True, "image_bound": 9.0, "feature_bound": 0.4},
         "bti_dbf_star": {"released": True, "image_bound": 9.0, "feature_bound": 0.4},
@@ -78,6 +83,12 @@ AFTER = {
 }
 """What a field is changed to, the first that it is not, where half its value or one more
 does not do."""
+
+
+@pytest.fixture(autouse=True)
+def patches_on_small_images(monkeypatch):
+    """Two pixels of four: a tenth of them would be none."""
+    monkeypatch.setattr(patch, "SIDE", 0.5)
 
 
 def changed(value):

@@ -188,7 +188,10 @@ def why_unfit(profile: Profile, record: Evidence) -> str:
         "number of classes": (profile["num_classes"], record["num_classes"]),
     }
     if profile["mode"] == record["mode"]:
-        found["detector's settings"] = (profile["settings"], _plain(record["config"]))
+        found["detector's settings"] = (
+            _deciding(profile["mode"], profile["settings"]),
+            _deciding(record["mode"], _plain(record["config"])),
+        )
     ours, theirs = profile["data"], record["data"]
     if ours and theirs:
         found["image size"] = (ours["image_shape"], list(theirs["image_shape"]))
@@ -294,6 +297,12 @@ def _check_together(profile: Profile) -> None:
             )
     if len(profile["models"]) < MINIMUM:
         raise ValueError(f"it tells of {len(profile['models'])} models")
+
+
+def _deciding(mode: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that no curve depends on."""
+    apart = detectors.DETECTORS[mode].apart if mode in detectors.DETECTORS else ()
+    return {name: value for name, value in settings.items() if name not in apart}
 
 
 def _plain(config: Mapping[str, Any]) -> Any:

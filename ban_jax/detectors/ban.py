@@ -9,7 +9,9 @@ under noise is read against the same histogram without it.
 
 What a class is suspected of is seen by several witnesses, one vector each: the pull of
 untargeted noise, the stored statistics and the last layer; and where these leave doubt two
-that cost a search per class (`detectors.directed`).
+that cost a search per class (`detectors.directed`). Besides, a patch of a hundredth of the
+image is searched towards each class: one that most images follow is proof by itself, and
+finds models whose noise was tamed by fine-tuning.
 
 References:
   Xu et al., "BAN: Detecting Backdoors Activated by Adversarial Neuron Noise",
@@ -23,7 +25,7 @@ import jax
 from jax import numpy as jnp
 
 from ban_jax import mask as masks
-from ban_jax import perturb
+from ban_jax import patch, perturb
 from ban_jax.detectors import directed, evidence, witnesses
 from ban_jax.detectors.detector import Detector
 from ban_jax.detectors.words import Words
@@ -47,6 +49,9 @@ CHEAP = ("untargeted", evidence.RISE, "last_layer")
         "steps",
         "restarts",
         "mask_steps",
+        "patch_steps",
+        "patch_images",
+        "patch_classes",
     ],
 )
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +67,10 @@ class Settings:
       l1_weight: weight of the mask's mean in the mask's loss.
       mask_learning_rate: Adam's step for the mask; 0.01 in the paper.
       mask_steps: Adam steps for the mask.
+      patch_steps: sign steps of one search of a patch; 0: none is searched.
+      patch_images: images each of those is made on, at most a minibatch.
+      patch_classes: classes they are made towards at most: of more, those that noise
+        pulls most to.
     """
 
     epsilon: float = 0.4
@@ -72,6 +81,9 @@ class Settings:
     l1_weight: float = 0.75
     mask_learning_rate: float = 0.05
     mask_steps: int = 20
+    patch_steps: int = at_least(0, 3)
+    patch_images: int = at_least(1, 32)
+    patch_classes: int = at_least(1, 12)
 
 
 def detect(
@@ -96,7 +108,9 @@ def detect(
       Evidence with, each averaged over restarts and radii,
       `untargeted`: how much noise raises the mean probability of each class, over images
       of other classes; `untargeted_masked`: the same through the mask's complement, which
-      is reported but does not enter the score (see `DETECTOR`).
+      is reported but does not enter the score (see `DETECTOR`); and, where a hundredth of
+      an image is a pixel at least, `patch`: what a patch adds to the mean probability of
+      each class, NaN for those it was not searched towards.
     """
     num_classes = network.num_classes
     minibatches = probe.images.shape[0]
@@ -188,6 +202,21 @@ def detect(
     }
     errors = {**plain.errors, **{name: error[i] for i, name in enumerate(names)}}
     is_finite = plain.is_finite & jnp.all(finite) & mask_info.is_finite
+    has_patch = config.patch_steps > 0 and patch.side(probe.images.shape[2:]) > 0
+    if has_patch:
+        tried = min(num_classes, config.patch_classes)
+        reached = directed.patches(
+            network,
+            variables,
+            probe,
+            jax.lax.top_k(vectors["untargeted"], tried)[1],
+            steps=config.patch_steps,
+            num_images=config.patch_images,
+        )
+        vectors["patch"], errors["patch"] = reached.share, reached.error
+        is_finite &= reached.is_finite
+    else:
+        config = dataclasses.replace(config, patch_steps=0)
     return evidence.Evidence(
         vectors=vectors,
         errors=errors,
@@ -198,15 +227,20 @@ def detect(
             "histogram": jnp.mean(histograms[-1], axis=0),
             "histogram_without_noise": plain.histogram,
         },
+        work=jnp.asarray(work(config, num_classes, probe.labels.size)),
     )
 
 
 def work(config: Settings, num_classes: int, num_images: int) -> int:
     """Image forward-equivalents, see `Detector.work`; the mask's are not among them."""
-    del num_classes
-    search = 2 * config.steps * min(num_images, MINIBATCH)
+    minibatch = min(num_images, MINIBATCH)
+    search = 2 * config.steps * minibatch
     runs = len(config.radii) * config.restarts
-    return 2 * num_images + runs * (search + evidence.fresh_images(num_images))
+    noise = runs * (search + evidence.fresh_images(num_images))
+    tried = min(num_classes, config.patch_classes) if config.patch_steps else 0
+    images = min(minibatch, config.patch_images) if tried else 0
+    patches = directed.work_of_patches(tried, images, config.patch_steps)
+    return 2 * num_images + noise + patches
 
 
 DETECTOR = Detector(
@@ -218,8 +252,10 @@ DETECTOR = Detector(
         needed=tuple(name for name in CHEAP if name != evidence.RISE),
         doubt=2.0,
         explained={"targeted": "stored", "untargeted": "stored"},
+        proofs={"patch": "a patch of a hundredth of the image"},
     ),
     further="directed",
+    apart=("patch_steps", "patch_images", "patch_classes"),
     work=work,
     summary="neuron noise that breaks all classes at once, and a feature mask; predictions "
     "under noise are compared with predictions without it",
@@ -236,6 +272,13 @@ DETECTOR = Detector(
             "Pull of undirected noise, masked",
             "The same, read through the features that the network does not need for "
             "clean images.",
+            "difference",
+        ),
+        "patch": Words(
+            "Pull of a small patch",
+            "What a patch of a hundredth of the image, found by gradients, adds to the "
+            "probability of each class, on images of other classes. Above one half it is "
+            "proof by itself.",
             "difference",
         ),
         **directed.WORDS,

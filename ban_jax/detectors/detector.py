@@ -56,6 +56,8 @@ class Detector:
         is asked for: shipped profiles and the crowd of a scan are not.
       counts: settings that say how long it searches; all are changed by one factor where
         methods are to be given the same time. Those it does not have are passed over.
+      apart: settings that none of the rule's `vectors` depends on: models measured with
+        others of them are compared all the same.
     """
 
     detect: Detect
@@ -68,3 +70,4 @@ class Detector:
     further: str | None = None
     published: bool = False
     counts: tuple[str, ...] = ("steps",)
+    apart: tuple[str, ...] = ()

@@ -32,6 +32,9 @@ CERTAIN = 6.0
 THRESHOLDS = {"within": 4.0, "trusted": 2.7, "population": 2.7, "profile": 2.7}
 SUSPICIOUS = {"within": 3.0, "trusted": 2.4, "population": 2.4, "profile": 2.4}
 """Scores of two or more witnesses; see benchmarks/README.md for where they come from."""
+PROOF = 0.5
+"""Probability that a change too small to be an image of a class adds to it, on images of
+other classes, from which on no clean model is expected: most images follow it."""
 VOID = "no class differs from the others by more than chance"
 
 
@@ -75,6 +78,8 @@ class Agreement:
         price.
       explained: vectors that, without a baseline, are read against the logarithm of
         another one, the model's own confusions.
+      proofs: vectors that flag a class by themselves above `PROOF`, whatever others say,
+        and what they are called. Such a class scores `CERTAIN`.
     """
 
     vectors: tuple[str, ...]
@@ -88,6 +93,7 @@ class Agreement:
     doubt: float = 0.0
     pools: bool = True
     explained: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    proofs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def read(
         self, vectors: Vectors, errors: Vectors, against: Baseline
@@ -165,6 +171,13 @@ class Agreement:
 
     def scores(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
         """See `rules.Rule.scores`."""
+        agreed = self._agreed(vectors, errors, against)
+        for name, called in self.proofs.items():
+            if name in vectors:
+                agreed = _proven(agreed, vectors[name], called)
+        return agreed
+
+    def _agreed(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
         found, void = self.read(vectors, errors, against)
         count = len(next(iter(vectors.values())))
         if not found:
@@ -188,6 +201,18 @@ class Agreement:
             witnesses=told,
             void=void,
         )
+
+
+def _proven(scores: Scores, vector: np.ndarray, called: str) -> Scores:
+    """Scores in which classes that a vector `[K]` proves have `CERTAIN` at least."""
+    share = _known(vector)
+    if np.max(share) <= PROOF:
+        return scores
+    target = int(np.argmax(share))
+    others = np.where(np.isnan(scores.values), 0.0, scores.values)
+    values = np.where(share > PROOF, np.maximum(others, CERTAIN), others)
+    meaning = f"{called} makes {share[target]:.0%} of images of others class {target}"
+    return scores._replace(values=values, error=0.0, meaning=meaning, reason="")
 
 
 def agree(z: np.ndarray) -> Agreed:

@@ -229,3 +229,37 @@ def test_the_detectors_own_vectors_are_enough_to_judge_it_within_itself(name):
     vectors |= {vector: A for vector in rule.explained.values() if vector in told}
     found = rule.scores(vectors, errors_of(vectors), rules.WITHIN)
     assert np.all(np.isfinite(found.values)) and np.argmax(found.values) == 4
+
+
+def proven(share, against, **vectors):
+    """Scores of the default rule for vectors that say nothing, and a patch's."""
+    rule = detectors.DETECTORS["ban"].rule
+    rng = np.random.default_rng(0)
+    given = {name: rng.normal(size=10) for name in rule.needed} | vectors
+    given["patch"] = np.array([0.02] * 6 + [share] + [0.01, np.nan, 0.05])
+    return rule.scores(given, {name: np.full(10, 0.1) for name in given}, against)
+
+
+@pytest.mark.parametrize(
+    "against",
+    [rules.WITHIN, profile_of(*detectors.DETECTORS["ban"].rule.vectors, count=10)],
+)
+def test_a_patch_that_most_images_follow_is_proof_whatever_others_say(against):
+    below, above = proven(0.5, against), proven(0.51, against)
+    assert not np.max(below.values) >= witnesses.CERTAIN and not below.meaning
+    assert np.argmax(above.values) == 6
+    assert above.values[6] == witnesses.CERTAIN > max(witnesses.THRESHOLDS.values())
+    assert "51% of images of others class 6" in above.meaning
+    rest = np.delete(np.arange(10), 6)
+    np.testing.assert_array_equal(above.values[rest], below.values[rest])
+
+
+def test_proof_needs_no_other_witness():
+    void = {name: np.zeros(10) for name in detectors.DETECTORS["ban"].rule.needed}
+    assert (
+        proven(0.4, rules.WITHIN, **void).reason
+        or np.isnan(proven(0.4, rules.WITHIN, **void).values).all()
+    )
+    found = proven(0.9, rules.WITHIN, **void)
+    assert np.argmax(found.values) == 6 and not found.reason
+    assert np.all(np.isfinite(found.values))

@@ -1,0 +1,101 @@
+"""Small patches: one square of pixels on all images that leads to a class, for ONE model.
+
+The patch-shaped relative of `universal.perturb_images`. Where it lies is found first: a
+few small sign steps on all pixels, and the square over which their gradients are largest.
+Then sign steps inside that square alone, as far as pixels go. A network with a backdoor
+that answers to a patch is led into its target by a hundredth of the image, and fine-tuning
+on clean images, which hides it from neuron noise, does not take that away.
+
+References:
+  Wang et al., "Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural
+  Networks", IEEE S&P 2019, for reading a backdoor from the smallness of what leads to it.
+"""
+
+from typing import Any
+
+import jax
+from jax import numpy as jnp
+
+from ban_jax import perturb, universal
+from ban_jax.types import Array, Variables
+
+SIDE = 0.1
+"""Of the image's shorter side: a patch covers a hundredth of the image at most."""
+SALIENT = 12 / 255
+"""Radius of the steps that find the place."""
+STEP = 0.5
+"""Length of a step inside the square: two steps cross the range of a pixel."""
+
+
+def side(shape: tuple[int, ...]) -> int:
+    """Pixels of a patch's side on images `(H, W, C)`; 0 where not even one is so small."""
+    return int(SIDE * min(shape[:2]))
+
+
+def salient_window(seen: Array, size: int) -> Array:
+    """`[H, W, 1]` 1 inside the square whose sum of `seen` `[H, W]` is the largest, else 0.
+
+    Its side are `size` pixels; of several such squares it is the first one.
+    """
+    sums = jax.lax.reduce_window(seen, 0.0, jax.lax.add, (size, size), (1, 1), "VALID")
+    row, column = jnp.unravel_index(jnp.argmax(sums), sums.shape)
+    square = jnp.ones((size, size, 1), seen.dtype)
+    return jax.lax.dynamic_update_slice(
+        jnp.zeros((*seen.shape, 1), seen.dtype), square, (row, column, 0)
+    )
+
+
+def find_patch(
+    apply_fn: perturb.ApplyFn,
+    variables: Variables,
+    images: Array,
+    labels: Array,
+    *,
+    weights: Array,
+    salient_steps: int,
+    steps: int,
+) -> tuple[Array, Array]:
+    """Finds the patch that leads all images to their `labels`; pure.
+
+    Compile and batch it from outside, over classes and models. Promises, each tested:
+    entries outside one square of `side(shape)` pixels are 0; none leaves [-1, 1]; weights
+    and images are untouched; nothing is random.
+
+    Args:
+      apply_fn: the model; gradients are taken through it, for its images alone.
+      variables: its collections, without a model axis.
+      images: `[B, H, W, C]` in [0, 1].
+      labels: `[B]` the classes to reach, usually the same one for all.
+      weights: `[B]` of each image in the loss.
+      salient_steps, steps: on all pixels, and inside the square; static, at least 1.
+
+    Returns:
+      The change `[H, W, C]` that `universal.shift` adds to images, and `[]` bool, false
+      where a loss is not finite.
+
+    Raises:
+      ValueError: for images of which a hundredth is less than a pixel.
+    """
+    shape = images.shape[1:]
+    if not side(shape):
+        raise ValueError(f"images of {shape[:2]} pixels have no patch of a hundredth")
+
+    def objective(change: Array) -> Array:
+        logits = apply_fn(variables, universal.shift(images, change))
+        return -perturb.weighted_cross_entropy(logits, labels, weights)
+
+    # One loop for both parts: the network and its gradient are compiled once.
+    def step(state: tuple[Array, Array], placing: Array) -> tuple[Any, Array]:
+        change, seen = state
+        window = jnp.where(placing, 1.0, salient_window(seen, side(shape)))
+        value, gradient = jax.value_and_grad(objective)(change * window)
+        length = jnp.where(placing, SALIENT / salient_steps, STEP)
+        change = perturb.project(change + length * jnp.sign(gradient), 1.0)
+        seen += jnp.where(placing, jnp.abs(gradient).sum(-1), 0.0)
+        return (change, seen), value
+
+    start = jnp.zeros(shape, images.dtype), jnp.zeros(shape[:2], images.dtype)
+    placing = jnp.arange(salient_steps + steps) < salient_steps
+    (change, seen), values = jax.lax.scan(step, start, placing)
+    found = change * salient_window(seen, side(shape))
+    return found, jnp.all(jnp.isfinite(values))

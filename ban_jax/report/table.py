@@ -28,6 +28,8 @@ _SCORE = "score ±95 %"
 _LEAST_REMARK = 40
 _MOST_REMARKS = 12
 _LONGEST_TARGET = 18
+_COMMAND = ": ban-jax "
+"""What a command in a step of `advice` begins with."""
 
 
 class Column(NamedTuple):
@@ -105,14 +107,21 @@ def print_table(
             show(line, cells.STYLES["suspicious"])
         if "witnesses" in shown:
             show(_legend(ordered), "dim")
-    show(summary(ordered), "bold", whole=True)
+    # A terminal would break lines in the middle of a word; programs read whole lines.
+    whole = not console.is_terminal
+    show(summary(ordered), "bold", whole=whole)
     for told in (outcome.false_alarms(ordered), trust):
         if told:
             show(told)
     for line in steps:
-        show(line, whole=True)  # a command in it can be copied
+        said, mark, command = line.partition(_COMMAND)
+        if whole or not mark:
+            show(line, whole=whole)
+            continue
+        show(f"{said}:")
+        show(f"  {(mark + command).lstrip(': ')}", whole=True)  # so it can be copied
     for line in passed_files.lines(passed, whole=show_skipped):
-        show(line, whole=True)
+        show(line, whole=whole)
 
 
 def print_passed(passed: Sequence[Any], *, show_skipped: bool = False) -> None:

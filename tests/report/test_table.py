@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ban_jax import report
+from ban_jax import checkpoints, report
 from tests.report import report_sample
 
 
@@ -227,3 +227,26 @@ def test_the_same_weights_in_two_formats_have_one_row():
     assert "also as a.safetensors" in text
     assert "5 checkpoints: 3 backdoored" in text
     assert "u0.pt" in text and "u1.pt" in text
+
+
+class Terminal(io.StringIO):
+    """A file that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_of_80_columns_gets_lines_of_80_and_a_command_whole(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    command = f"ban-jax repair --from-scan {'a' * 60}/results.jsonl --data cifar10"
+    steps = [f"2 backdoored: do not use; get the models elsewhere: {command}"]
+    passed = [checkpoints.Passed(f"notes{n}.md", "text that is long") for n in range(9)]
+    file = Terminal()
+    report.print_table(
+        report_sample.graded(), steps=steps, passed=passed, file=file, width=80
+    )
+    plain = re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())
+    lines = [line.rstrip() for line in plain.splitlines()]
+    assert f"  {command}" in lines
+    assert max(len(line) for line in lines if command not in line) <= 80
+    assert "2 backdoored: do not use; get the models elsewhere:" in lines

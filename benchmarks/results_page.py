@@ -364,7 +364,7 @@ From {_results.link("gpu_h100")}: {found["what"]}.
 
 {_results.table(["precision", "candidates", "s per candidate", "printed"], rows)}
 
-Not measured: {found["not_measured"]}."""
+Not measured: {found["not_measured"].rstrip(".")}."""
 
 
 def page() -> str:

@@ -76,8 +76,7 @@ class Mixer(patches.PatchClassifier):
         """`[B, 1, 1, width]`."""
         del mode  # it has no statistics
         x = self.patch_embed(self.normalise(images))
-        for block in self.blocks:
-            x = block(x)
+        x = patches.run(self, self.blocks, x)
         mean = jnp.mean(self.norm(common.widened(x)), axis=1, keepdims=True)
         return mean[:, None]
 

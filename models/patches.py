@@ -5,7 +5,7 @@ References:
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import jax
@@ -14,7 +14,7 @@ from jax import numpy as jnp
 
 from ban_jax import convolution
 from ban_jax.models import architecture, common
-from ban_jax.types import Array, Precision
+from ban_jax.types import Array, Precision, Variables
 
 SIDES = (16, 8, 4, 2, 1)
 """Patch sides, in pixels, that a network to be trained may get."""
@@ -145,6 +145,25 @@ class PatchClassifier(common.Classifier):
                 f"{self.image_size} pixels alone, got {size[0]}x{size[1]}"
             )
         return super().normalise(images)
+
+
+def run(network: nn.Module, equal: Sequence[nn.Module], x: Array) -> Array:
+    """`x [B, N, C]` through blocks of equal shapes, one after the other.
+
+    Their weights are stacked, so that one block is compiled and not each by itself.
+    """
+    if network.is_initializing():
+        for block in equal:
+            x = block(x)
+        return x
+    weights = [dict(block.variables["params"]) for block in equal]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
+    one = equal[0].clone(parent=None)
+
+    def step(x: Array, params: Variables) -> tuple[Array, None]:
+        return one.apply({"params": params}, x), None
+
+    return jax.lax.scan(step, x, stacked)[0]
 
 
 def grid(count: int) -> int:

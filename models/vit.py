@@ -196,9 +196,7 @@ class ViT(patches.PatchClassifier):
         x = jnp.concatenate([*tokens, x], axis=1)
         if self.placed:
             x = self._moved(x)
-        for block in self.blocks:
-            x = block(x)
-        x = common.widened(x)
+        x = common.widened(patches.run(self, self.blocks, x))
         if self.averaged:
             mean = jnp.mean(x[:, len(lead) :], axis=1, keepdims=True)
             return self.fc_norm(mean)[:, None]

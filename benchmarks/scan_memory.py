@@ -41,13 +41,13 @@ class Flags:
     results: str | None = None
 
 
-def scan(folder: str, more: str) -> dict[str, Any]:
+def scan(folder: str, more: str, data: str | None = "digits") -> dict[str, Any]:
     """Scans a folder in a process of its own: its peak memory, seconds and stages."""
     with tempfile.TemporaryDirectory() as out:
         trace = os.path.join(out, "trace.json")
         command = [sys.executable, "-m", "ban_jax.cli", "scan", folder]
-        command += ["--data", "digits", "--out", out, "--trace", trace]
-        command += more.split()
+        command += ["--out", out, "--trace", trace, *more.split()]
+        command += ["--data", data] if data else []
         start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             _, status, usage = os.wait4(process.pid, 0)

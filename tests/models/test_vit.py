@@ -3,12 +3,16 @@
 `make_vit_goldens` wrote the logits.
 """
 
+import dataclasses
+import functools
+
 import jax
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
-from ban_jax import checkpoints, models, perturb
+from ban_jax import checkpoints, data, models, perturb
+from ban_jax.training import api
 from tests.models import parity
 
 GOLDENS = parity.Goldens("vit")
@@ -129,3 +133,20 @@ def test_positions_of_no_square_of_patches_are_told(tmp_path):
     safetensors_numpy.save_file(tensors, tmp_path / "odd.safetensors")
     with pytest.raises(checkpoints.CheckpointError, match=r"shape \(1, 15, 16\)"):
         checkpoints.read(tmp_path / "odd.safetensors")
+
+
+def test_one_that_was_trained_here_is_recognised(monkeypatch, tmp_path):
+    family = models.ARCHITECTURES["vit"]
+    shallow = functools.partial(family.constructor, depth=1)
+    changed = dataclasses.replace(family, constructor=shallow)
+    monkeypatch.setitem(models.ARCHITECTURES._things, "vit", changed)
+    images = data.load("digits", split="test", num=64)
+    (trained,) = api.train(
+        images, images, architecture="vit", width=4, epochs=1, batch_size=32
+    )
+    spec = checkpoints.ModelSpec.for_images("vit", 10, 4, images.image_shape)
+    path = tmp_path / "model.safetensors"
+    checkpoints.write_safetensors(path, trained.variables, spec)
+    read = checkpoints.read(path)
+    assert dict(read.spec.further) == {"image_size": 8, "patch": 2, "depth": 1}
+    assert np.isfinite(trained.loss)

@@ -170,6 +170,26 @@ def evaders() -> list[str]:
     ]
 
 
+def repairs() -> list[str]:
+    """What repairs cost, and repaired models that were judged clean with a live attack."""
+    costs = {}
+    for one in _results.load("repair_quality")["comparison"]:
+        if (one["architecture"], one["attack"]) == ("all", "badnets blend wanet bpp"):
+            before, after = (
+                one[f"clean_accuracy_{when}"] for when in ("before", "after")
+            )
+            costs[one["method"]] = 100 * (before["mean"] - after["mean"])
+    path = _results.RESULTS / "repair_digits.jsonl"
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    blind = [one["after"] for one in lines if one["after"]["verdict"] == "clean"]
+    assert len(blind) == 2
+    return [
+        f"costs about {costs['ban']:.0f} points of accuracy",
+        f"fine-tuning on so few images alone costs about {costs['finetune']:.0f}",
+        f"judged clean with the attack still at {min(one['asr'] for one in blind):.2f}",
+    ]
+
+
 def numerics() -> list[str]:
     """What lesser precision and other lowerings change."""
     found = _results.load("numerics_bundled")
@@ -193,6 +213,7 @@ PAGES: dict[str, tuple[Callable[[], Iterable[str]], ...]] = {
     "docs/methods.md": (work, detection, features, lipschitz),
     "docs/verdicts.md": (profile_scan, older_rules),
     "docs/limits.md": (evaders,),
+    "docs/repair.md": (repairs,),
     "docs/scale.md": (numerics,),
 }
 """Page -> functions that give patterns of what must stand in it."""

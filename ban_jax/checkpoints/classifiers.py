@@ -264,11 +264,12 @@ def _candidate(
         raise errors.CheckpointError(network.reason)
     variables = convert.convert(network, budget)
     normalisation, source, accuracy, notes = manifest.lookup(path, content, network)
-    stem = stem_notes.assumed(network.spec.create())
+    spec, told = manifest.with_stem(path, network.spec)
+    stem = stem_notes.assumed(spec.create(), told)
     return candidate.Candidate(
         path=path,
         sha256=hashing.weights_hash(variables),
-        spec=network.spec,
+        spec=spec,
         variables=variables,
         normalisation=normalisation,
         normalisation_source=source,

@@ -2,11 +2,13 @@
 
 Looked up in this order, the first answer wins: a normalisation layer inside the model;
 the file's own remarks (ours in safetensors and Orbax, entries beside the state dict in
-PyTorch files); `config.json` beside it (timm and Hugging Face); `zoo.json` beside it, a
-list of objects with `name` (the file's, without suffix) and perhaps `clean_accuracy`
-and `normalisation` `{"mean": [...], "std": [...]}`.
+PyTorch files); `config.json` and `preprocessor_config.json` beside it (timm and Hugging
+Face, see `configs`); `zoo.json` beside it, a list of objects with `name` (the file's,
+without suffix) and perhaps `clean_accuracy` and `normalisation` `{"mean": [...], "std":
+[...]}`.
 """
 
+import dataclasses
 import functools
 import math
 import os
@@ -14,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ban_jax.checkpoints import (
+    candidate,
+    configs,
     contents,
     convert,
     discovery,
@@ -95,16 +99,50 @@ def _remarks(
     if not path:
         return  # read from memory: there is nothing beside it
     folder, name = os.path.split(os.path.abspath(path))
-    if sharded.whole_name(name) in _CONFIGURED:
-        config = _json(os.path.join(folder, "config.json"), notes)
-        if type(config) is dict:
-            pretrained = config.get("pretrained_cfg")
-            yield pretrained if type(pretrained) is dict else config, "config.json"
+    config, prepared = _configs(path, notes)
+    if config or prepared:
+        notes += configs.notes(config, prepared)
+        yield configs.remarks(config), "config.json"
+        yield configs.constants(prepared), "preprocessor_config.json"
     zoo = _json(os.path.join(folder, "zoo.json"), notes)
     for entry in zoo if type(zoo) is list else ():
         if type(entry) is dict and entry.get("name") in (name, discovery.stem(name)):
             yield entry, "zoo.json"
             break
+
+
+def with_stem(path: str, spec: candidate.ModelSpec) -> tuple[candidate.ModelSpec, bool]:
+    """The network with the stem that `config.json` names, and whether it names one."""
+    module = spec.create()
+    if not path or not module.alike:
+        return spec, False
+    config, _ = _configs(path, [])
+    stem = configs.stem(config, spec.architecture, module)
+    return (
+        (spec, False)
+        if stem is None
+        else (
+            dataclasses.replace(spec, stem=stem),
+            True,
+        )
+    )
+
+
+def _configs(
+    path: str, notes: list[str]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """`config.json` and `preprocessor_config.json` beside a file that has them."""
+    folder, name = os.path.split(os.path.abspath(path))
+    if sharded.whole_name(name) not in _CONFIGURED:
+        return {}, {}
+    config, prepared = (
+        _json(os.path.join(folder, beside), notes)
+        for beside in ("config.json", "preprocessor_config.json")
+    )
+    return (
+        config if type(config) is dict else {},
+        prepared if type(prepared) is dict else {},
+    )
 
 
 def _json(path: str, notes: list[str]) -> Any:

@@ -8,11 +8,17 @@ from ban_jax import models
 _NOTE = re.compile(r"(\dx\d stem|attention heads): ")
 
 
-def assumed(module: models.Classifier) -> str:
-    """The note of a candidate as it is read; empty where shapes settle the stem."""
+def assumed(module: models.Classifier, told: bool = False) -> str:
+    """The note of a candidate as it is read; empty where shapes settle the stem.
+
+    Args:
+      module: with the stem that is assumed.
+      told: whether `config.json` names it.
+    """
     if not module.alike:
         return ""
-    return f"{module.stem_noun}: {module.stem_layers(module.stem)} is assumed"
+    words = "is assumed, as config.json says" if told else "is assumed"
+    return f"{module.stem_noun}: {module.stem_layers(module.stem)} {words}"
 
 
 def tried(module: models.Classifier, losses: Mapping[str, float]) -> str:

@@ -1,0 +1,139 @@
+"""What timm's and Hugging Face's `config.json` say of a network: hints, never proof.
+
+Whoever made the weights wrote them too. So they choose among networks whose weights have
+the same shapes where nothing better is known - clean images overrule them - and become
+notes. What is not of the expected kind is named in a note and left out.
+
+  timm          {"architecture": ..., "num_classes": ..., "pretrained_cfg": {"input_size",
+                "interpolation", "crop_pct", "mean", "std"}}
+  Hugging Face  {"architectures": [...], "image_size", "id2label", "num_attention_heads"},
+                and `preprocessor_config.json` {"image_mean", "image_std", "size",
+                "crop_size", "crop_pct", "resample"}
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ban_jax import models
+from ban_jax.checkpoints import errors
+
+Config = Mapping[str, Any]
+_LARGEST_SIDE = 2**14
+_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers, by which Hugging Face's files name a filter."""
+_FILTERS = (*_RESAMPLING.values(), "random")
+_MOST_CLASSES = 10
+
+
+def remarks(config: Config) -> Config:
+    """What `manifest` looks for - constants, the number of classes - at one place."""
+    pretrained = config.get("pretrained_cfg")
+    found = dict(pretrained if type(pretrained) is dict else config)
+    classes = config.get("num_classes", config.get("num_labels"))
+    if type(config.get("id2label")) is dict:
+        classes = len(config["id2label"])
+    if type(classes) is int:  # of the weights here, not of those they began as
+        found["num_classes"] = classes
+    return found
+
+
+def constants(prepared: Config) -> Config:
+    """The pixel constants of a `preprocessor_config.json`, as `manifest` looks for them."""
+    if prepared.get("do_normalize") is False:
+        return {}
+    names = {"image_mean": "mean", "image_std": "std"}
+    return {ours: prepared[name] for name, ours in names.items() if name in prepared}
+
+
+def stem(config: Config, architecture: str, module: models.Classifier) -> str | None:
+    """Of stems with the same shapes the one a `config.json` names; None: it names none.
+
+    Args:
+      config: what the file holds.
+      architecture: our name of the network, which timm's must begin with.
+      module: the network.
+    """
+    heads, count = config.get("num_attention_heads"), getattr(module, "heads", None)
+    if type(heads) is int and count is not None:
+        return next((one for one in module.alike if count(one) == heads), None)
+    name = config.get("architecture")
+    if type(name) is not str:
+        return None
+    plain, ours = _letters(name), _letters(architecture.removesuffix("_plain"))
+    if plain.startswith(f"tf{ours}"):
+        return "tf" if "tf" in module.alike else None
+    if plain.startswith(ours) and "imagenet" in module.alike:
+        return "imagenet"
+    return None
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name[:100].lower())
+
+
+def notes(config: Config, prepared: Config) -> list[str]:
+    """What a reader should know: the network's name, its images, its classes."""
+    pretrained = config.get("pretrained_cfg")
+    timm = pretrained if type(pretrained) is dict else {}
+    wrong: list[str] = []
+    told = []
+    names = config.get("architectures")
+    first = names[0] if type(names) is list and names else None
+    name = config.get("architecture", first)
+    if type(name) is str:
+        told.append(f"config.json calls the network {errors.show(name, 100)}")
+    elif name is not None:
+        wrong.append("architecture")
+    if images := _images(config, timm, prepared, wrong):
+        told.append(images)
+    if classes := _classes(config, wrong):
+        told.append(classes)
+    if wrong:
+        listed = ", ".join(dict.fromkeys(wrong))
+        told.append(f"config.json is not of the expected kind in {listed}")
+    return told
+
+
+def _images(config: Config, timm: Config, prepared: Config, wrong: list[str]) -> str:
+    """The size of the network's images, and how they are made of others."""
+    size: Any = timm.get("input_size", config.get("image_size"))
+    size = prepared.get("crop_size", prepared.get("size", size))
+    if type(size) is dict:
+        size = size.get("height", size.get("shortest_edge"))
+    if type(size) is list and size:
+        size = size[-1]
+    if size is None:
+        return ""
+    if type(size) is not int or not 0 < size <= _LARGEST_SIDE:
+        wrong.append("the image size")
+        return ""
+    words = [f"the network's images have {size}x{size} pixels"]
+    resample = prepared.get("resample")
+    filtered = _RESAMPLING.get(resample) if type(resample) is int else None
+    filtered = filtered or timm.get("interpolation")
+    if filtered in _FILTERS:
+        words.append(f"{filtered} resizing")
+    elif filtered is not None:
+        wrong.append("interpolation")
+    share = prepared.get("crop_pct", timm.get("crop_pct"))
+    if type(share) in (int, float) and 0 < share <= 1:
+        words.append(f"the middle {share:.1%} of each side kept")
+    elif share is not None:
+        wrong.append("crop_pct")
+    return "config.json: " + ", ".join(words)
+
+
+def _classes(config: Config, wrong: list[str]) -> str:
+    """The names of the classes, the first of many."""
+    named = config.get("id2label", config.get("label_names"))
+    if named is None:
+        return ""
+    values = list(named.values()) if type(named) is dict else named
+    if type(values) is not list or not all(type(value) is str for value in values):
+        wrong.append("the names of classes")
+        return ""
+    shown = [errors.show(value, 40) for value in values[:_MOST_CLASSES]]
+    more = len(values) - len(shown)
+    listed = ", ".join(shown) + (f" and {more} more" if more else "")
+    return f"config.json names {len(values)} classes: {listed}"

@@ -1,0 +1,124 @@
+"""`config.json` beside a checkpoint: hints that are bounded, checked and noted."""
+
+import json
+
+import pytest
+from safetensors import numpy as safetensors_numpy
+
+from ban_jax import checkpoints
+from ban_jax.checkpoints import configs
+from tests.checkpoints import builders
+
+SPEC = checkpoints.ModelSpec.of("efficientnet_b0", num_classes=5, width=8)
+STATE = builders.state_dict(SPEC)
+TIMM = {
+    "architecture": "tf_efficientnet_b0",
+    "num_classes": 5,
+    "pretrained_cfg": {
+        "num_classes": 1000,
+        "input_size": [3, 224, 224],
+        "interpolation": "bicubic",
+        "crop_pct": 0.875,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+    },
+}
+HUGGING_FACE = {
+    "architectures": ["EfficientNetForImageClassification"],
+    "image_size": 600,
+    "id2label": {"0": "cat", "1": "dog\u202e", "2": "a", "3": "b", "4": "c"},
+}
+PREPARED = {
+    "image_mean": [0.4, 0.5, 0.6],
+    "image_std": [0.2, 0.3, 0.4],
+    "size": {"shortest_edge": 256},
+    "crop_size": {"height": 224, "width": 224},
+    "resample": 3,
+}
+
+
+def read(folder, config, prepared=None):
+    path = folder / "model.safetensors"
+    safetensors_numpy.save_file(STATE, path)
+    for name, content in (
+        ("config.json", config),
+        ("preprocessor_config.json", prepared),
+    ):
+        if content is not None:
+            (folder / name).write_text(json.dumps(content))
+    return checkpoints.read(path)
+
+
+def test_timms_config_names_the_padding_and_the_images(tmp_path):
+    found = read(tmp_path, TIMM)
+    assert found.spec.stem == "tf"
+    assert found.normalisation == ((0.5,) * 3, (0.25,) * 3)
+    assert found.notes == (
+        "3x3 stem: stride 2, TensorFlow's padding is assumed, as config.json says",
+        "config.json calls the network 'tf_efficientnet_b0'",
+        "config.json: the network's images have 224x224 pixels, bicubic resizing, the "
+        "middle 87.5% of each side kept",
+    )
+
+
+def test_hugging_faces_two_files_say_constants_classes_and_images(tmp_path):
+    found = read(tmp_path, HUGGING_FACE, PREPARED)
+    assert found.normalisation == ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    assert found.normalisation_source == "preprocessor_config.json"
+    told = "\n".join(found.notes)
+    assert "images have 224x224 pixels, bicubic resizing" in told
+    assert "names 5 classes: 'cat', " in told and "\u202e" not in told
+
+
+def test_a_config_of_another_number_of_classes_is_noted(tmp_path):
+    found = read(tmp_path, {"id2label": {"0": "one", "1": "two"}})
+    assert "config.json says 2 classes, the last layer has 5" in found.notes
+
+
+def test_a_config_of_another_network_chooses_nothing(tmp_path):
+    found = read(tmp_path, {"architecture": "tf_mobilenetv3_small_100"})
+    assert found.spec.stem == "imagenet"
+    assert any(note.endswith("is assumed") for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "config, prepared, named",
+    [
+        ({"architecture": 3}, None, "architecture"),
+        ({"image_size": "large"}, None, "the image size"),
+        ({"image_size": 10**9}, None, "the image size"),
+        (
+            {"pretrained_cfg": {"input_size": [3, 8, 8], "crop_pct": 7}},
+            None,
+            "crop_pct",
+        ),
+        (
+            {"pretrained_cfg": {"input_size": [3, 8, 8], "interpolation": ["x"]}},
+            None,
+            "interpolation",
+        ),
+        ({"id2label": {"0": 1}}, None, "the names of classes"),
+        ({}, {"size": {"height": None}, "image_mean": "x"}, None),
+    ],
+)
+def test_what_is_of_another_kind_is_named_and_left_out(
+    config, prepared, named, tmp_path
+):
+    found = read(tmp_path, config, prepared)
+    told = f"config.json is not of the expected kind in {named}"
+    assert found.spec == SPEC_OF_FILE and found.normalisation is None
+    assert (told in found.notes) == (named is not None)
+
+
+SPEC_OF_FILE = checkpoints.ModelSpec.of(
+    "efficientnet_b0", num_classes=5, width=8, stem="imagenet"
+)
+
+
+def test_attention_heads_are_those_hugging_face_counts():
+    vit = checkpoints.ModelSpec.of("vit", num_classes=5, width=96, depth=2)
+    module = vit.create()
+    for stem in module.alike:
+        config = {"num_attention_heads": module.heads(stem)}
+        assert configs.stem(config, "vit", module) == stem
+    assert configs.stem({"num_attention_heads": 7}, "vit", module) is None

@@ -23,6 +23,8 @@ from ban_jax.checkpoints import (
 )
 
 MEMBERS = ("storages", "tensors", "pickle")
+_SYSTEM = {"sys_info": 4096}
+"""A member that nothing reads, and the bytes that it may have."""
 _BLOCK = 512
 _MOST = 2**16
 """Bytes of a pickle beside the elements; they hold three words."""
@@ -69,7 +71,7 @@ def check_alone(data: file_bytes.Data, found: dict[str, tuple[int, int]]) -> Non
     odd = [
         name
         for name, (start, end) in found.items()
-        if name not in (*MEMBERS, "sys_info") and end > start
+        if name not in MEMBERS and end > start + _SYSTEM.get(name, 0)
     ]
     if odd:
         shown = errors.listing([errors.show(name) for name in odd], 20)
@@ -99,8 +101,13 @@ def read(
     machine = pickle_reader.PickleMachine(
         data[start : min(end, start + limits.MAX_PICKLE)], reader.budget, reader.object
     )
-    root = machine.load()
-    return torch_reader.Pickled(root, machine.calls.told, tuple(machine.calls.unread))
+    with errors.telling(tuple(reader.asked)):
+        root = machine.load()
+        reader.asked.update(dict.fromkeys(machine.calls.told))
+        torch_reader.check_end(data, start + machine.position, "its pickle", end)
+    return torch_reader.Pickled(
+        root, tuple(reader.asked), tuple({**reader.unread, **machine.calls.unread})
+    )
 
 
 class _Reader:
@@ -108,6 +115,8 @@ class _Reader:
         self.data = data
         self.budget = limits.objects(len(data))
         self.found: dict[str, Any] = {}
+        self.asked: dict[str, None] = {}
+        self.unread: dict[str, None] = {}
         self.position = self.end = 0
 
     def object(self, key: Any) -> Any:
@@ -135,9 +144,17 @@ class _Reader:
     def pickled(self) -> Any:
         window = self.data[self.position : min(self.position + _MOST, self.end)]
         machine = pickle_reader.PickleMachine(window, self.budget)
-        made = machine.load()
+        with errors.telling(tuple(self.asked)):
+            made = machine.load()
+        self.asked.update(dict.fromkeys(machine.calls.told))
+        self.unread.update(machine.calls.unread)
         self.position += machine.position
         return made
+
+    def check_whole(self, name: str) -> None:
+        """Refuses a member that goes on behind what is read of it."""
+        with errors.telling(tuple(self.asked)):
+            torch_reader.check_end(self.data, self.position, f"its {name}", self.end)
 
     def parts(self, count: int) -> tuple[Any, ...]:
         made = self.pickled()
@@ -188,6 +205,7 @@ class _Reader:
             self.keep(
                 key, tensor.Storage(base.dtype, count, str(key), start=start, base=base)
             )
+        self.check_whole("storages")
 
     def tensors(self, start: int, end: int) -> None:
         self.position, self.end = start, end
@@ -203,3 +221,4 @@ class _Reader:
             if not isinstance(base, tensor.Storage):
                 raise errors.CheckpointError(f"{errors.show(storage)} is no storage")
             self.keep(key, tensor.Tensor(base, sizes, strides, offset))
+        self.check_whole("tensors")

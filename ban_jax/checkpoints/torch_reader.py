@@ -146,6 +146,8 @@ def zip_pickle(archive: zip_container.Archive) -> Pickled:
     archive.budget.spend(len(pickle))
     machine = pickle_reader.PickleMachine(bytes(pickle), archive.budget, persistent)
     root = machine.load()
+    with errors.telling(machine.calls.told):
+        check_end(machine.view, machine.position, "the pickle of its object")
     used = frozenset((pickles[0], *(f"{folder}data/{key}" for key in storages)))
     return Pickled(root, machine.calls.told, tuple(machine.calls.unread), used)
 
@@ -329,17 +331,26 @@ class _LegacyStorages:
         return position
 
 
-def check_end(data: file_bytes.Data, position: int, what: str) -> None:
+def check_end(
+    data: file_bytes.Data, position: int, what: str, end: int | None = None
+) -> None:
     """Refuses a file that goes on behind what is read, unless it is padded with zeros.
+
+    Args:
+      data: of the file.
+      position: where reading ended.
+      what: was read.
+      end: of the part that is looked at; by default the file's.
 
     Raises:
       CheckpointError: then.
     """
-    for start in range(position, len(data), limits.MIB):
+    end = len(data) if end is None else end
+    for start in range(position, end, limits.MIB):
         watchdog.check()
-        if bytes(data[start : start + limits.MIB]).strip(b"\0"):
+        if bytes(data[start : min(end, start + limits.MIB)]).strip(b"\0"):
             raise errors.CheckpointError(
-                f"{len(data) - position:,} bytes follow {what}; torch.load stops there, "
+                f"{end - position:,} bytes follow {what}; torch.load stops there, "
                 "and they are not judged"
             )
 

@@ -67,6 +67,20 @@ def test_a_pytorch_file_that_holds_more_than_its_object_is_refused(
         assert name in str(e.value) and e.value.other is None
 
 
+def test_what_follows_in_the_pickle_of_a_pytorch_file_is_refused(tmp_path):
+    whole = builders.state_pickle(builders.state_dict())
+    arrays = builders.state_dict().values()
+    content = {str(place): value.tobytes() for place, value in enumerate(arrays)}
+    path = tmp_path / "a.pt"
+    for more, words in ((bytes(3), ""), (whole, "follow the pickle of its object")):
+        path.write_bytes(builders.torch_zip(whole + more, content))
+        if not words:
+            assert checkpoints.read(path).spec == builders.SPEC
+            continue
+        with pytest.raises(checkpoints.CheckpointError, match=words):
+            checkpoints.read(path)
+
+
 def test_what_programs_put_into_a_pytorch_file_is_no_reason_to_refuse(tmp_path, model):
     more = {
         "archive/version": b"3\n",

@@ -79,6 +79,32 @@ def test_an_old_file_that_holds_more_is_refused():
         read(old_file(more=b"1"))
     with pytest.raises(checkpoints.CheckpointError, match="follow the tar archive"):
         read(old_file() + old_file())
+    with pytest.raises(checkpoints.CheckpointError, match="not judged: 'sys_info'"):
+        read(old_file(sys_info=bytes(range(256)) * 256))
+
+
+@pytest.mark.parametrize("name", ["pickle", "tensors", "storages"])
+def test_what_follows_in_a_member_of_an_old_file_is_refused(name):
+    file = io.BytesIO(old_file())
+    with tarfile.open(fileobj=file) as archive:
+        extracted = archive.extractfile(name)
+        assert extracted is not None
+        raw = extracted.read()
+    assert read(old_file(**{name: raw + bytes(9)})) == EXPECTED
+    with pytest.raises(checkpoints.CheckpointError, match=f"1 bytes follow its {name}"):
+        read(old_file(**{name: raw + b"1"}))
+
+
+@pytest.mark.parametrize("name", ["pickle", "tensors", "storages"])
+def test_a_call_in_any_member_of_an_old_file_is_told(name):
+    call = builders.pickle(builders.symbol("os", "system") + b")R")
+    with pytest.raises(checkpoints.CheckpointError) as caught:
+        opening.of_bytes(memoryview(old_file(**{name: call[:-1]})))
+    assert caught.value.calls == ("os.system",)
+    views = one(0) + builders.pickle(builders.symbol("os", "system") + b")R0]")
+    empty = {"tensors": one(0), "pickle": builders.pickle(b"}")}
+    found = opening.of_bytes(memoryview(old_file(storages=views, **empty)))
+    assert found.calls == ("os.system",)
 
 
 @pytest.mark.torch

@@ -150,3 +150,25 @@ def test_one_that_was_trained_here_is_recognised(monkeypatch, tmp_path):
     read = checkpoints.read(path)
     assert dict(read.spec.further) == {"image_size": 8, "patch": 2, "depth": 1}
     assert np.isfinite(trained.loss)
+
+
+@pytest.mark.parametrize("name", ["vit", "mlp_mixer"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_features_and_logits_are_float32_whatever_the_precision(name, precision):
+    module = models.create(
+        name,
+        num_classes=5,
+        width=8,
+        depth=2,
+        image_size=8,
+        patch=4,
+        precision=precision,
+    )
+    variables = models.abstract_variables(module)
+    images = jax.ShapeDtypeStruct((2, 8, 8, 3), np.float32)
+    network = models.network(module)
+    for kind, shape in ((network.features, (2, 1, 1, 8)), (network.logits, (2, 5))):
+        made, _ = jax.eval_shape(
+            lambda v, x, kind=kind: kind(v, x, "stored"), variables, images
+        )
+        assert (made.shape, made.dtype) == (shape, np.float32)

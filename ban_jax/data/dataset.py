@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from ban_jax.data import layouts, sources
+from ban_jax.data import layouts, preparation, sources
 from ban_jax.data.sources import DataError
 
 __all__ = [
@@ -76,7 +76,7 @@ def load(
     num: int | None = None,
     at_most: bool = False,
     seed: int = 0,
-    image_size: int | None = None,
+    image_size: preparation.Size | None = None,
 ) -> Dataset:
     """Reads images and labels.
 
@@ -93,7 +93,8 @@ def load(
         of the training images are those BAN takes. None: all, in the order above.
       at_most: takes what there is where that is less than `num`; else it is an error.
       seed: of that permutation; without effect on `defender`.
-      image_size: resizes to squares of this side; None: sizes must agree.
+      image_size: resizes to squares of this side, or prepares images as a network of
+        another size takes them; None: sizes must agree.
 
     Returns:
       The images; equal arguments give equal arrays.
@@ -119,7 +120,8 @@ def load(
     else:
         indices = np.random.RandomState(seed).permutation(source.length)[:num]
     pixels, labels = source.fetch(indices)
-    if image_size is not None and pixels.shape[1:3] != (image_size, image_size):
+    side = getattr(image_size, "size", image_size)
+    if image_size is not None and pixels.shape[1:3] != (side, side):
         if pixels.dtype != np.uint8:
             pixels = np.round(pixels * 255).astype(np.uint8)
         pixels = np.stack([sources.resize(image, image_size) for image in pixels])
@@ -137,7 +139,7 @@ def load(
 
 
 def _source(
-    name: str, data_dir: str | None, split: str, image_size: int | None
+    name: str, data_dir: str | None, split: str, image_size: preparation.Size | None
 ) -> sources.Source:
     if data_dir is None:
         if name == "digits":
@@ -185,7 +187,7 @@ def split_order(count: int) -> np.ndarray:
 
 
 def _part(
-    name: str, data_dir: str | None, split: str, image_size: int | None
+    name: str, data_dir: str | None, split: str, image_size: preparation.Size | None
 ) -> sources.Source:
     """`defender` or `attacker` of a source's `train` split."""
     try:

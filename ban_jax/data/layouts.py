@@ -9,7 +9,7 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 
-from ban_jax.data import sources
+from ban_jax.data import preparation, sources
 from ban_jax.data.sources import DataError, Source
 
 LABELS = {str(number): number for number in range(43)}
@@ -29,7 +29,7 @@ PLACES = (
 """Where an annotated image may lie: as published, flat, or sorted into class folders."""
 
 
-def find(path: str, split: str, image_size: int | None) -> Source | None:
+def find(path: str, split: str, image_size: preparation.Size | None) -> Source | None:
     """Reads a folder in a published layout, recognised by its files.
 
     - GTSRB: `Final_Training` or `Final_Test`, there or in a subfolder `GTSRB`; or
@@ -68,7 +68,9 @@ def find(path: str, split: str, image_size: int | None) -> Source | None:
 # GTSRB
 
 
-def _gtsrb(base: str, path: str, split: str, image_size: int | None) -> Source:
+def _gtsrb(
+    base: str, path: str, split: str, image_size: preparation.Size | None
+) -> Source:
     """The German traffic signs, 43 classes; Stallkamp et al., Neural Networks 32, 2012.
 
     Images are whole: like BAN and BackdoorBench, the columns `Roi` are not cut out. They
@@ -91,7 +93,7 @@ def _gtsrb(base: str, path: str, split: str, image_size: int | None) -> Source:
     return _gtsrb_images(table, rows, split, image_size)
 
 
-def _gtsrb_train(base: str, image_size: int | None) -> Source:
+def _gtsrb_train(base: str, image_size: preparation.Size | None) -> Source:
     """Sorted by class and file."""
     folders = [os.path.join(base, name) for name in TRAINING]
     folder = next((folder for folder in folders if os.path.isdir(folder)), None)
@@ -114,7 +116,7 @@ def _gtsrb_train(base: str, image_size: int | None) -> Source:
     return _gtsrb_images(f"{folder}/*/GT-*.csv", rows, "train", image_size)
 
 
-def _gtsrb_tables(base: str, split: str, image_size: int | None) -> Source:
+def _gtsrb_tables(base: str, split: str, image_size: preparation.Size | None) -> Source:
     """Repackaged in two tables whose column `Path` starts at `base`; no Roi is cut out.
 
     Training images are sorted by class and file, as in the published layout.
@@ -156,7 +158,10 @@ def _gtsrb_rows(
 
 
 def _gtsrb_images(
-    table: str, rows: list[tuple[str, int]], split: str, image_size: int | None
+    table: str,
+    rows: list[tuple[str, int]],
+    split: str,
+    image_size: preparation.Size | None,
 ) -> Source:
     files, labels = [file for file, _ in rows], [label for _, label in rows]
     _check_files(table, files)
@@ -166,7 +171,7 @@ def _gtsrb_images(
 # Tiny-ImageNet and ImageNet-200
 
 
-def _wordnet(path: str, split: str, image_size: int | None) -> Source:
+def _wordnet(path: str, split: str, image_size: preparation.Size | None) -> Source:
     """Folders `train` and `val`, classes in the sorted order of their WordNet ids.
 
     The images of a class lie in a folder of its id; those of `val` may instead be listed

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ban_jax.data import preparation
+
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".webp")
 SPLIT_FOLDERS = ("train", "test", "val", "validation")
 DIGITS_TRAIN = 1200
@@ -139,7 +141,7 @@ def _pixels(images: np.ndarray, path: str) -> np.ndarray:
     return images.astype(np.float32)
 
 
-def folder(path: str, split: str, image_size: int | None) -> Source:
+def folder(path: str, split: str, image_size: preparation.Size | None) -> Source:
     """One subfolder per class, classes in sorted order; Pillow decodes.
 
     Where `path` has subfolders named train, test, val or validation, the one called
@@ -182,7 +184,7 @@ def image_files(
     labels: Sequence[int],
     class_names: Sequence[str],
     split: str,
-    image_size: int | None,
+    image_size: preparation.Size | None,
 ) -> Source:
     """Files that Pillow decodes when they are asked for."""
     numbers = np.asarray(labels, np.int32)
@@ -216,7 +218,9 @@ def summary(names: Sequence[str]) -> str:
     return f"{shown}{more}" if names else "nothing"
 
 
-def _read_images(files: Sequence[str], image_size: int | None) -> np.ndarray:
+def _read_images(
+    files: Sequence[str], image_size: preparation.Size | None
+) -> np.ndarray:
     """`[N, H, W, C]` uint8; one channel only where every image has one."""
     images = []
     for file in files:
@@ -238,7 +242,9 @@ def _read_images(files: Sequence[str], image_size: int | None) -> np.ndarray:
 
 
 def _stack(
-    images: Sequence[np.ndarray], names: Sequence[str], image_size: int | None
+    images: Sequence[np.ndarray],
+    names: Sequence[str],
+    image_size: preparation.Size | None,
 ) -> np.ndarray:
     """Equal sizes, or resized to `image_size`; else an error that lists who differs."""
     images = [image[..., None] if image.ndim == 2 else image for image in images]
@@ -260,8 +266,10 @@ def _stack(
     return np.stack(images)
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
+def resize(image: np.ndarray, size: preparation.Size) -> np.ndarray:
     """`[H, W, C]` uint8 -> `[size, size, C]` uint8, antialiased."""
+    if isinstance(size, preparation.Preparation):
+        return preparation.prepared(image, size)
     if image.shape[:2] == (size, size):
         return image
     single = image.shape[-1] == 1
@@ -270,7 +278,9 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return resized[..., None] if single else resized
 
 
-def tfds(name: str, split: str, data_dir: str | None, image_size: int | None) -> Source:
+def tfds(
+    name: str, split: str, data_dir: str | None, image_size: preparation.Size | None
+) -> Source:
     """A prepared TFDS data set with `image` and `label`, read without TensorFlow."""
     # Imported here: it takes seconds, and only this source needs it.
     import tensorflow_datasets

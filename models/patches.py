@@ -160,7 +160,7 @@ def run(network: nn.Module, equal: Sequence[nn.Module], x: Array) -> Array:
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
     one = equal[0].clone(parent=None)
 
-    def step(x: Array, params: Variables) -> tuple[Array, None]:
+    def step(x: Array, params: Variables):
         return one.apply({"params": params}, x), None
 
     return jax.lax.scan(step, x, stacked)[0]

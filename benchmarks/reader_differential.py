@@ -66,8 +66,9 @@ def walk(root: Any, leaf: Any) -> Flat:
             if id(node) in above:
                 continue
             pairs = node.items() if isinstance(node, dict) else enumerate(node)
-            for name, value in pairs:
-                name = pickle_objects.key(name)
+            # Keys that are no text stay apart here; in the library the last one wins.
+            steps = {_step(name): value for name, value in pairs}
+            for name, value in steps.items():
                 if name is not None:
                     pending.append(((*path, name), value, (*above, id(node))))
             continue
@@ -75,6 +76,24 @@ def walk(root: Any, leaf: Any) -> Flat:
         if entry is not ...:
             found[path] = entry
     return found
+
+
+def _step(name: Any) -> str | int | None:
+    """A key as it is compared; None for those of kinds that are not."""
+    key = pickle_objects.key(name)
+    if not isinstance(key, pickle_objects.OddKey):
+        return key
+    value = (
+        key.value.value if isinstance(key.value, pickle_objects.OddKey) else key.value
+    )
+    if isinstance(value, int | None):
+        return f"<{value!r}>"
+    if isinstance(value, bytes | memoryview):
+        return f"<{bytes(value)!r}>"
+    if isinstance(value, tuple):
+        steps = [_step(part) for part in value]
+        return None if None in steps else f"<{steps}>"
+    return f"<{value!r}>" if isinstance(value, float) and value == value else None
 
 
 def ours(data: bytes) -> Flat:

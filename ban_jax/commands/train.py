@@ -286,5 +286,5 @@ def _normalisation(name: str, train: data.Dataset) -> data.Constants:
         return normalisations.parse_normalisation(name, channels)
     known = normalisations.NORMALISATIONS.get(train.name)
     if channels == 3 and known:
-        return next(iter(kinds.values()))
+        return next(iter(known.values()))
     return data.pixel_constants(train)

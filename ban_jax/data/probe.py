@@ -40,7 +40,7 @@ def minibatches(images: np.ndarray, labels: np.ndarray) -> Probe:
             stacklevel=2,
         )
     fewest = min(len(set(batch)) for batch in labels[:whole].reshape(-1, size).tolist())
-    expected = _expected_classes(len(np.unique(labels)), size)
+    expected = expected_classes(len(np.unique(labels)), size)
     if fewest <= expected / 2:
         warnings.warn(
             f"a minibatch of {size} clean images shows {fewest} of "
@@ -55,7 +55,7 @@ def minibatches(images: np.ndarray, labels: np.ndarray) -> Probe:
     )
 
 
-def _expected_classes(classes: int, size: int) -> float:
+def expected_classes(classes: int, size: int) -> float:
     """Classes that so many images show on average, drawn from classes of one size."""
     return classes * (1.0 - (1.0 - 1.0 / classes) ** size)
 

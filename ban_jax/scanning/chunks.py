@@ -249,4 +249,7 @@ def unfit(candidate: checkpoints.Candidate, job: Job) -> str:
             f"{candidate.path}: tells {spec.num_classes} classes apart, the clean images "
             f"have {classes}: this is another data set's model"
         )
+    labels = np.asarray(job.probe.labels)
+    if not names and (reason := fitness.other_classes(spec.num_classes, labels)):
+        return f"{candidate.path}: {reason}"
     return ""

@@ -7,11 +7,14 @@ import numpy as np
 from flax import traverse_util
 
 from ban_jax import checkpoints
+from ban_jax.data import probe
 
 SMALLEST = 1e-6
 """Difference between the weights of two classes in the last layer up to which nothing can
 be told of them: the probabilities of features of order one are then equal to within
 float32, and every vector is rounding."""
+_FEW = 10
+"""Times as many classes as the images show, from where on they are not a choice of them."""
 
 
 def degenerate(variables: Mapping[str, Any], classifier: Any) -> str:
@@ -55,3 +58,24 @@ def wrong_size(spec: checkpoints.ModelSpec, size: tuple[int, ...]) -> str:
             f"the clean images have {height}x{width}"
         )
     return ""
+
+
+def other_classes(num_classes: int, labels: np.ndarray) -> str:
+    """Why clean images without names of classes are another data set's, or nothing.
+
+    Images of ten classes fit a network of a thousand by their labels, and what it makes
+    of them is no accuracy. So many random images would show most of its classes.
+
+    Args:
+      num_classes: K of the network.
+      labels: `[...]` of the images.
+    """
+    seen = len(np.unique(labels))
+    expected = probe.expected_classes(num_classes, labels.size)
+    if _FEW * seen > num_classes or expected < 2 * seen:
+        return ""
+    return (
+        f"tells {num_classes} classes apart, the {labels.size} clean images show {seen} "
+        f"of them where as many random ones show about {expected:.0f}: this is another "
+        "data set's model"
+    )

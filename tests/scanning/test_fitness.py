@@ -137,3 +137,24 @@ def test_a_sound_model_in_memory_is_measured():
         module, files.variables(0), images, labels, detector="weights"
     )
     assert found["error"] is None and set(found["vectors"]) == {"last_layer"}
+
+
+@pytest.mark.parametrize(
+    "num_classes, seen, count, fits",
+    [
+        (1000, 10, 500, False),  # ImageNet's network, CIFAR-10's images
+        (200, 10, 128, False),
+        (1000, 16, 16, True),  # so few images show no more
+        (43, 10, 500, True),  # a choice of the classes
+        (1000, 300, 500, True),
+        (10, 10, 100, True),
+    ],
+)
+def test_images_of_few_of_many_classes_are_another_data_sets(
+    num_classes, seen, count, fits
+):
+    reason = fitness.other_classes(num_classes, np.arange(count) % seen)
+    assert (reason == "") == fits
+    if not fits:
+        assert f"tells {num_classes} classes apart" in reason
+        assert f"show {seen} of them" in reason

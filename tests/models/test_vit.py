@@ -12,6 +12,7 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from ban_jax import checkpoints, data, models, perturb
+from ban_jax.scanning import fitness
 from ban_jax.training import api
 from tests.models import parity
 
@@ -172,3 +173,10 @@ def test_features_and_logits_are_float32_whatever_the_precision(name, precision)
             lambda v, x, kind=kind: kind(v, x, "stored"), variables, images
         )
         assert (made.shape, made.dtype) == (shape, np.float32)
+
+
+def test_a_scan_says_which_size_of_images_a_file_takes():
+    spec = checkpoints.ModelSpec.for_images("vit", 10, 8, (16, 16, 3))
+    assert not fitness.wrong_size(spec, (16, 16))
+    assert "16x16 pixels alone" in fitness.wrong_size(spec, (32, 32))
+    assert "--image-size 16" in fitness.wrong_size(spec, (32, 32))

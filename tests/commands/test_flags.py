@@ -2,11 +2,13 @@
 
 import json
 import os
+import types
 
 import pytest
 
 from ban_jax import cli, detectors, records
-from ban_jax.commands import scan, settings
+from ban_jax.commands import scan, settings, train
+from ban_jax.data import normalisation
 from tests.commands import processes
 
 TOY = """
@@ -171,3 +173,10 @@ def test_only_the_settings_of_what_was_chosen_are_checked_and_given():
     flags = scan.Flags(mode="ban")
     assert flags.config is flags.ban
     assert settings.chosen(object(), "ban", type(refused)) == type(refused)()
+
+
+def test_training_takes_the_known_constants_of_a_data_set():
+    images = types.SimpleNamespace(name="cifar10", image_shape=(32, 32, 3))
+    known = normalisation.NORMALISATIONS["cifar10"]
+    assert train._normalisation("auto", images) == next(iter(known.values()))
+    assert train._normalisation("half", images) == ((0.5,) * 3, (0.5,) * 3)

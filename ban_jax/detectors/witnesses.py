@@ -172,10 +172,30 @@ class Agreement:
     def scores(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
         """See `rules.Rule.scores`."""
         agreed = self._agreed(vectors, errors, against)
-        for name, called in self.proofs.items():
+        for name in self.proofs:
             if name in vectors:
-                agreed = _proven(agreed, vectors[name], called)
+                agreed = self._proven(agreed, name, vectors[name])
         return agreed
+
+    def _proven(self, scores: Scores, name: str, vector: np.ndarray) -> Scores:
+        """Scores in which classes that a vector `[K]` proves have `CERTAIN` at least."""
+        share = _known(vector)
+        if np.max(share) <= PROOF:
+            return scores
+        target = int(np.argmax(share))
+        says = np.where(share > PROOF, CERTAIN, 0.0)
+        others = np.where(np.isnan(scores.values), 0.0, scores.values)
+        meaning = (
+            f"{self.proofs[name]} turns {share[target]:.0%} of images of other classes "
+            f"into class {target}"
+        )
+        return scores._replace(
+            values=np.where(says > 0, np.maximum(others, says), others),
+            error=0.0,
+            witnesses={**scores.witnesses, name: says},
+            meaning=meaning,
+            reason="",
+        )
 
     def _agreed(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
         found, void = self.read(vectors, errors, against)
@@ -201,18 +221,6 @@ class Agreement:
             witnesses=told,
             void=void,
         )
-
-
-def _proven(scores: Scores, vector: np.ndarray, called: str) -> Scores:
-    """Scores in which classes that a vector `[K]` proves have `CERTAIN` at least."""
-    share = _known(vector)
-    if np.max(share) <= PROOF:
-        return scores
-    target = int(np.argmax(share))
-    others = np.where(np.isnan(scores.values), 0.0, scores.values)
-    values = np.where(share > PROOF, np.maximum(others, CERTAIN), others)
-    meaning = f"{called} makes {share[target]:.0%} of images of others class {target}"
-    return scores._replace(values=values, error=0.0, meaning=meaning, reason="")
 
 
 def agree(z: np.ndarray) -> Agreed:

@@ -31,6 +31,7 @@ _WITNESSES = {
     "last_layer": Witness("L", "last layer"),
     "targeted": Witness("T", "noise towards it"),
     "universal": Witness("X", "one change of pixels"),
+    "patch": Witness("P", "a small patch"),
 }
 
 

@@ -249,7 +249,9 @@ def test_a_patch_that_most_images_follow_is_proof_whatever_others_say(against):
     assert not np.max(below.values) >= witnesses.CERTAIN and not below.meaning
     assert np.argmax(above.values) == 6
     assert above.values[6] == witnesses.CERTAIN > max(witnesses.THRESHOLDS.values())
-    assert "51% of images of others class 6" in above.meaning
+    assert "51% of images of other classes into class 6" in above.meaning
+    assert "patch" not in below.witnesses
+    assert above.witnesses["patch"].tolist() == [0.0] * 6 + [6.0] + [0.0] * 3
     rest = np.delete(np.arange(10), 6)
     np.testing.assert_array_equal(above.values[rest], below.values[rest])
 

@@ -15,9 +15,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import tensorstore
 
-from ban_jax.checkpoints import errors, limits
+from ban_jax.checkpoints import errors, limits, needed
 
 DRIVERS = {"zarr.json": "zarr3", ".zarray": "zarr"}
 """What describes an array -> how it is stored."""
@@ -64,6 +63,7 @@ def read(folder: str, databases: Collection[str], size: int) -> Trees:
 def _read_all(spec: Mapping[str, Any], budget: limits.Budget) -> dict[str, np.ndarray]:
     """The arrays in a key-value store, by name."""
     opened = {}
+    tensorstore = needed.tensorstore()
     for key in tensorstore.KvStore.open(spec).result().list().result():
         name, _, described = key.decode().rpartition("/")
         if described in DRIVERS:

@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tensorstore
-from orbax.checkpoint import v1 as ocp
 
 from ban_jax.checkpoints import (
     contents,
     errors,
     hashing,
     limits,
+    needed,
     orbax_arrays,
     tensor,
     watchdog,
@@ -49,6 +48,7 @@ def read(folder: str) -> contents.Contents:
     size, databases = _check_folder(folder)
     watchdog.extend(limits.SECONDS_PER_MIB * size / limits.MIB)
     trees = orbax_arrays.read(folder, databases, size)
+    ocp = needed.orbax()
     # Orbax and TensorStore raise what their layers raise; a folder they cannot read is
     # a damaged one, whatever the type.
     try:
@@ -102,6 +102,7 @@ def _loaded(
     folder: str, tree: Any, wanted: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """The wanted arrays, read by Orbax."""
+    ocp = needed.orbax()
     try:
         loaded = ocp.load(os.path.abspath(folder), _abstract(tree, wanted))
     except Exception as error:
@@ -117,7 +118,7 @@ def _abstract(tree: Any, wanted: dict[str, np.ndarray], prefix: str = "") -> Any
         name: (
             _abstract(value, wanted, f"{prefix}{name}/")
             if isinstance(value, Mapping)
-            else wanted.get(prefix + name, ocp.PLACEHOLDER)
+            else wanted.get(prefix + name, needed.orbax().PLACEHOLDER)
         )
         for name, value in tree.items()
     }
@@ -170,6 +171,7 @@ def _check_folder(folder: str) -> tuple[int, list[str]]:
 def _check_database(database: str, folder: str) -> None:
     """The array metadata inside an OCDBT key-value store, held to the same rules."""
     label = errors.show(os.path.relpath(database, folder))
+    tensorstore = needed.tensorstore()
     try:
         base = {"driver": "file", "path": os.path.abspath(database) + "/"}
         store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()

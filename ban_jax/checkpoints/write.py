@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 from safetensors import numpy as safetensors_numpy
 
-from ban_jax.checkpoints import candidate, convert, hashing, manifest
+from ban_jax.checkpoints import candidate, convert, hashing, manifest, needed
 from ban_jax.storage import atomic
 
 
@@ -53,7 +52,7 @@ def write_orbax(
     flat = {
         name: np.asarray(value) for name, value in hashing.flatten(variables).items()
     }
-    ocp.save(
+    needed.orbax().save(
         os.path.abspath(os.fspath(path)),
         hashing.unflatten(flat),
         custom_metadata={

@@ -24,7 +24,7 @@ def chosen(
     """
     paths, passed = [], list(found.passed)
     for path in found.paths:
-        reason = _against(path, include, exclude)
+        reason = why_not(path, include, exclude)
         if reason:
             passed.append(checkpoints.Passed(path, reason))
         else:
@@ -41,7 +41,7 @@ def met(found: checkpoints.Found) -> list[checkpoints.Passed]:
 _OPENED = "a zip archive, opened: what it holds is told of by itself"
 
 
-def _against(path: str, include: Sequence[str], exclude: Sequence[str]) -> str:
+def why_not(path: str, include: Sequence[str], exclude: Sequence[str]) -> str:
     """Why a file is not judged; empty where it is."""
     for pattern in exclude:
         if _matches(path, pattern):

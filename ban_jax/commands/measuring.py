@@ -3,6 +3,7 @@
 import functools
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ban_jax import records, verdict
 from ban_jax.commands import outcome
@@ -76,3 +77,33 @@ def look_closer(
                 writer.write(line)
             progress.advance(task)
     return closer.joined(found, looked)
+
+
+def trusted(
+    paths: Sequence[str] | None,
+    flags: Any,
+    lines: str,
+    job: Job,
+    workers: engines.Engine,
+) -> list[Evidence]:
+    """Evidence of the models in `--calibrate`, kept beside the results.
+
+    Args:
+      paths: of these models; None where none are given.
+      flags: of `scan`.
+      lines: the file that keeps it.
+      job: what is measured.
+      workers: who measures.
+
+    Raises:
+      ValueError: where there is no checkpoint.
+    """
+    if paths is None:
+        return []
+    if not paths:
+        raise ValueError(f"--calibrate {flags.calibrate}: no checkpoint there")
+    with records.Writer(lines, resume=flags.resume) as writer:
+        say_whose(lines, writer)
+        clock = timeline.Timeline()
+        found = collect(paths, job, workers, writer, "Calibrating", clock)
+        return look_closer(found, job, workers, writer, clock, None, exhaustive=True)

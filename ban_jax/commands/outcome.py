@@ -21,7 +21,7 @@ CLEAN, FLAGGED, INCONCLUSIVE, NOTHING = 0, 1, 2, 3
 WRITTEN = ("results.jsonl", passed_files.NAME, "results.csv", "report.html")
 """What a command leaves in `--out`."""
 _BAR_WIDTH = 80
-_OF_THE_PRINT = ("format", "output", "quiet")
+_OF_THE_PRINT = ("format", "output", "quiet", "cache_dir", "cache_limit")
 """Flags that change no result."""
 _QUIET = contextvars.ContextVar("_QUIET", default=False)
 FailOn = Literal["backdoored", "suspicious", "never"]

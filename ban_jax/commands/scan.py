@@ -13,6 +13,7 @@ from ban_jax.commands import (
     choosing,
     comparison,
     documents,
+    elsewhere,
     kinds,
     measuring,
     outcome,
@@ -22,7 +23,7 @@ from ban_jax.convolution import tables
 from ban_jax.data import clean_images
 from ban_jax.data import normalisation as normalisations
 from ban_jax.detectors.rules import BaselineKind
-from ban_jax.records import Evidence, Job
+from ban_jax.records import Job
 from ban_jax.records import passed as passed_files
 from ban_jax.scanning import engines, shards, timeline
 from ban_jax.storage import atomic, lock
@@ -35,8 +36,9 @@ class ScanFlags:
     """Judges checkpoints: backdoored, clean or inconclusive.
 
     Attributes:
-      paths: checkpoint files, Orbax folders, or folders searched for both; by default the
-        models that ship with the package, on the digits data set.
+      paths: checkpoint files, Orbax folders, or folders searched for both; addresses of
+        such, hf://owner/name[@revision], gs://, s3:// or https:// (docs/remote.md); by
+        default the models that ship with the package, on the digits data set.
       data: clean images: a TFDS name such as cifar10, `digits`, an image folder with one
         sub-folder per class, or an .npz of `images` and `labels`.
       data_dir: where TFDS data lie.
@@ -44,6 +46,10 @@ class ScanFlags:
         `defender`, the tenth of the training images that `ban-jax train` holds back.
       image_size: resizes the clean images to squares of this side.
       num_clean: how many clean images to use at most, in whole minibatches of 128.
+      cache_dir: folder for what is fetched from addresses; by default
+        ~/.cache/ban_jax/fetched.
+      cache_limit: GiB that it may take: the least recently used is removed for more, and
+        what does not fit is told of and not judged.
       out: folder for results.jsonl, results.csv and report.html.
       include: judges only files that match: `*.pt`, `runs/*`; may be given several times.
       exclude: judges no file that matches, and counts it as skipped; may be given several
@@ -91,6 +97,8 @@ class ScanFlags:
     paths: tyro.conf.Positional[kinds.Paths] = ()
     include: kinds.Globs = ()
     exclude: kinds.Globs = ()
+    cache_dir: kinds.MaybePath = None
+    cache_limit: float = 64.0
     data: kinds.MaybeName = None
     data_dir: kinds.MaybePath = None
     split: kinds.Name = "test"
@@ -123,6 +131,9 @@ class ScanFlags:
     def __post_init__(self) -> None:
         outcome.require(
             self.num_clean >= 2, "--num-clean", "at least 2", self.num_clean
+        )
+        outcome.require(
+            self.cache_limit > 0, "--cache-limit", "above 0", self.cache_limit
         )
         outcome.require(
             self.chunk is None or self.chunk >= 1, "--chunk", "at least 1", self.chunk
@@ -177,11 +188,14 @@ def run(flags: ScanFlags) -> int:
     with (
         outcome.withdrawn(flags.out),
         documents.outlet(flags.format, flags.output, flags.quiet) as outlet,
+        elsewhere.fetched(
+            flags, lambda path: choosing.why_not(path, flags.include, flags.exclude)
+        ) as (told, places),
     ):
-        return _run(flags, outlet)
+        return _run(told, outlet, places)
 
 
-def _run(flags: ScanFlags, outlet: documents.Outlet) -> int:
+def _run(flags: ScanFlags, outlet: documents.Outlet, places: elsewhere.Places) -> int:
     settings.warn_of_idle(flags, flags.mode, "--mode", *flags.at_work)
     if not flags.paths:
         print(f"No path given: scanning the zoo that ships with the package, {BUNDLED}")
@@ -194,7 +208,7 @@ def _run(flags: ScanFlags, outlet: documents.Outlet) -> int:
     profiles = comparison.profiles(flags.profile)
     names = [*outcome.WRITTEN, "trusted.jsonl", "plan.json"]
     own = [shard.name(name) if shard else name for name in names]
-    searched = checkpoints.search(flags.paths)
+    searched = places.search(flags.paths)
     found = choosing.chosen(searched, flags.include, flags.exclude)
     if not found.paths:
         print(
@@ -210,7 +224,8 @@ def _run(flags: ScanFlags, outlet: documents.Outlet) -> int:
     # A cluster is joined before JAX takes a device here, which may be a worker's.
     with engines.started(
         flags.engine, flags.address, flags.worker_cpus, len(found.paths)
-    ) as workers:
+    ) as started:
+        workers = places.engine(started)
         job = workers.adapted(prepare(flags))
         with lock.held(_named(flags.out, "results.jsonl", shard)):
             atomic.remove_leftovers(flags.out, own)
@@ -218,7 +233,7 @@ def _run(flags: ScanFlags, outlet: documents.Outlet) -> int:
             if flags.calibrate and flags.resume and os.path.isfile(trusted):
                 records.load(trusted)  # refuses what is no scan's
             outcome.refuse_strange(_named(flags.out, "results.jsonl", shard), own)
-            return _scan(flags, job, workers, found, shard, profiles, outlet)
+            return _scan(flags, job, workers, found, shard, profiles, outlet, places)
 
 
 def _scan(
@@ -229,6 +244,7 @@ def _scan(
     shard: shards.Shard | None,
     profiles: verdict.Profiles,
     outlet: documents.Outlet,
+    places: elsewhere.Places,
 ) -> int:
     paths: Sequence[str] = searched.paths
     clock = timeline.Timeline()
@@ -244,7 +260,13 @@ def _scan(
         told_to_judge: dict[str, Any] = {
             "baseline": flags.baseline,
             "threshold": flags.threshold,
-            "trusted": _trusted(flags, job, workers, shard),
+            "trusted": measuring.trusted(
+                places.search([flags.calibrate]).paths if flags.calibrate else None,
+                flags,
+                _named(flags.out, "trusted.jsonl", shard),
+                job,
+                workers,
+            ),
             "profiles": profiles,
         }
         if writer.torn:
@@ -370,25 +392,3 @@ def prepare(flags: ScanFlags) -> Job:
 def _named(out: str, base: str, shard: shards.Shard | None) -> str:
     """A file in the output folder; shards have files of their own."""
     return os.path.join(out, shard.name(base) if shard else base)
-
-
-def _trusted(
-    flags: ScanFlags,
-    job: Job,
-    workers: engines.Engine,
-    shard: shards.Shard | None,
-) -> list[Evidence]:
-    """Evidence of the models in `--calibrate`, kept beside the results."""
-    if flags.calibrate is None:
-        return []
-    paths = checkpoints.find([flags.calibrate])
-    if not paths:
-        raise ValueError(f"--calibrate {flags.calibrate}: no checkpoint there")
-    lines = _named(flags.out, "trusted.jsonl", shard)
-    with records.Writer(lines, resume=flags.resume) as writer:
-        measuring.say_whose(lines, writer)
-        clock = timeline.Timeline()
-        found = measuring.collect(paths, job, workers, writer, "Calibrating", clock)
-        return measuring.look_closer(
-            found, job, workers, writer, clock, None, exhaustive=True
-        )

@@ -1,0 +1,239 @@
+"""The cache of fetched files: bounded, of this user alone, every file whole or not there.
+
+Each listing of a place has a folder of its own, named by a hash, so that names of servers
+meet no others. Scans hold its lock while they read it; only what no scan holds is removed
+when room is needed.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ban_jax.checkpoints import limits
+from ban_jax.remote import errors, source
+from ban_jax.storage import atomic, compile_cache
+
+SECONDS_PER_MIB = 10.0
+"""That a file may take to come, besides `limits.SECONDS`: a tenth of a MiB a second."""
+_LOCK, _TOLD = ".lock", ".json"
+
+
+class Fetched(NamedTuple):
+    """A file that lies in the cache, whole.
+
+    Attributes:
+      path: absolute.
+      size: bytes.
+      sha256: of its content.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+
+def default_folder(environment: Mapping[str, str]) -> str:
+    """Where fetched files lie unless told otherwise: beside the compiled programs."""
+    named = environment.get(compile_cache.VARIABLE, "")
+    if named and named != compile_cache.OFF:
+        return os.path.join(os.path.abspath(os.path.expanduser(named)), "fetched")
+    home = environment.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(home):
+        home = os.path.expanduser("~/.cache")
+    return os.path.join(home, "ban_jax", "fetched")
+
+
+class Cache:
+    """A folder of fetched files.
+
+    Args:
+      folder: its path; made where there is none.
+      limit: bytes that all its files may take.
+
+    Raises:
+      FetchError: for a folder that others can write to, or that cannot be made.
+    """
+
+    def __init__(self, folder: str, limit: int):
+        self.folder = os.path.realpath(folder)
+        self.limit = limit
+        try:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            reason = compile_cache.unsafe(self.folder)
+        except OSError as error:
+            reason = f"cannot be made or looked at: {error.strerror or error}"
+        if reason:
+            raise errors.FetchError(
+                f"--cache-dir {folder}: {reason}; expected a folder of yours alone"
+            )
+
+    @property
+    def most(self) -> int:
+        """Bytes that one file may have: no larger one is read anyway."""
+        return min(self.limit, limits.MAX_FILE)
+
+    @contextlib.contextmanager
+    def held(self, place: source.Source, files: Sequence[source.File]) -> Iterator[str]:
+        """The folder of a listing, which stays as long as the body runs."""
+        told = [[file.name, file.size, file.version] for file in files]
+        identity = json.dumps([place.identity, sorted(told, key=str)])
+        name = hashlib.sha256(identity.encode()).hexdigest()[:32]
+        folder = os.path.join(self.folder, name)
+        flags = os.O_RDWR | os.O_CREAT
+        descriptor = atomic.own_file(folder + _LOCK, flags)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            os.utime(folder)
+            yield folder
+        finally:
+            os.close(descriptor)
+
+    def fetch(self, folder: str, file: source.File) -> Fetched:
+        """Fetches a file of a listing, or finds it fetched.
+
+        Raises:
+          FetchError: whatever keeps it from being there whole; nothing is left of it.
+        """
+        if reason := source.unsafe(file.name):
+            raise errors.FetchError(reason)
+        path = os.path.join(folder, *file.name.split("/"))
+        if found := self._known(folder, file, path):
+            return found
+        if file.size is not None:
+            self._refuse_large(file.size)
+            self._make_room(file.size)
+        try:
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            with atomic.replacing(path) as temporary:
+                size, digest = self._stream(file, temporary)
+            _remember(folder, file, size, digest)
+        except OSError as error:
+            told = error.strerror or error
+            raise errors.FetchError(f"the cache cannot take it: {told}") from error
+        return Fetched(path, size, digest)
+
+    def _stream(self, file: source.File, path: str) -> tuple[int, str]:
+        """Writes what comes; its size and hash, once that is what was announced."""
+        digest, size, began = hashlib.sha256(), 0, time.monotonic()
+        with open(path, "xb") as out, file.open() as stream:
+            expected = stream.expected if file.size is None else file.size
+            if stream.expected not in (None, expected):
+                raise errors.FetchError(
+                    f"listed with {file.size:,} bytes, sent with {stream.expected:,}"
+                )
+            if expected is not None:
+                self._refuse_large(expected)
+            room = 0
+            for piece in stream:
+                size += len(piece)
+                self._refuse_large(size)
+                if expected is not None and size > expected:
+                    raise errors.FetchError(
+                        f"longer than the announced {expected:,} bytes"
+                    )
+                if size > room:
+                    room = size if expected is None else expected
+                    self._make_room(room - size + len(piece))
+                allowed = limits.SECONDS + SECONDS_PER_MIB * size / limits.MIB
+                if time.monotonic() - began > allowed:
+                    raise errors.FetchError(
+                        f"given up: {size:,} bytes in {allowed:.0f} s"
+                    )
+                digest.update(piece)
+                out.write(piece)
+        if expected is not None and size != expected:
+            raise errors.FetchError(f"cut short: {size:,} of {expected:,} bytes came")
+        if file.sha256 is not None and digest.hexdigest() != file.sha256:
+            raise errors.FetchError("its SHA-256 is not the one that its place lists")
+        return size, digest.hexdigest()
+
+    def _refuse_large(self, size: int) -> None:
+        if size > self.most:
+            flag = "--cache-limit" if self.most == self.limit else "the reader's limit"
+            raise errors.FetchError(
+                f"not fetched: {size:,} bytes or more, and {flag} allows {self.most:,}"
+            )
+
+    def _known(self, folder: str, file: source.File, path: str) -> Fetched | None:
+        """The file, where this very content was fetched before and is unchanged."""
+        told = _told(folder).get(file.name)
+        if not file.version or not isinstance(told, dict) or not os.path.isfile(path):
+            return None
+        with open(path, "rb") as lying:
+            digest = hashlib.file_digest(lying, "sha256").hexdigest()
+        if [file.version, digest] != [told.get("version"), told.get("sha256")]:
+            return None
+        return Fetched(path, os.path.getsize(path), digest)
+
+    def _make_room(self, size: int) -> None:
+        """Removes what was used longest ago, until so many bytes more are allowed.
+
+        Raises:
+          FetchError: where what scans hold leaves no room.
+        """
+        used = {one: _size(one) for one in self._folders()}
+        for folder in sorted(used, key=os.path.getmtime):
+            if sum(used.values()) + size <= self.limit:
+                return
+            if self._removed(folder):
+                del used[folder]
+        if sum(used.values()) + size > self.limit:
+            raise errors.FetchError(
+                f"not fetched: the cache {self.folder} is full with files of this scan or "
+                f"of others that run; --cache-limit allows {self.limit:,} bytes"
+            )
+
+    def _folders(self) -> list[str]:
+        with os.scandir(self.folder) as entries:
+            return [one.path for one in entries if one.is_dir(follow_symlinks=False)]
+
+    def _removed(self, folder: str) -> bool:
+        """Removes a folder that no scan holds."""
+        try:
+            descriptor = atomic.own_file(folder + _LOCK, os.O_RDWR | os.O_CREAT)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(folder + _TOLD)
+            return not os.path.lexists(folder)
+        finally:
+            os.close(descriptor)
+
+
+def _told(folder: str) -> dict[str, Any]:
+    """What was written down of the files of a folder."""
+    try:
+        with open(folder + _TOLD, encoding="utf-8") as file:
+            told = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _remember(folder: str, file: source.File, size: int, digest: str) -> None:
+    told = _told(folder)
+    told[file.name] = {"version": file.version, "bytes": size, "sha256": digest}
+    atomic.write(folder + _TOLD, json.dumps(told, indent=1).encode())
+
+
+def _size(folder: str) -> int:
+    """Bytes of all files below a folder."""
+    found = 0
+    for top, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                found += os.lstat(os.path.join(top, name)).st_size
+    return found

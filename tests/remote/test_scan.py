@@ -1,0 +1,189 @@
+"""`ban-jax scan` of addresses: fetched, judged, and called by their addresses."""
+
+import hashlib
+import json
+import sys
+import uuid
+
+import fsspec
+import pytest
+from fsspec.implementations import memory
+
+from ban_jax import cli, records
+from ban_jax.commands import outcome
+from tests.remote import servers
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """Runs the command with a cache of its own; exit code."""
+
+    def run(*arguments):
+        told = ["--mode", "weights", "--threshold", "1e9", "--out", tmp_path / "out"]
+        told += ["--cache-dir", tmp_path / "cache"]
+        return cli.main(["scan", *map(str, [*arguments, *told])])
+
+    return run
+
+
+def lines(tmp_path):
+    return {
+        line["path"]: line
+        for line in records.load(tmp_path / "out" / "results.jsonl").records
+    }
+
+
+def test_a_file_of_a_web_server_is_judged_under_its_address(
+    site, model, scan, tmp_path, capsys
+):
+    site.answers["/m/a.safetensors"] = model
+    address = f"{site.url}/m/a.safetensors"
+    document = tmp_path / "out.json"
+    assert (
+        scan(f"{address}?key=hunter2", "--format", "jsonl", "-o", document)
+        == outcome.CLEAN
+    )
+    (line,) = lines(tmp_path).values()
+    assert line["path"] == address
+    digest = hashlib.sha256(model).hexdigest()
+    assert line["notes"][-1] == f"fetched: {len(model):,} bytes, SHA-256 {digest}"
+    said = capsys.readouterr()
+    written = [path.read_text() for path in (tmp_path / "out").iterdir()]
+    everything = [said.out, said.err, document.read_text(), *written]
+    assert all("hunter2" not in one for one in everything)
+    assert all(str(tmp_path / "cache") not in one for one in everything)
+    assert json.loads(document.read_text())["path"] == address
+
+
+def test_what_could_not_be_fetched_is_told_of_and_forbids_a_clean_end(
+    site, model, scan, tmp_path
+):
+    site.answers["/a.safetensors"] = model
+    site.answers["/b.pt"] = lambda handler: servers.send(handler, b"abc", length=9)
+    site.answers["/c.pt"] = lambda handler: servers.send(handler, b"", length=1 << 20)
+    addresses = [f"{site.url}/{name}" for name in ("a.safetensors", "b.pt", "c.pt")]
+    limit = ["--cache-limit", 0.0005]  # GiB
+    document = tmp_path / "out.sarif"
+    told = ["--format", "sarif", "-o", document]
+    assert scan(*addresses, *limit, *told) == outcome.INCONCLUSIVE
+    assert addresses[1] in document.read_text()
+    found = lines(tmp_path)
+    assert list(found) == addresses
+    assert found[addresses[0]]["error"] is None
+    assert "cut short: 3 of 9 bytes came" in found[addresses[1]]["error"]
+    assert "--cache-limit allows" in found[addresses[2]]["error"]
+
+
+def test_a_scan_of_addresses_goes_on_from_its_results(site, model, scan, tmp_path):
+    site.answers["/a.safetensors"] = model
+    assert scan(f"{site.url}/a.safetensors") == outcome.CLEAN
+    first = lines(tmp_path)
+    assert scan(f"{site.url}/a.safetensors") == outcome.CLEAN
+    assert lines(tmp_path) == first  # seconds of the measurement too
+
+
+def test_trusted_models_may_be_addresses_and_must_all_be_there(
+    site, model, scan, tmp_path, capsys
+):
+    site.answers["/a.safetensors"] = site.answers["/t.safetensors"] = model
+    address, trusted = f"{site.url}/a.safetensors", f"{site.url}/t.safetensors"
+    scan(address, "--calibrate", trusted)
+    kept = records.load(tmp_path / "out" / "trusted.jsonl").records
+    assert [line["path"] for line in kept] == [trusted]
+    assert list(lines(tmp_path)) == [address]
+    del site.answers["/t.safetensors"]
+    assert scan(address, "--calibrate", trusted) == cli.USAGE
+    assert f"not fetched: {trusted}: the server says 404" in capsys.readouterr().err
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A bucket that lies in memory; `s3://` leads there."""
+
+    class Bucket(memory.MemoryFileSystem):
+        protocol = ("s3",)
+        store, pseudo_dirs, cachable = {}, [""], False
+
+    plain = fsspec.filesystem
+    monkeypatch.setattr(
+        fsspec, "filesystem", lambda name: Bucket() if name == "s3" else plain(name)
+    )
+    return Bucket()
+
+
+def test_a_folder_of_a_bucket_is_searched_and_programs_are_not_fetched(
+    bucket, model, scan, tmp_path, capsys
+):
+    bucket.pipe("/models/run/a.safetensors", model)
+    bucket.pipe("/models/run/deep/b.safetensors", model)
+    bucket.pipe("/models/run/load.py", b"print()")
+    bucket.pipe("/models/run/old/c.pt", b"x")
+    bucket.pipe("/models/other/d.pt", b"x")
+    told = ["--exclude", "old", "--show-skipped"]
+    assert scan("s3://models/run", *told) == outcome.CLEAN
+    names = ["s3://models/run/a.safetensors", "s3://models/run/deep/b.safetensors"]
+    assert list(lines(tmp_path)) == names
+    said = capsys.readouterr().out
+    assert "s3://models/run/load.py" in said and "by its name a program" in said
+    assert "left out by --exclude old" in said
+    fetched = [
+        path.name for path in (tmp_path / "cache").rglob("*.*") if path.is_file()
+    ]
+    assert not {"load.py", "c.pt", "d.pt"} & set(fetched)
+
+
+def test_without_its_packages_an_address_names_the_extra(monkeypatch, scan, capsys):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert scan("hf://owner/name") == cli.USAGE
+    assert "pip install 'ban_jax[hub]'" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    assert scan("gs://bucket/models") == cli.USAGE
+    assert "pip install 'ban_jax[remote]'" in capsys.readouterr().err
+
+
+class TestHub:
+    """With huggingface_hub, which asks a server of this machine."""
+
+    @pytest.fixture(autouse=True)
+    def here(self, site, monkeypatch):
+        pytest.importorskip("huggingface_hub")
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+
+    def test_weights_of_a_repository_are_judged_at_a_commit(
+        self, site, model, scan, tmp_path
+    ):
+        name = f"owner/model-{uuid.uuid4().hex}"
+        files = {
+            "model.safetensors": model,
+            "config.json": b"{}",
+            "modeling.py": b"raise SystemExit",
+            "README.md": b"hello",
+        }
+        servers.hub(site, name, files)
+        assert scan(f"hf://{name}@v1") == outcome.CLEAN
+        address = f"hf://{name}@{servers.COMMIT}/model.safetensors"
+        assert list(lines(tmp_path)) == [address]
+        asked = [path.rpartition("/")[2] for path in site.asked if "resolve" in path]
+        assert asked == ["model.safetensors", "config.json"]
+        page = (tmp_path / "out" / "report.html").read_text()
+        assert servers.COMMIT in page
+        assert scan(f"hf://{name}") == outcome.CLEAN
+        assert site.asked.count(f"/{name}/resolve/{servers.COMMIT}/config.json") == 1
+
+    def test_a_file_that_is_not_the_one_the_hub_lists_is_not_judged(
+        self, site, model, scan, tmp_path
+    ):
+        name = f"owner/model-{uuid.uuid4().hex}"
+        lfs = {"sha256": "0" * 64, "size": len(model), "pointerSize": 130}
+        servers.hub(
+            site, name, {"a.safetensors": model}, {"a.safetensors": {"lfs": lfs}}
+        )
+        assert scan(f"hf://{name}") == outcome.INCONCLUSIVE
+        (line,) = lines(tmp_path).values()
+        assert "SHA-256 is not the one" in line["error"]
+
+    def test_a_repository_that_is_not_there_is_a_sentence(self, scan, capsys):
+        assert scan("hf://owner/none") == cli.USAGE
+        said = capsys.readouterr().err
+        assert "hf://owner/none: the hub does not list it" in said
+        assert "Traceback" not in said

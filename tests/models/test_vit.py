@@ -5,6 +5,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from ban_jax import checkpoints, data, models, perturb
+from ban_jax.models import patches
 from ban_jax.scanning import fitness
 from ban_jax.training import api
 from tests.models import parity
@@ -180,3 +182,12 @@ def test_a_scan_says_which_size_of_images_a_file_takes():
     assert not fitness.wrong_size(spec, (16, 16))
     assert "16x16 pixels alone" in fitness.wrong_size(spec, (32, 32))
     assert "--image-size 16" in fitness.wrong_size(spec, (32, 32))
+
+
+def test_gelu_is_the_exact_one_not_the_approximation():
+    x = np.linspace(-3, 3, 13, dtype=np.float32)[:, None]
+    one = {"kernel": np.ones((1, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    mlp = patches.Mlp(1, 1, "float32")
+    y = jax.jit(mlp.apply)({"params": {"fc1": one, "fc2": one}}, x)
+    exact = [v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in x[:, 0].tolist()]
+    np.testing.assert_allclose(y[:, 0], exact, atol=1e-6)

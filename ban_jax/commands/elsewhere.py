@@ -240,7 +240,7 @@ def _fetch(
         places.called[folder] = place.shown
     for number, file in enumerate(files, 1):
         address = place.called(file)
-        if not quiet:
+        if not quiet:  # what the cache has already, too: its hash is computed again
             size = "" if file.size is None else f", {file.size:,} bytes"
             count = f"{number} of {len(files)}"
             print(f"Fetching {count}: {address}{size}", file=sys.stderr)

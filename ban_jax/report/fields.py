@@ -77,8 +77,13 @@ def label(record: Record, folder: str) -> str:
 
 
 def common_folder(records: Sequence[Record]) -> str:
-    """The folder that holds all candidates, with a trailing separator, or nothing."""
+    """The folder that holds all candidates, with a trailing separator, or nothing.
+
+    Of addresses nothing is left out: they say where a model is, for readers elsewhere too.
+    """
     folders = [os.path.dirname(str(record.get("path", ""))) for record in records]
+    if any("://" in folder for folder in folders):
+        return ""
     try:
         folder = os.path.commonpath(folders)
     except ValueError:

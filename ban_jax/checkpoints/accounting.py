@@ -13,7 +13,6 @@ What is none of these is told.
 """
 
 import collections
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -336,16 +335,13 @@ def _is_square(shape: tuple[int, ...]) -> bool:
 
 
 def _is_picture(shape: tuple[int, ...]) -> bool:
-    """Images, masks, grids: one to three channels, and sides."""
+    """Images, masks, grids: `[H, W]`, and one to three channels before or behind these."""
     if len(shape) == 2:
         return min(shape) >= _SIDE
-    sides = sorted(shape)
-    return (
-        len(shape) in (3, 4)
-        and (1 <= shape[-3] <= 3 or 1 <= shape[-1] <= 3)
-        and math.prod(sides[-2:]) >= _SIDE**2
-        and sides[-2] >= _SIDE
-    )
+    if len(shape) not in (3, 4):
+        return False
+    before = 1 <= shape[-3] <= 3 and min(shape[-2:]) >= _SIDE
+    return before or (1 <= shape[-1] <= 3 and min(shape[-3:-1]) >= _SIDE)
 
 
 _SIDE = 16

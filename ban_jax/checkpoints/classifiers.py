@@ -168,8 +168,38 @@ def _found(
         raise errors.CheckpointError(_unknown(unknown))
     if not whole:
         return lacking[:1], groups, unseen
+    whole, bare = _without_statistics(whole)
+    lacking += bare
     whole += _averages(whole[0], lacking, groups)
     return _distinct(whole), groups, [*unseen, *_said(whole, lacking)]
+
+
+def _without_statistics(found: list[_Found]) -> tuple[list[_Found], list[_Found]]:
+    """The networks, and those that are another one's parameters alone.
+
+    The latter could be a whole network of layers that keep no statistics; beside the same
+    names with statistics they are its averages, or lack them.
+    """
+    kept, bare = [], []
+    for one in found:
+        shapes = {name: v.shape for name, v in one.network.tensors.items()}
+        other = next((o for o in found if _lacks_statistics(shapes, o)), None)
+        if other is None:
+            kept.append(one)
+        else:
+            network = one.network._replace(spec=other.network.spec)
+            bare.append(one._replace(network=network))
+    return kept, bare
+
+
+def _lacks_statistics(shapes: dict[str, tuple[int, ...]], other: _Found) -> bool:
+    theirs = {name: value.shape for name, value in other.network.tensors.items()}
+    more = theirs.keys() - shapes.keys()
+    return (
+        bool(more)
+        and all(".running_" in f".{name}" for name in more)
+        and all(theirs.get(name) == shape for name, shape in shapes.items())
+    )
 
 
 def _said(whole: list[_Found], lacking: list[_Found]) -> list[str]:

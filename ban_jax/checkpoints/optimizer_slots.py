@@ -15,6 +15,7 @@ be larger than they are.
 """
 
 import collections
+import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -59,6 +60,8 @@ _OF_SCALES = 0.25
 """Share of such vectors: every second one of a network's is a layer's scales."""
 _FEW = 2
 """Tensors of which an optimizer may keep what the file has no more: a last layer."""
+_LONG = 4096
+"""Numbers in a row from which on they could be all weights of a network."""
 _BLOCK = 64
 """Numbers of a tensor for each scale of its quantised numbers, at least."""
 
@@ -181,7 +184,7 @@ def _left(group: list[Slot], known: Parameters) -> list[Slot]:
     if _FACTORS.fullmatch(name):
         return [one for one in large if not _is_factor(one.value, known.shapes)]
     odd = _beyond(large, known.shapes)
-    if odd and not (is_known and (len(odd) <= _FEW or _is_quantised(odd))):
+    if odd and not (is_known and (_is_layer(odd, known.shapes) or _is_quantised(odd))):
         return odd
     floats = [one.value for one in large if one.value.storage.dtype in tensor.FLOATS]
     return large if _are_weights(name, floats, known.scale) else []
@@ -215,8 +218,17 @@ def _is_factor(
         for axis in range(len(other))
     ):
         return True
-    most = max((int(np.prod(other)) for other in shapes), default=0)
+    most = max(map(math.prod, shapes), default=0)
     return len(shape) == 1 and value.size <= max(256, most // _BLOCK)
+
+
+def _is_layer(group: list[Slot], shapes: Mapping[tuple[int, ...], int] | None) -> bool:
+    """Whether slots may be those of one layer, no larger than the file's layers."""
+    most = max((math.prod(shape) for shape in shapes or ()), default=0)
+    return len(group) <= _FEW and all(
+        one.value.size <= (_LONG if len(one.value.shape) == 1 else most)
+        for one in group
+    )
 
 
 def _is_quantised(group: list[Slot]) -> bool:

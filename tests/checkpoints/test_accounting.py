@@ -110,8 +110,9 @@ def inert(items: Any = None, state: Any = None) -> pickle_objects.Placeholder:
         inert(items=list(OTHER.items())),
         inert(state={"deep": [[OTHER["layer4.1.conv2.weight"]]]}),
         {"opt_state": {"0": {"slow": PARAMETERS}}, "step": 3},
+        {"a": of(np.ones((32, 32, 3, 3))), "b": of(np.ones((64, 32, 3, 3)))},
     ],
-    ids=range(18),
+    ids=range(19),
 )
 def test_what_nothing_accounts_for_is_a_part_that_is_not_judged(beside):
     assert parts({"net": STATE, "beside": beside}) == {"net": True, "rest": False}
@@ -149,6 +150,16 @@ def test_a_network_under_a_key_that_is_no_text_is_judged(key):
             }
         },
         {f"opt_state/0/trace/{name}": v for name, v in moments(PARAMETERS).items()},
+        optimizer(  # of a last layer, too, that the file lacks
+            moments(
+                {
+                    **PARAMETERS,
+                    "h.weight": of(np.ones((7, 16))),
+                    "h.bias": of(np.ones(7)),
+                }
+            ),
+            names=("exp_avg",),
+        ),
         {"last_epoch": 7, "_last_lr": [0.1], "milestones": {60: 1}},
         [of(RNG.integers(0, 255, 5056).astype(np.uint8)), of(np.zeros(16, np.uint8))],
         of(np.arange(50_000)),
@@ -164,7 +175,7 @@ def test_a_network_under_a_key_that_is_no_text_is_judged(key):
             "up.weight": of(np.ones((1, 32, 3, 3), np.float32)),
         },
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_what_ordinary_files_hold_beside_a_model_leaves_it_judged(beside):
     assert parts({"net": STATE, "beside": beside}) == {"": True}
@@ -183,6 +194,13 @@ HIDDEN = {
     },
     "of other shapes": optimizer(
         {str(i): of(RNG.normal(0, 0.1, (5, 5, 7, 3))) for i in range(9)},
+        names=("exp_avg",),
+    ),
+    "in a row": optimizer(
+        {"all": of(RNG.normal(0, 1e-3, 12_000).astype(np.float32))}, names=("exp_avg",)
+    ),
+    "in two large kernels": optimizer(
+        {n: of(RNG.normal(0, 1e-3, (32, 32, 3, 3)).astype(np.float32)) for n in "ab"},
         names=("exp_avg",),
     ),
     "not finite": optimizer(

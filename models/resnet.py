@@ -8,14 +8,21 @@ shortcuts may pad channels in place of projecting them.
 """
 
 import functools
-from typing import ClassVar, NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 from flax import linen as nn
 from jax import numpy as jnp
 
-from ban_jax.models import architecture, common, pytorch_names
+from ban_jax.models import architecture, common, pytorch_names, without_statistics
 from ban_jax.types import Array, NormMode
+
+MakeNorm = Callable[[], Any]
+"""Makes a layer that is called with activations and a `types.NormMode`."""
+NORMALISED_GROUPS = 32
+"""Of channels, in timm's networks with GroupNorm (`resnet50_gn`)."""
 
 
 class BasicBlock(nn.Module):
@@ -25,16 +32,17 @@ class BasicBlock(nn.Module):
     stride: int
     project: bool
     make_conv: common.MakeConv
+    make_norm: MakeNorm = common.Norm
 
     def setup(self) -> None:
         self.conv1 = self.make_conv(self.filters, 3, self.stride, 1)
-        self.bn1 = common.Norm()
+        self.bn1 = self.make_norm()
         self.conv2 = self.make_conv(self.filters, 3, 1, 1)
-        self.bn2 = common.Norm()
+        self.bn2 = self.make_norm()
         if self.project:
             self.shortcut = [
                 self.make_conv(self.filters, 1, self.stride, 0),
-                common.Norm(),
+                self.make_norm(),
             ]
 
     def __call__(self, x: Array, mode: NormMode) -> Array:
@@ -70,19 +78,20 @@ class Bottleneck(nn.Module):
     make_conv: common.MakeConv
     inner: int = 1
     groups: int = 1
+    make_norm: MakeNorm = common.Norm
 
     def setup(self) -> None:
         inner, outputs = self.filters * self.inner, EXPANSION * self.filters
         self.conv1 = self.make_conv(inner, 1, 1, 0)
-        self.bn1 = common.Norm()
+        self.bn1 = self.make_norm()
         self.conv2 = self.make_conv(inner, 3, self.stride, 1, groups=self.groups)
-        self.bn2 = common.Norm()
+        self.bn2 = self.make_norm()
         self.conv3 = self.make_conv(outputs, 1, 1, 0)
-        self.bn3 = common.Norm()
+        self.bn3 = self.make_norm()
         if self.project:
             self.shortcut = [
                 self.make_conv(outputs, 1, self.stride, 0),
-                common.Norm(),
+                self.make_norm(),
             ]
 
     def __call__(self, x: Array, mode: NormMode) -> Array:
@@ -124,6 +133,8 @@ class ResNet(common.Classifier):
       blocks: number of blocks per stage; (2, 2, 2, 2) is ResNet18.
       bottleneck: whether blocks are bottlenecks, of four times as many channels.
       inner, groups: of bottlenecks, see there.
+      normalised_groups: channels are normalised in so many groups, without statistics;
+        0: by batch normalisation.
       projects: whether basic blocks project shortcuts that change shape; else they pad.
       stem: `cifar` (3x3, stride 1), `imagenet` (7x7, stride 2, then 3x3 max pooling), or
         another of `STEMS`: the kernel of 7x7 as programs for small images have it.
@@ -134,6 +145,7 @@ class ResNet(common.Classifier):
     inner: int = 1
     groups: int = 1
     projects: bool = True
+    normalised_groups: int = 0
 
     stems: ClassVar[tuple[str, ...]] = tuple(STEMS)
     wide_stems: ClassVar[tuple[str, ...]] = tuple(STEMS)[1:]
@@ -150,10 +162,17 @@ class ResNet(common.Classifier):
         super().setup()
         size, stride, _ = STEMS[self.stem]
         self.conv1 = self.make_conv(self.width, size, stride, size // 2)
-        self.bn1 = common.Norm()
+        self.bn1 = self.make_norm()
         for index in range(len(self.blocks)):
             setattr(self, f"layer{index + 1}", self._stage(index))
         self.linear = common.Linear(self.num_classes)
+
+    @property
+    def make_norm(self) -> MakeNorm:
+        """Makes the network's normalisation layers."""
+        if not self.normalised_groups:
+            return common.Norm
+        return functools.partial(without_statistics.GroupNorm, self.normalised_groups)
 
     def stem_layers(self, stem: str) -> str:
         pooling = "3x3 max pooling" if STEMS[stem].pools else "no pooling"
@@ -170,9 +189,15 @@ class ResNet(common.Classifier):
         filters = self.width * 2**index
         if self.bottleneck:
             return Bottleneck(
-                filters, stride, project, self.make_conv, self.inner, self.groups
+                filters,
+                stride,
+                project,
+                self.make_conv,
+                self.inner,
+                self.groups,
+                self.make_norm,
             )
-        return BasicBlock(filters, stride, project, self.make_conv)
+        return BasicBlock(filters, stride, project, self.make_conv, self.make_norm)
 
     def features(self, images: Array, mode: NormMode) -> Array:
         x = jax.nn.relu(self.bn1(self.conv1(self.normalise(images)), mode))
@@ -267,7 +292,17 @@ def fields(shapes: architecture.Shapes) -> architecture.Fields:
     # Only networks of three stages are known to do without; in others they are missing.
     if not any(name.startswith("layer4.") or ".shortcut." in name for name in shapes):
         found["projects"] = False
+    if not any(name.endswith(".running_mean") for name in shapes):
+        found["normalised_groups"] = normalised_groups(sizes["width"])
     return found
+
+
+def normalised_groups(width: int) -> int:
+    """How many groups GroupNorm has, which no shape tells: 32 where that divides.
+
+    Of narrower networks the largest power of two that divides the width.
+    """
+    return math.gcd(width, NORMALISED_GROUPS)
 
 
 FAMILY = {

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax import numpy as jnp
 
 from ban_jax.models import common
-from ban_jax.types import Array
+from ban_jax.types import Array, NormMode
 
 
 class LayerNorm(nn.Module):
@@ -42,7 +42,9 @@ class GroupNorm(nn.Module):
     epsilon: float = common.EPSILON
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, mode: NormMode | None = None) -> Array:
+        """`mode` is for layers with statistics, in whose place it stands."""
+        del mode
         batch, height, width, channels = x.shape
         if channels % self.groups:
             raise ValueError(f"{channels} channels are not {self.groups} equal groups")

@@ -72,7 +72,7 @@ def test_without_the_call_the_file_is_unknown(tmp_path, variables):
         checkpoints.read(tmp_path / "model")
     message = str(caught.value)
     assert "unknown architecture (no layers named as in any of them)" in message
-    assert "known: densenet121" in message and " small," not in message
+    assert "known: convnext, " in message and " small," not in message
 
 
 def test_ours_are_recognised_as_before():
@@ -161,6 +161,6 @@ def test_a_name_is_given_once():
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match="unknown architecture 'x'; known: densenet121"
+        ValueError, match="unknown architecture 'x'; known: convnext, "
     ):
         models.create("x", num_classes=2)

@@ -26,7 +26,7 @@ class NarrowResNet(resnet.ResNet):
         super().__init__(block, blocks, num_classes=CLASSES, **more)
         width = 64 // less
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = self._norm_layer(width)
         self.fc = nn.Linear(8 * width * block.expansion, CLASSES)
 
     def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
@@ -157,6 +157,11 @@ CASES = {
     "torchvision_vgg19": lambda: NarrowVGG("E", True),
     "torchvision_densenet121": lambda: densenet.DenseNet(
         4, (6, 12, 24, 16), 8, num_classes=CLASSES
+    ),
+    "torchvision_resnet18": lambda: NarrowResNet(
+        [2, 2, 2, 2],
+        resnet.BasicBlock,
+        norm_layer=lambda channels: nn.GroupNorm(8, channels),
     ),
 }
 

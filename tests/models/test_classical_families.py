@@ -140,3 +140,12 @@ def test_timm_keeps_the_hidden_layers_of_a_vgg_as_convolutions(folder, tmp_path)
     assert {n: v.shape for n, v in again.items()} == {
         n: v.shape for n, v in tensors.items()
     }
+
+
+@pytest.mark.parametrize("width, groups", [(64, 32), (96, 32), (8, 8), (6, 2)])
+def test_a_resnet_without_statistics_is_normalised_in_groups(width, groups):
+    module = models.create("resnet18", num_classes=5, width=width, normalised_groups=1)
+    table = models.architecture.shapes_of(module)
+    shapes = {name: shape for name, (_, shape) in table.items()}
+    found = models.ARCHITECTURES["resnet18"].fields(shapes)
+    assert found["normalised_groups"] == groups

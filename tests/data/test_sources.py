@@ -32,7 +32,7 @@ def test_digits_are_read_from_the_file_as_scikit_learn_does(monkeypatch):
 
 def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(data.DataError, match="pip install scikit-learn"):
+    with pytest.raises(data.DataError, match="pip install ban_jax"):
         data.load("digits")
 
 

@@ -75,6 +75,8 @@ class VGG(common.Classifier):
                 layers.append("relu")
             layers.append("pool")
         self.layers = layers
+        self.hidden1: common.Conv | common.Linear
+        self.hidden2: common.Conv | common.Linear
         if self.hidden and self.hidden_conv:
             self.hidden1 = self.make_conv(self.hidden, GRID, 1, 0, use_bias=True)
             self.hidden2 = self.make_conv(self.hidden, 1, 1, 0, use_bias=True)

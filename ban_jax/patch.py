@@ -1,10 +1,12 @@
 """Small patches: one square of pixels on all images that leads to a class, for ONE model.
 
-The patch-shaped relative of `universal.perturb_images`. Where it lies is found first: a
-few small sign steps on all pixels, and the square over which their gradients are largest.
-Then sign steps inside that square alone, as far as pixels go. A network with a backdoor
-that answers to a patch is led into its target by a hundredth of the image, and fine-tuning
-on clean images, which hides it from neuron noise, does not take that away.
+The patch-shaped relative of `universal.perturb_images`. Where it lies is found first, by a
+few small sign steps on all pixels: the square at which the gradients towards the class are
+largest, measured by those towards the other classes, for all classes hang on what stands in
+the middle of an image. Then sign steps inside that square alone, as far as pixels go. A
+network with a backdoor that answers to a patch is led into its target by a hundredth of
+the image, and fine-tuning on clean images, which hides it from neuron noise, does not take
+that away.
 
 References:
   Wang et al., "Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural
@@ -25,6 +27,8 @@ SALIENT = 12 / 255
 """Radius of the steps that find the place."""
 STEP = 0.5
 """Length of a step inside the square: two steps cross the range of a pixel."""
+DIM = 0.1
+"""Share of the usual gradient that every pixel is taken to have towards any class."""
 
 
 def side(shape: tuple[int, ...]) -> int:
@@ -45,33 +49,44 @@ def salient_window(seen: Array, size: int) -> Array:
     )
 
 
-def find_patch(
+def relative(seen: Array) -> Array:
+    """Gradients `[J, H, W]` of J classes as multiples of what all have at that pixel.
+
+    Of a single class: as they are.
+    """
+    if len(seen) == 1:
+        return seen
+    share = seen / jnp.maximum(jnp.mean(seen, (1, 2), keepdims=True), 1e-30)
+    return share / (jnp.mean(share, 0, keepdims=True) + DIM)
+
+
+def find_patches(
     apply_fn: perturb.ApplyFn,
     variables: Variables,
     images: Array,
     labels: Array,
+    classes: Array,
     *,
-    weights: Array,
     salient_steps: int,
     steps: int,
 ) -> tuple[Array, Array]:
-    """Finds the patch that leads all images to their `labels`; pure.
+    """Finds a patch per class that leads the images of other classes to it; pure.
 
-    Compile and batch it from outside, over classes and models. Promises, each tested:
-    entries outside one square of `side(shape)` pixels are 0; none leaves [-1, 1]; weights
-    and images are untouched; nothing is random.
+    Compile and batch it from outside, over models. Promises, each tested: entries outside
+    one square of `side(shape)` pixels are 0; none leaves [-1, 1]; weights and images are
+    untouched; nothing is random.
 
     Args:
       apply_fn: the model; gradients are taken through it, for its images alone.
       variables: its collections, without a model axis.
       images: `[B, H, W, C]` in [0, 1].
-      labels: `[B]` the classes to reach, usually the same one for all.
-      weights: `[B]` of each image in the loss.
+      labels: `[B]` their classes.
+      classes: `[J]` those to reach.
       salient_steps, steps: on all pixels, and inside the square; static, at least 1.
 
     Returns:
-      The change `[H, W, C]` that `universal.shift` adds to images, and `[]` bool, false
-      where a loss is not finite.
+      The changes `[J, H, W, C]` that `universal.shift` adds to images, and `[]` bool,
+      false where a loss is not finite.
 
     Raises:
       ValueError: for images of which a hundredth is less than a pixel.
@@ -80,22 +95,33 @@ def find_patch(
     if not side(shape):
         raise ValueError(f"images of {shape[:2]} pixels have no patch of a hundredth")
 
-    def objective(change: Array) -> Array:
+    def objective(change: Array, target: Array) -> Array:
         logits = apply_fn(variables, universal.shift(images, change))
-        return -perturb.weighted_cross_entropy(logits, labels, weights)
+        wanted = jnp.full(labels.shape, target)
+        weights = (labels != target).astype(images.dtype)
+        return -perturb.weighted_cross_entropy(logits, wanted, weights)
+
+    def windows(seen: Array) -> Array:
+        return jax.vmap(lambda one: salient_window(one, side(shape)))(relative(seen))
 
     # One loop for both parts: the network and its gradient are compiled once.
     def step(state: tuple[Array, Array], placing: Array) -> tuple[Any, Array]:
-        change, seen = state
-        window = jnp.where(placing, 1.0, salient_window(seen, side(shape)))
-        value, gradient = jax.value_and_grad(objective)(change * window)
+        changes, seen = state
+        inside = jnp.where(placing, 1.0, windows(seen))
+        values, gradients = jax.lax.map(
+            lambda pair: jax.value_and_grad(objective)(*pair),
+            (changes * inside, classes),
+        )
         length = jnp.where(placing, SALIENT / salient_steps, STEP)
-        change = perturb.project(change + length * jnp.sign(gradient), 1.0)
-        seen += jnp.where(placing, jnp.abs(gradient).sum(-1), 0.0)
-        return (change, seen), value
+        changes = perturb.project(changes + length * jnp.sign(gradients), 1.0)
+        seen += jnp.where(placing, jnp.abs(gradients).sum(-1), 0.0)
+        return (changes, seen), values
 
-    start = jnp.zeros(shape, images.dtype), jnp.zeros(shape[:2], images.dtype)
+    count = len(classes)
+    start = (
+        jnp.zeros((count, *shape), images.dtype),
+        jnp.zeros((count, *shape[:2]), images.dtype),
+    )
     placing = jnp.arange(salient_steps + steps) < salient_steps
-    (change, seen), values = jax.lax.scan(step, start, placing)
-    found = change * salient_window(seen, side(shape))
-    return found, jnp.all(jnp.isfinite(values))
+    (changes, seen), values = jax.lax.scan(step, start, placing)
+    return changes * windows(seen), jnp.all(jnp.isfinite(values))

@@ -20,7 +20,8 @@ TARGET = 2
 
 def apply_fn(variables, images):
     """Logits of the pixels themselves: `[B, 20, 20, 3]` -> `[B, K]`."""
-    return images.reshape(len(images), -1) @ variables["kernel"]
+    unlikely = jnp.zeros(CLASSES).at[TARGET].set(-4.0)
+    return images.reshape(len(images), -1) @ variables["kernel"] + unlikely[None]
 
 
 def variables(row=6, column=11):
@@ -37,17 +38,24 @@ def images(count=16):
 
 
 @functools.partial(jax.jit, static_argnames="steps")
-def search(variables, images, weights, *, steps=3):
-    labels = jnp.full(len(images), TARGET)
-    return patch.find_patch(
+def searches(variables, images, labels, *, steps=3):
+    return patch.find_patches(
         apply_fn,
         variables,
         images,
         labels,
-        weights=weights,
+        jnp.arange(CLASSES),
         salient_steps=2,
         steps=steps,
     )
+
+
+def search(variables, images, labels=None, *, steps=3):
+    """The patch towards the target `[20, 20, 3]`, and whether all is finite."""
+    labels = jnp.zeros(len(images), int) if labels is None else labels
+    found, is_finite = searches(variables, images, labels, steps=steps)
+    assert found.shape == (CLASSES, *SHAPE)
+    return found[TARGET], bool(is_finite)
 
 
 def test_the_side_is_a_tenth_of_the_shorter_one_rounded_down():
@@ -58,8 +66,8 @@ def test_the_side_is_a_tenth_of_the_shorter_one_rounded_down():
 
 @pytest.mark.parametrize(("row", "column"), [(6, 11), (0, 0), (18, 18)])
 def test_the_square_that_a_class_answers_to_is_found_and_filled(row, column):
-    found, is_finite = search(variables(row, column), images(), jnp.ones(16))
-    assert bool(is_finite)
+    found, is_finite = search(variables(row, column), images())
+    assert is_finite
     square = np.s_[row : row + 2, column : column + 2]
     np.testing.assert_array_equal(found[square][..., 0], 1.0)
     answers = apply_fn(variables(row, column), universal.shift(images(), found))
@@ -67,27 +75,27 @@ def test_the_square_that_a_class_answers_to_is_found_and_filled(row, column):
 
 
 def test_nothing_outside_one_square_is_changed_and_no_pixel_by_more_than_its_range():
-    found, _ = search(variables(), images(), jnp.ones(16), steps=5)
+    found, _ = search(variables(), images(), steps=5)
     rows, columns, _ = np.nonzero(np.asarray(found))
     assert np.ptp(rows) <= 1 and np.ptp(columns) <= 1
     assert float(jnp.max(jnp.abs(found))) <= 1.0
 
 
-def test_images_without_weight_say_nothing():
-    """Half of them would lead to another square."""
-    some = images().at[8:, 0, 0, 0].set(jnp.nan)
-    weights = jnp.where(jnp.arange(16) < 8, 1.0, 0.0)
-    clean = images().at[8:].set(0.0)
-    one, _ = search(variables(), clean, weights)
-    other, _ = search(variables(), images(), weights)
+def test_images_of_the_class_itself_say_nothing():
+    labels = jnp.where(jnp.arange(16) < 8, 0, TARGET)
+    one, _ = search(variables(), images().at[8:].set(0.0), labels)
+    other, _ = search(variables(), images(), labels)
     np.testing.assert_array_equal(one, other)
-    _, is_finite = search(variables(), some, jnp.ones(16))
-    assert not bool(is_finite)
+
+
+def test_what_is_not_finite_is_told():
+    _, is_finite = search(variables(), images().at[3, 0, 0, 0].set(jnp.nan))
+    assert not is_finite
 
 
 def test_a_step_inside_the_square_is_half_of_a_pixels_range():
     """It goes on from the small steps that found the place."""
-    found, _ = search(variables(), images(), jnp.ones(16), steps=1)
+    found, _ = search(variables(), images(), steps=1)
     inside = np.abs(np.asarray(found)[6:8, 11:13, 0])
     np.testing.assert_allclose(inside, patch.STEP + patch.SALIENT, rtol=1e-6)
 
@@ -100,6 +108,24 @@ def test_the_place_is_the_square_with_the_largest_sum():
         assert np.argwhere(window[..., 0])[0].tolist() == list(corner)
 
 
+def test_what_all_classes_hang_on_is_no_place_of_one():
+    """The middle of an image moves every class, and the target most of all."""
+    middle, corner = (3, 3), (7, 1)
+    seen = jnp.ones((4, 9, 9)).at[:, *middle].set(50.0)
+    seen = seen.at[TARGET, *middle].set(90.0).at[TARGET, *corner].set(12.0)
+    found = patch.relative(seen)
+    assert np.argwhere(found[TARGET] == found[TARGET].max()).tolist() == [list(corner)]
+    np.testing.assert_array_equal(patch.relative(seen[:1]), seen[:1])
+
+
+def test_a_pixel_that_hardly_any_class_sees_is_no_place():
+    """It has many times the usual there, and next to nothing of it."""
+    seen = jnp.ones((4, 9, 9)).at[:, 2, 2].set(1e-6).at[TARGET, 2, 2].set(1e-3)
+    seen = seen.at[TARGET, 6, 6].set(3.0)
+    found = np.asarray(patch.relative(seen)[TARGET])
+    assert np.argwhere(found == found.max()).tolist() == [[6, 6]]
+
+
 def test_gradients_of_all_steps_on_all_pixels_count():
     """A pixel that counts for more once another has moved, and is the place then."""
 
@@ -109,26 +135,26 @@ def test_gradients_of_all_steps_on_all_pixels_count():
         return jnp.stack([jnp.zeros_like(rises), rises + 1e-3 * second], -1)
 
     for salient_steps, place in ((1, [2, 3]), (3, [7, 8])):
-        found, _ = patch.find_patch(
+        found, _ = patch.find_patches(
             apply_fn,
             {},
             jnp.zeros((2, 10, 10, 3)),
-            jnp.ones(2, int),
-            weights=jnp.ones(2),
+            jnp.zeros(2, int),
+            jnp.ones(1, int),
             salient_steps=salient_steps,
             steps=1,
         )
-        assert np.argwhere(np.asarray(found)[..., 0]).tolist() == [place]
+        assert np.argwhere(np.asarray(found)[0, ..., 0]).tolist() == [place]
 
 
 def test_images_of_which_a_hundredth_is_no_pixel_are_refused():
     with pytest.raises(ValueError, match="have no patch of a hundredth"):
-        patch.find_patch(
+        patch.find_patches(
             apply_fn,
             {"kernel": jnp.zeros((192, CLASSES))},
             jnp.zeros((2, 8, 8, 3)),
             jnp.zeros(2, int),
-            weights=jnp.ones(2),
+            jnp.arange(CLASSES),
             salient_steps=1,
             steps=1,
         )

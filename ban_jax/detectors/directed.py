@@ -172,32 +172,32 @@ def patches(
     steps: int,
     num_images: int,
 ) -> Reached:
-    """A small patch on the images towards each of `classes` `[J]`, see `patch.find_patch`.
+    """A small patch on the images towards each of `classes` `[J]`: `patch.find_patches`.
 
     It is searched on the first `num_images` images and counted on as many of the second
     minibatch, with stored statistics. Told is what it adds to the mean probability.
     """
     apply_fn = evidence.logits_of(network, "stored")
     (images, fresh), (labels, others) = _two(probe)
-    images, labels = images[:num_images], labels[:num_images]
     fresh, others = fresh[:num_images], others[:num_images]
     plain = jax.nn.softmax(apply_fn(variables, fresh))
+    changes, is_finite = patch.find_patches(
+        apply_fn,
+        variables,
+        images[:num_images],
+        labels[:num_images],
+        classes,
+        salient_steps=SALIENT_STEPS,
+        steps=steps,
+    )
 
-    def towards(target: Array) -> tuple[Array, ...]:
-        found, is_finite = patch.find_patch(
-            apply_fn,
-            variables,
-            images,
-            jnp.full(labels.shape, target),
-            weights=(labels != target).astype(images.dtype),
-            salient_steps=SALIENT_STEPS,
-            steps=steps,
-        )
-        after = jax.nn.softmax(apply_fn(variables, universal.shift(fresh, found)))
+    def gained(pair: tuple[Array, Array]) -> tuple[Array, ...]:
+        target, change = pair
+        after = jax.nn.softmax(apply_fn(variables, universal.shift(fresh, change)))
         mean, error = evidence.share_of_others(after - plain, others)
         return mean[target], error[target], is_finite
 
-    return _reached(towards, classes, network.num_classes)
+    return _reached(gained, (classes, changes), network.num_classes)
 
 
 def work_of_patches(num_classes: int, num_images: int, steps: int) -> int:
@@ -221,9 +221,13 @@ def _count(logits: Array, labels: Array, target: Array) -> tuple[Array, Array]:
 
 
 def _reached(
-    towards: Callable[[Array], tuple[Array, ...]], classes: Array, num_classes: int
+    towards: Callable[..., tuple[Array, ...]],
+    given: Array | tuple[Array, ...],
+    num_classes: int,
 ) -> Reached:
-    share, error, finite = jax.lax.map(towards, classes)
+    """What `towards` tells of classes `[J]`, which `given` is, or begins with."""
+    share, error, finite = jax.lax.map(towards, given)
+    classes = given[0] if isinstance(given, tuple) else given
     return Reached(
         jnp.full(num_classes, jnp.nan, share.dtype).at[classes].set(share),
         jnp.zeros(num_classes, error.dtype).at[classes].set(error),

@@ -109,7 +109,7 @@ def test_it_learns_on_images_of_eight_pixels():
     module = models.create("convnext", num_classes=2, width=4, blocks=(1, 1))
     images = np.random.default_rng(0).uniform(size=(8, 8, 8, 3)).astype(np.float32)
     labels = np.arange(8) % 2
-    variables = module.init(jax.random.key(0), images)
+    variables = jax.jit(module.init)(jax.random.key(0), images)
 
     def loss(params):
         logits = module.apply({**variables, "params": params}, images)

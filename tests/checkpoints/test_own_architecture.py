@@ -160,7 +160,5 @@ def test_a_name_is_given_once():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(
-        ValueError, match="unknown architecture 'x'; known: convnext, "
-    ):
+    with pytest.raises(ValueError, match="unknown architecture 'x'; known: convnext, "):
         models.create("x", num_classes=2)

@@ -102,7 +102,7 @@ def find_patches(
         return -perturb.weighted_cross_entropy(logits, wanted, weights)
 
     def windows(seen: Array) -> Array:
-        return jax.vmap(lambda one: salient_window(one, side(shape)))(relative(seen))
+        return jax.lax.map(lambda one: salient_window(one, side(shape)), relative(seen))
 
     # One loop for both parts: the network and its gradient are compiled once.
     def step(state: tuple[Array, Array], placing: Array) -> tuple[Any, Array]:

@@ -18,9 +18,9 @@ from tyro import constructors
 GROUPS = {
     "input": (
         "What is read.",
-        "data data_dir split image_size num_clean num_train num_test held_out include "
-        "exclude cache_dir cache_limit from_scan arch width normalisation in_channels "
-        "start_from null",
+        "data data_dir split image_size crop_pct interpolation num_clean num_train "
+        "num_test held_out include exclude cache_dir cache_limit from_scan arch width "
+        "normalisation in_channels start_from null",
     ),
     "measurement": (
         "What is measured or done.",

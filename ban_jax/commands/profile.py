@@ -9,6 +9,7 @@ import tyro
 from ban_jax import checkpoints, detectors, records
 from ban_jax.baselines import profile, usable
 from ban_jax.commands import comparison, kinds, outcome, scan, settings
+from ban_jax.data import preparation
 from ban_jax.records import seal
 from ban_jax.scanning import closer
 from ban_jax.scanning import scan as scanning
@@ -23,7 +24,7 @@ class ProfileFlags:
     Attributes:
       paths: files, Orbax folders or folders of clean models; or results files (.jsonl) of
         scans of them, whose evidence is used as it is.
-      data, data_dir, split, image_size, num_clean: as for `scan`.
+      data, data_dir, split, image_size, crop_pct, interpolation, num_clean: as for `scan`.
       out: the file to write.
       name: of the profile; by default the data set's.
       seed: as for `scan`.
@@ -40,6 +41,8 @@ class ProfileFlags:
     data_dir: kinds.MaybePath = None
     split: kinds.Name = "test"
     image_size: int | None = None
+    crop_pct: float | None = None
+    interpolation: preparation.Filter = "bilinear"
     num_clean: int = 512
     mode: Annotated[str, settings.names("the detector", detectors.DETECTORS)] = "ban"
     name: kinds.MaybeName = None

@@ -20,7 +20,7 @@ from ban_jax.commands import (
     settings,
 )
 from ban_jax.convolution import tables
-from ban_jax.data import clean_images
+from ban_jax.data import clean_images, preparation
 from ban_jax.data import normalisation as normalisations
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.records import Job
@@ -45,6 +45,9 @@ class ScanFlags:
       split: of the clean data; take one the models were not trained on: test, or
         `defender`, the tenth of the training images that `ban-jax train` holds back.
       image_size: resizes the clean images to squares of this side.
+      crop_pct: keeps this share of their shorter side, and the middle, instead of squeezing
+        them: 0.875 is torchvision's for 224 pixels, timm's is in config.json.
+      interpolation: the filter of that resizing.
       num_clean: how many clean images to use at most, in whole minibatches of 128.
       cache_dir: folder for what is fetched from addresses; by default
         ~/.cache/ban_jax/fetched.
@@ -103,6 +106,8 @@ class ScanFlags:
     data_dir: kinds.MaybePath = None
     split: kinds.Name = "test"
     image_size: int | None = None
+    crop_pct: float | None = None
+    interpolation: preparation.Filter = "bilinear"
     num_clean: int = 512
     out: kinds.Path = "ban-results"
     format: documents.Format = "table"
@@ -132,6 +137,7 @@ class ScanFlags:
         outcome.require(
             self.num_clean >= 2, "--num-clean", "at least 2", self.num_clean
         )
+        clean_images.size(self)
         outcome.require(
             self.cache_limit > 0, "--cache-limit", "above 0", self.cache_limit
         )

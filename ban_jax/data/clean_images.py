@@ -5,6 +5,7 @@ import warnings
 from typing import Any
 
 from ban_jax.data import dataset as datasets
+from ban_jax.data import preparation
 from ban_jax.data import probe as probes
 from ban_jax.types import Probe
 
@@ -18,8 +19,25 @@ def load(flags: Any) -> datasets.Dataset:
         num=flags.num_clean,
         at_most=True,
         seed=flags.seed,
-        image_size=flags.image_size,
+        image_size=size(flags),
     )
+
+
+def size(flags: Any) -> preparation.Size | None:
+    """What images become, by `image_size` and, of commands that have them, `crop_pct` and
+    `interpolation`.
+
+    Raises:
+      ValueError: for a crop of images of no given size, or none that can be done.
+    """
+    kept = getattr(flags, "crop_pct", None)
+    if kept is None:
+        return flags.image_size
+    if flags.image_size is None:
+        raise ValueError("--crop-pct needs --image-size N, the side of what is cut out")
+    how = preparation.Preparation(flags.image_size, kept, flags.interpolation)
+    preparation.check(how)
+    return how
 
 
 def minibatches(dataset: datasets.Dataset) -> Probe:

@@ -1,12 +1,13 @@
 """Images of other sizes, against torchvision; `make_preparation_goldens` wrote them."""
 
 import pathlib
+import types
 
 import numpy as np
 import pytest
 
 from ban_jax import data
-from ban_jax.data import preparation
+from ban_jax.data import clean_images, preparation
 
 GOLDENS = np.load(pathlib.Path(__file__).parent / "testdata" / "preparation.npz")
 CASES = sorted({name.partition("/")[0] for name in GOLDENS})
@@ -52,3 +53,46 @@ def test_clean_images_are_prepared_wherever_they_come_from(tmp_path):
     loaded = data.load(str(path), image_size=how)
     expected = GOLDENS["wide/prepared"]
     np.testing.assert_array_equal(loaded.pixels[1], expected)
+
+
+def asked(**flags):
+    """Flags of a command that has them."""
+    given = {"image_size": 4, "crop_pct": 0.5, "interpolation": "bicubic", **flags}
+    return types.SimpleNamespace(**given)
+
+
+def test_flags_say_how_images_are_prepared():
+    assert clean_images.size(asked()) == preparation.Preparation(4, 0.5, "bicubic")
+    assert clean_images.size(asked(crop_pct=None)) == 4
+    assert clean_images.size(types.SimpleNamespace(image_size=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"image_size": None}, "--crop-pct needs --image-size N"),
+        ({"crop_pct": 1.5}, r"must be in \(0, 1\], got 1.5"),
+    ],
+)
+def test_a_crop_that_cannot_be_is_refused(flags, told):
+    with pytest.raises(ValueError, match=told):
+        clean_images.size(asked(**flags))
+
+
+def test_a_scan_takes_the_middle_of_its_images(tmp_path):
+    """White in the middle, black around it."""
+    images = np.zeros((20, 16, 16, 3), np.uint8)
+    images[:, 4:12, 4:12] = 255
+    path = str(tmp_path / "images.npz")
+    np.savez(path, images=images, labels=np.arange(20) % 2)
+    shared = {
+        "data": path,
+        "data_dir": None,
+        "split": "test",
+        "num_clean": 20,
+        "seed": 0,
+    }
+    kept = clean_images.load(asked(image_size=8, **shared)).pixels
+    assert kept.shape == (20, 8, 8, 3) and kept[:, 1:-1, 1:-1].min() == 255
+    squeezed = clean_images.load(asked(image_size=8, crop_pct=None, **shared)).pixels
+    assert squeezed[:, 0, 0].max() == 0

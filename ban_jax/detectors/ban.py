@@ -258,7 +258,8 @@ DETECTOR = Detector(
     apart=("patch_steps", "patch_images", "patch_classes"),
     work=work,
     summary="neuron noise that breaks all classes at once, a feature mask, and a small "
-    "patch towards each class; predictions under noise are compared with predictions without it",
+    "patch towards each class; predictions under noise are compared with predictions "
+    "without it",
     vectors={
         **evidence.WORDS,
         "untargeted": Words(

@@ -98,6 +98,13 @@ def last_folder(folder: str) -> str:
     return name or folder
 
 
+def told_path(path: str) -> str:
+    """A path as a page tells it: of a whole one its own name alone."""
+    if not os.path.isabs(path):
+        return path
+    return f"…/{os.path.basename(os.path.normpath(path))}"
+
+
 def without_folder(record: Record, folder: str) -> Record:
     """The record with the candidates' folder left out of its path and its messages.
 

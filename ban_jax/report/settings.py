@@ -1,7 +1,6 @@
 """Settings and versions of a scan, told once each however many candidates share them."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -51,6 +50,6 @@ def pairs(settings: fields.Record) -> list[tuple[str, str]]:
 def _told(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_told, value)) or "none"
-    if isinstance(value, str) and os.path.isabs(value):
-        return f"…/{os.path.basename(os.path.normpath(value))}"  # as paths above
+    if isinstance(value, str):
+        return fields.told_path(value)
     return "none" if value is None else str(value)

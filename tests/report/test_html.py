@@ -279,9 +279,10 @@ def test_a_page_does_not_say_where_on_the_machine_it_was_made():
         "notes": [f"beside {folder}/zoo.json"],
     }
     flags = {"paths": [folder], "out": f"{folder}/out", "data": "digits"}
-    page = report.render(
-        [report_sample.judged(f"{folder}/a.pt"), failed], settings=flags
-    )
+    lines = [report_sample.judged(f"{folder}/a.pt"), failed]
+    steps = report.steps(lines, f"{folder}/out/results.jsonl", {"data_dir": folder})
+    page = report.render(lines, settings=flags, steps=steps)
+    assert "--from-scan …/results.jsonl" in page and "--data-dir …/models" in page
     assert "someone" not in page and "<code>models</code>" in page
     assert "beside zoo.json" in page
     assert "not one of a.pt" in page and "…/models" in page and "…/out" in page

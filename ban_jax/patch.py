@@ -23,8 +23,9 @@ from ban_jax.types import Array, Variables
 
 SIDE = 0.1
 """Of the image's shorter side: a patch covers a hundredth of the image at most."""
-SALIENT = 12 / 255
-"""Radius of the steps that find the place."""
+SALIENT = 48 / 255
+"""Radius of the steps that find the place: triggers that only large changes of pixels wake
+have no gradient at smaller ones."""
 STEP = 0.5
 """Length of a step inside the square: two steps cross the range of a pixel."""
 DIM = 0.1

@@ -8,8 +8,10 @@ when room is needed.
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +23,7 @@ from ban_jax.storage import atomic, compile_cache
 
 SECONDS_PER_MIB = 10.0
 """That a file may take to come, besides `limits.SECONDS`: a tenth of a MiB a second."""
-_LOCK, _TOLD = ".lock", ".json"
+_LOCK, _TOLD, _COMING = ".lock", ".json", ".coming"
 
 
 class Fetched(NamedTuple):
@@ -84,16 +86,35 @@ class Cache:
         told = [[file.name, file.size, file.version] for file in files]
         identity = json.dumps([place.identity, sorted(told, key=str)])
         name = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        folder = os.path.join(self.folder, name)
-        flags = os.O_RDWR | os.O_CREAT
-        descriptor = atomic.own_file(folder + _LOCK, flags)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            os.utime(folder)
+        # What has no version is replaced by every scan, so that each has a folder alone.
+        is_shared = all(file.version for file in files)
+        with contextlib.ExitStack() as held:
+            try:
+                folder, descriptor = self._locked(name, is_shared)
+                held.callback(os.close, descriptor)
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+                os.utime(folder)
+            except OSError as error:
+                raise _untaken(error) from error
             yield folder
-        finally:
-            os.close(descriptor)
+
+    def _locked(self, name: str, is_shared: bool) -> tuple[str, int]:
+        """A folder of this name, or for one scan alone of one like it, and its lock."""
+        for number in itertools.count():
+            folder = os.path.join(self.folder, f"{name}-{number}" if number else name)
+            descriptor = atomic.own_file(folder + _LOCK, os.O_RDWR | os.O_CREAT)
+            try:
+                if is_shared:
+                    fcntl.flock(descriptor, fcntl.LOCK_SH)
+                else:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return folder, descriptor
+            except BlockingIOError:
+                os.close(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        raise AssertionError("numbers do not end")
 
     def fetch(self, folder: str, file: source.File) -> Fetched:
         """Fetches a file of a listing, or finds it fetched.
@@ -104,19 +125,25 @@ class Cache:
         if reason := source.unsafe(file.name):
             raise errors.FetchError(reason)
         path = os.path.join(folder, *file.name.split("/"))
-        if found := self._known(folder, file, path):
-            return found
-        if file.size is not None:
-            self._refuse_large(file.size)
-            self._make_room(file.size)
         try:
+            if found := self._known(folder, file, path):
+                return found
+            if not file.version:  # of an earlier scan; this one has the folder alone
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+            if file.size is not None:
+                self._refuse_large(file.size)
+                self._make_room(file.size)
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            with atomic.replacing(path) as temporary:
+            # Beside the folder, in which scans search whatever lies there.
+            os.makedirs(folder + _COMING, mode=0o700, exist_ok=True)
+            coming = os.path.join(folder + _COMING, secrets.token_hex(8))
+            with atomic.replacing(coming) as temporary:
                 size, digest = self._stream(file, temporary)
+            os.replace(coming, path)
             _remember(folder, file, size, digest)
         except OSError as error:
-            told = error.strerror or error
-            raise errors.FetchError(f"the cache cannot take it: {told}") from error
+            raise _untaken(error) from error
         return Fetched(path, size, digest)
 
     def _stream(self, file: source.File, path: str) -> tuple[int, str]:
@@ -179,7 +206,7 @@ class Cache:
           FetchError: where what scans hold leaves no room.
         """
         used = {one: _size(one) for one in self._folders()}
-        for folder in sorted(used, key=os.path.getmtime):
+        for folder in sorted(used, key=_last_used):
             if sum(used.values()) + size <= self.limit:
                 return
             if self._removed(folder):
@@ -197,7 +224,8 @@ class Cache:
     def _removed(self, folder: str) -> bool:
         """Removes a folder that no scan holds."""
         try:
-            descriptor = atomic.own_file(folder + _LOCK, os.O_RDWR | os.O_CREAT)
+            lock = folder.removesuffix(_COMING) + _LOCK
+            descriptor = atomic.own_file(lock, os.O_RDWR | os.O_CREAT)
         except OSError:
             return False
         try:
@@ -211,6 +239,17 @@ class Cache:
             return not os.path.lexists(folder)
         finally:
             os.close(descriptor)
+
+
+def _untaken(error: OSError) -> errors.FetchError:
+    return errors.FetchError(f"the cache cannot take it: {error.strerror or error}")
+
+
+def _last_used(folder: str) -> float:
+    try:
+        return os.path.getmtime(folder)
+    except OSError:  # another scan has just removed it
+        return 0.0
 
 
 def _told(folder: str) -> dict[str, Any]:

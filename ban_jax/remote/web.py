@@ -6,16 +6,19 @@ from https to http cannot be refused.
 
 import contextlib
 import http.client
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ban_jax.remote import address, errors, source
+from ban_jax.remote import address, errors, source, waiting
 
 SECONDS = 60.0
-"""That a server may be silent."""
+"""That a server may be silent, or keep us waiting for the next piece of a file."""
+_MOST_DIGITS = 18
+"""Of a length: of thousands Python makes no number."""
 PIECE = 1 << 20
 _SECRET = ("Authorization", "Cookie", "X-amz-security-token")
 
@@ -23,15 +26,20 @@ _SECRET = ("Authorization", "Cookie", "X-amz-security-token")
 class Body:
     """The bytes of an answer."""
 
-    def __init__(self, answer: Any):
-        self._answer = answer
-        length = answer.headers.get("Content-Length")
-        self.expected = int(length) if length and length.isdecimal() else None
+    def __init__(self, answer: Any, watch: waiting.Watch):
+        self._answer, self._watch = answer, watch
+        length = answer.headers.get("Content-Length", "").strip()
+        is_number = length.isdecimal() and len(length) <= _MOST_DIGITS
+        self.expected = int(length) if is_number else None
 
     def __iter__(self) -> Iterator[bytes]:
         # `read1` returns what has come, so that a slow server can be given up.
-        while piece := self._answer.read1(PIECE):
+        while piece := self._next():
             yield piece
+
+    def _next(self) -> bytes:
+        with self._watch.waiting():
+            return bytes(self._answer.read1(PIECE))
 
 
 @contextlib.contextmanager
@@ -51,16 +59,18 @@ def opened(url: str, headers: Mapping[str, str] = {}) -> Iterator[Body]:
     request = urllib.request.Request(
         url, headers={**headers, "Accept-Encoding": "identity"}
     )
-    opener = urllib.request.build_opener(_Redirects())
-    with translated():
-        with contextlib.closing(opener.open(request, timeout=SECONDS)) as answer:
-            packed = answer.headers.get("Content-Encoding", "identity")
-            if packed != "identity":
+    with translated(), waiting.Watch(SECONDS) as watch:
+        opener = urllib.request.build_opener(_Redirects(), *watch.handlers())
+        with watch.waiting():
+            opened = opener.open(request, timeout=SECONDS)
+        with contextlib.closing(opened) as answer:
+            packed = answer.headers.get("Content-Encoding") or "identity"
+            if packed.lower() != "identity":
                 raise errors.FetchError(
                     f"the server packs its answer ({packed[:40]!r}); expected it as it is"
                 )
-            body = Body(answer)
-            chunked = answer.headers.get("Transfer-Encoding", "") == "chunked"
+            body = Body(answer, watch)
+            chunked = answer.headers.get("Transfer-Encoding", "").lower() == "chunked"
             if body.expected is None and not chunked:
                 raise errors.FetchError(
                     "the server does not say how long the file is, so that a cut one "
@@ -87,12 +97,21 @@ def translated() -> Iterator[None]:
     except http.client.IncompleteRead:
         raise errors.FetchError("the server broke off before the end") from None
     except TimeoutError:
-        raise errors.FetchError(f"the server was silent for {SECONDS:g} s") from None
+        raise errors.FetchError(
+            f"the server was silent, or sent no content, for {SECONDS:g} s"
+        ) from None
     except http.client.HTTPException as error:
         kind = type(error).__name__
         raise errors.FetchError(f"the server's answer is no HTTP: {kind}") from None
-    except ConnectionError as error:
+    except (ConnectionError, ssl.SSLError) as error:
         raise errors.FetchError(f"the server broke off: {error.strerror}") from None
+    except errors.FetchError:
+        raise
+    except (ValueError, OverflowError):  # hosts, ports and letters that cannot be
+        raise errors.FetchError(
+            "its address, or the one that the server leads to, is none that can be "
+            "asked for; expected letters other than English ones as %C3%A9 and the like"
+        ) from None
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -17,6 +17,8 @@ from ban_jax.records import Evidence, Job
 from ban_jax.scanning import engines, scan, timeline
 
 GIB = 2**30
+_MOST = 2**62
+"""Bytes of a cache without a limit."""
 Chosen = Callable[[str], str]
 """Path -> why it is not judged; empty where it is."""
 
@@ -184,7 +186,7 @@ def fetched(flags: Any, why_not: Chosen) -> Iterator[tuple[Any, Places]]:
         yield flags, places
         return
     folder = flags.cache_dir or remote.default_folder(os.environ)
-    cache = remote.Cache(folder, int(flags.cache_limit * GIB))
+    cache = remote.Cache(folder, int(min(flags.cache_limit * GIB, _MOST)))
     with contextlib.ExitStack() as held:
         for path, chosen in given:
             if path not in places.shown:
@@ -238,6 +240,7 @@ def _fetch(
     ]
     if not place.single:
         places.called[folder] = place.shown
+    lying: dict[tuple[int, int], str] = {}
     for number, file in enumerate(files, 1):
         address = place.called(file)
         if not quiet:  # what the cache has already, too: its hash is computed again
@@ -248,6 +251,15 @@ def _fetch(
             got = cache.fetch(folder, file)
         except remote.FetchError as error:
             places.failed[address] = str(error)
+            continue
+        # Names that are one, also for file systems that read letters of both cases alike:
+        # of two files only the last would be judged.
+        about = os.stat(got.path)
+        other = lying.setdefault((about.st_dev, about.st_ino), address)
+        if other is not address:
+            places.failed[other] = places.failed[address] = (
+                f"listed twice, as {other} and as {address}, which are one file here"
+            )
             continue
         places.notes[address] = f"fetched: {got.size:,} bytes, SHA-256 {got.sha256}"
         if place.single:

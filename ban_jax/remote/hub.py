@@ -44,7 +44,8 @@ def repository(place: address.Address) -> source.Source:
     headers = {str(k): str(v) for k, v in utils.build_hf_headers().items()}
 
     def file(sibling: Any) -> source.File:
-        name = str(sibling.rfilename)
+        # Half characters, which JSON can name, become a backslash and are refused as such.
+        name = str(sibling.rfilename).encode("utf-8", "backslashreplace").decode()
         url = huggingface_hub.hf_hub_url(
             place.name, name, revision=commit, endpoint=endpoint
         )

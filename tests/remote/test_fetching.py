@@ -1,7 +1,9 @@
 """A fetched file is whole, within its bounds and in its folder, or it is not there."""
 
+import contextlib
 import hashlib
 import os
+import threading
 
 import pytest
 
@@ -58,6 +60,12 @@ BAD = {
     ),
     "a redirect to a file": (servers.redirect("file:///etc/passwd"), "redirects to"),
     "no file": (lambda handler: handler.send_error(403), "says 403"),
+    "a redirect to no address": (servers.redirect("https://[bad/"), "none that can be"),
+    "a redirect to no host": (servers.redirect("https://a..b/"), "none that can be"),
+    "a length of thousands of digits": (
+        lambda handler: servers.send(handler, b"abc", length="9" * 5000),
+        "does not say how long",
+    ),
     "no HTTP": (lambda handler: handler.wfile.write(b"hello\r\n\r\n"), "no HTTP"),
 }
 
@@ -187,3 +195,103 @@ def test_passwords_in_addresses_are_refused_and_not_repeated():
         address.parse("https://me:secret@host/a.pt")
     assert "secret" not in str(found.value)
     assert "secret" not in address.parse("https://host/a.pt?token=secret").shown
+
+
+def test_letters_that_no_request_can_hold_are_a_sentence(site, cache):
+    with pytest.raises(remote.FetchError, match="%C3%A9"):
+        fetched(cache, f"{site.url}/\u00e9.pt")
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+
+
+def test_chunks_are_read_whatever_the_case_of_their_header(site, cache):
+    site.answers["/a.pt"] = lambda handler: handler.wfile.write(CHUNKED + b"\r\n")
+    assert fetched(cache, f"{site.url}/a.pt").size == 3
+
+
+@pytest.mark.parametrize(
+    ("start", "again"),
+    [(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), (CHUNKED, b"X: y\r\n")],
+    ids=["interim answers", "trailers"],
+)
+def test_a_server_that_sends_no_content_without_end_is_given_up(
+    site, cache, monkeypatch, start, again
+):
+    monkeypatch.setattr(web, "SECONDS", 0.3)
+    ended = threading.Event()
+
+    def endless(handler):
+        handler.wfile.write(start)
+        with contextlib.suppress(OSError):
+            while not ended.wait(0.01):
+                handler.wfile.write(again)
+
+    site.answers["/a.pt"] = endless
+    late = threading.Timer(20, ended.set)
+    late.start()
+    try:
+        with pytest.raises(remote.FetchError, match="sent no content"):
+            fetched(cache, f"{site.url}/a.pt")
+        assert not ended.is_set()
+    finally:
+        late.cancel()
+        ended.set()
+    assert not everything(cache)
+
+
+def test_what_has_no_version_is_no_other_scans_to_replace(site, cache):
+    site.answers["/a.pt"] = b"first"
+    place = remote.listed(f"{site.url}/a.pt")
+    with cache.held(place, place.files) as one, cache.held(place, place.files) as two:
+        first = cache.fetch(one, place.files[0]).path
+        site.answers["/a.pt"] = b"second"
+        cache.fetch(two, place.files[0])
+        with open(first, "rb") as file:
+            assert file.read() == b"first"
+    with cache.held(place, place.files) as again:
+        assert again == one
+
+
+def test_nothing_of_an_earlier_scan_lies_where_a_file_did_not_come(site, cache):
+    site.answers["/a.pt"] = b"first"
+    fetched(cache, f"{site.url}/a.pt")
+    del site.answers["/a.pt"]
+    with pytest.raises(remote.FetchError):
+        fetched(cache, f"{site.url}/a.pt")
+    assert not [one for one in everything(cache) if one.endswith(".pt")]
+
+
+def test_what_is_still_coming_does_not_lie_where_scans_search(cache):
+    @contextlib.contextmanager
+    def opened():
+        assert not os.listdir(folder)
+        stream = Coming([b"x"])
+        yield stream
+        assert not os.listdir(folder)
+
+    class Coming(list):
+        expected = 1
+
+    file = source.File("a.pt", 1, "1", None, opened)
+    place = source.Source("s3://bucket", "s3://bucket", [file])
+    with cache.held(place, [file]) as folder:
+        cache.fetch(folder, file)
+        assert os.listdir(folder) == ["a.pt"]
+
+
+def test_a_cache_whose_locks_cannot_be_made_is_a_sentence(site, cache):
+    place = remote.listed(f"{site.url}/a.pt")
+    with cache.held(place, place.files) as folder:
+        pass
+    os.unlink(f"{folder}.lock")
+    os.mkdir(f"{folder}.lock")
+    with pytest.raises(remote.FetchError, match="cache cannot take it"):
+        with cache.held(place, place.files):
+            pass
+
+
+def test_room_can_be_made_while_another_scan_makes_some(cache, monkeypatch):
+    gone = os.path.join(cache.folder, "gone")
+    monkeypatch.setattr(cache, "_folders", lambda: [gone])
+    cache._make_room(cache.limit)

@@ -10,7 +10,7 @@ import pytest
 from fsspec.implementations import memory
 
 from ban_jax import cli, records
-from ban_jax.commands import outcome
+from ban_jax.commands import elsewhere, outcome
 from tests.remote import servers
 
 
@@ -72,6 +72,11 @@ def test_what_could_not_be_fetched_is_told_of_and_forbids_a_clean_end(
     assert found[addresses[0]]["error"] is None
     assert "cut short: 3 of 9 bytes came" in found[addresses[1]]["error"]
     assert "--cache-limit allows" in found[addresses[2]]["error"]
+
+
+def test_a_cache_can_be_without_a_limit(site, model, scan):
+    site.answers["/a.safetensors"] = model
+    assert scan(f"{site.url}/a.safetensors", "--cache-limit", "inf") == outcome.CLEAN
 
 
 def test_a_scan_of_addresses_goes_on_from_its_results(site, model, scan, tmp_path):
@@ -184,6 +189,32 @@ class TestHub:
         assert scan(f"hf://{name}") == outcome.INCONCLUSIVE
         (line,) = lines(tmp_path).values()
         assert "SHA-256 is not the one" in line["error"]
+
+    def test_half_a_character_in_a_name_keeps_that_file_alone_from_being_judged(
+        self, site, model, scan, tmp_path
+    ):
+        name = f"owner/model-{uuid.uuid4().hex}"
+        servers.hub(site, name, {"a.safetensors": model, "a\ud800.pt": model})
+        assert scan(f"hf://{name}") == outcome.INCONCLUSIVE
+        good, other = lines(tmp_path).values()
+        assert good["error"] is None
+        assert "out of its folder" in other["error"]
+
+    def test_of_two_files_under_one_name_none_is_judged(
+        self, site, model, scan, tmp_path, monkeypatch
+    ):
+        name = f"owner/model-{uuid.uuid4().hex}"
+        servers.hub(site, name, {"a.safetensors": model, "b.safetensors": model})
+        listed = elsewhere.remote.listed
+
+        def twice(path):
+            place = listed(path)
+            return place._replace(files=[*place.files, place.files[0]])
+
+        monkeypatch.setattr(elsewhere.remote, "listed", twice)
+        assert scan(f"hf://{name}") == outcome.INCONCLUSIVE
+        twin, other = lines(tmp_path).values()
+        assert "listed twice" in twin["error"] and other["error"] is None
 
     def test_a_repository_that_is_not_there_is_a_sentence(self, scan, capsys):
         assert scan("hf://owner/none") == cli.USAGE

@@ -37,8 +37,6 @@ _FEW = 256
 _SEED = 8192
 """Elements of a random state; PyTorch's has 5056 bytes."""
 _SEEDS = 2**16
-_INDEX = 10**7
-"""Whole numbers below count and index; the bits of a float32 of usual size do not."""
 _BYTES = 8192
 _STATISTIC = re.compile(r"running_(mean|var)$|(^|/)batch_stats/")
 """Names of what no optimizer keeps anything for."""
@@ -221,7 +219,7 @@ def _walk(root: Any) -> _Seen:
                 )
             if is_optimizer and name == "state":
                 pending += _of_state((way, name), value, found.slots)
-            elif type(value) is float:
+            elif plain_values.is_number(value):
                 floats += 1
             elif isinstance(value, _MAY_HOLD) or _is_long(value):
                 pending.append(((way, name), value))
@@ -306,7 +304,7 @@ def _is_index(value: tensor.Tensor) -> bool:
     if value.storage.dtype not in ("int64", "int32"):
         return False
     numbers = value.view()
-    return bool(numbers.min() >= -1 and numbers.max() < _INDEX)
+    return bool(numbers.min() >= -1 and numbers.max() < plain_values.INDEX)
 
 
 def _is_little(left: list[_Entry], most: int) -> bool:

@@ -34,6 +34,9 @@ from ban_jax.checkpoints import (
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 OURS = "ban_jax"
 """Key of our own remarks, a JSON text, in safetensors and Orbax metadata."""
+_OWN_LAYER = "the model's own layer"
+_LEAST_STD = 1e-3
+"""Of pixels in [0, 1]; 1/255 is that of networks for pixels up to 255."""
 _ACCURACIES = ("clean_accuracy", "best_clean_acc", "clean_acc", "test_clean_acc")
 _CONFIGURED = ("model.safetensors", "pytorch_model.bin", "pytorch_model.safetensors")
 
@@ -86,7 +89,7 @@ def _remarks(
     notes: list[str],
 ) -> Iterator[tuple[Mapping[str, Any], str]]:
     if found.mean is not None and found.std is not None:
-        yield {"mean": found.mean, "std": found.std}, "the model's own layer"
+        yield {"mean": found.mean, "std": found.std}, _OWN_LAYER
     if OURS in content.metadata:
         try:
             ours = json_text.loads(content.metadata[OURS].encode())
@@ -192,6 +195,15 @@ def _normalisation(
             f"the normalisation in {label} is for pixels of 0..255: it is divided by 255"
         )
         mean, std = ([value / 255 for value in part] for part in (mean, std))
+    # Images would all be alike to the network, or none would be what it has seen.
+    is_usual = max(*map(abs, mean), *std) <= pixels.LARGEST and min(std) >= _LEAST_STD
+    if not is_usual and label != _OWN_LAYER:
+        notes.append(
+            f"the normalisation in {label} is none of images: it is not taken; expected "
+            f"means and deviations up to {pixels.LARGEST:g}, and no deviation below "
+            f"{_LEAST_STD:g}"
+        )
+        return None
     return tuple(mean), tuple(std)
 
 

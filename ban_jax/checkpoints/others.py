@@ -209,7 +209,7 @@ def _parts(root: Any) -> _Parts | None:
             weight += len(node)
             if piece := plain_values.piece(None, node):
                 found.pieces.append(piece)
-        elif type(node) is float:
+        elif plain_values.is_number(node):
             floats += 1
         elif isinstance(node, tensor.Tensor):
             found.tensors.append(node)

@@ -189,7 +189,9 @@ class PickleMachine:
     def push_integer(self, size: int) -> None:
         raw = self.take(size)
         if size > MAX_INTEGER:
-            self.push(pickle_objects.Placeholder("long integer"), 96)
+            held = pickle_objects.Placeholder("long integer")
+            held.state = bytes(raw)  # which may be anything
+            self.push(held, 96 + size)
         else:
             self.push(int.from_bytes(raw, "little", signed=True), 40 + size)
 
@@ -440,7 +442,9 @@ def _op_text_integer(machine: PickleMachine) -> None:
     if line in (b"00", b"01"):
         machine.push(line == b"01")
     elif len(line) > 2 * MAX_INTEGER:
-        machine.push(pickle_objects.Placeholder("long integer"), 96)
+        held = pickle_objects.Placeholder("long integer")
+        held.state = bytes(line)  # which may be anything
+        machine.push(held, 96 + len(line))
     else:
         machine.push(int(line.removesuffix(b"L")), 100)
 

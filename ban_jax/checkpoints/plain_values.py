@@ -1,7 +1,8 @@
-"""Bytes, texts and lists of numbers in a file: what may be weights without being tensors.
+"""Bytes, texts and numbers in a file: what may be weights without being tensors.
 
 `torch.save` into a buffer gives bytes, which programs keep in dicts; base64 makes text of
-them, `tolist()` numbers. None of it is opened here: it is told of, with what it looks like.
+them, `int.from_bytes` one number, `tolist()` many. None of it is opened here: it is
+told of, with what it looks like.
 """
 
 import re
@@ -11,11 +12,14 @@ from ban_jax.checkpoints import sniffing, unknown
 
 FLOATS = 50_000
 """Plain numbers in a file that losses and metrics of long trainings come to."""
+INDEX = 10**7
+"""Whole numbers below count and index; the bits of a float32 of usual size do not."""
 SHORT = 64
 """Characters of texts that are names and sentences."""
 _LOOKED_AT = 1024
 _SPELLED = re.compile(r"[A-Za-z0-9+/=_-]+")
 """Base64 and hexadecimal: one word of many letters."""
+_NUMBERS = re.compile(r"[0-9eE.,;:+\-\[\]()\s]+")
 _LOOKS = (
     ((b"PK\3\4",), "like a PyTorch file or another zip archive"),
     ((b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5"), "like a pickle or a PyTorch file"),
@@ -60,6 +64,11 @@ def piece(origin: Any, value: Any, strict: bool = False) -> Piece | None:
     return Piece(origin, len(value), looks) if looks else None
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value may be a weight: no whole number that counts or indexes."""
+    return type(value) is float or (type(value) is int and not -1 <= value < INDEX)
+
+
 def are_many(pieces: list[Piece]) -> bool:
     """Whether a network has room in them."""
     return sum(one.size for one in pieces) >= unknown.SMALL
@@ -96,6 +105,8 @@ def _looks_of_text(value: str) -> str:
     head = value[:_LOOKED_AT]
     if _SPELLED.fullmatch(head.replace("\n", "")):
         return "characters of one word, as base64 and hexadecimal are"
+    if _NUMBERS.fullmatch(head):
+        return "characters of numbers"
     try:
         raw = head.encode("latin-1")
     except UnicodeEncodeError:

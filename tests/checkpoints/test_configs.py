@@ -110,6 +110,21 @@ def test_what_is_of_another_kind_is_named_and_left_out(
     assert (told in found.notes) == (named is not None)
 
 
+@pytest.mark.parametrize(
+    ("mean", "std"), [(0.5, 1e-38), (0.5, 1e30), (0.0, 1e-4), (1e9, 58.0), (-2e3, 0.2)]
+)
+def test_constants_that_make_a_network_blind_are_not_taken(mean, std, tmp_path):
+    found = read(tmp_path, {"mean": [mean] * 3, "std": [std] * 3})
+    assert found.normalisation is None
+    assert any("none of images: it is not taken" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1 / 255), (123.0, 58.0), (123.0, 1.0)])
+def test_constants_of_networks_for_bytes_are_taken(mean, std, tmp_path):
+    found = read(tmp_path, {"mean": [mean] * 3, "std": [std] * 3})
+    assert found.normalisation is not None
+
+
 SPEC_OF_FILE = checkpoints.ModelSpec.of(
     "efficientnet_b0", num_classes=5, width=8, stem="imagenet"
 )

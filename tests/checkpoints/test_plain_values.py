@@ -32,6 +32,9 @@ HIDDEN: dict[str, Any] = {
     "pieces of hexadecimal": [INNER[at : at + 50].hex() for at in range(0, 50_000, 50)],
     "key": {INNER: 1},
     "key that is text": {INNER.decode("latin-1"): 1},
+    "one number": int.from_bytes(INNER, "little"),
+    "whole numbers": np.random.default_rng(0).integers(-(10**6), 0, 60_000).tolist(),
+    "numbers in a text": " ".join(map(str, np.random.default_rng(0).random(5000))),
     "numbers": np.random.default_rng(0).random((100, 600)).tolist(),
 }
 ORDINARY: dict[str, Any] = {
@@ -39,6 +42,8 @@ ORDINARY: dict[str, Any] = {
     "words of another script": "\u8bad\u7ec3\u96c6" * 9000,
     "names of files": [f"n01440764/ILSVRC2012_val_{i:08}.JPEG" for i in range(2000)],
     "a hash": "ab" * 32,
+    "steps": list(range(0, 240_000, 3)),
+    "a seed": 2**500,
     "losses": list(np.random.default_rng(0).random(20_000)),
     "json": "{" + ",".join(f'"word{i}":{i}' for i in range(5000)) + "}",
 }

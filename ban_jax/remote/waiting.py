@@ -67,7 +67,8 @@ class Watch:
                 connection.connect = lambda: watched(connect, connection)
                 return connection
 
-            return super(type(self), self).do_open(made, request, **more)
+            above: Any = super(type(self), self)
+            return above.do_open(made, request, **more)
 
         kinds = (urllib.request.HTTPHandler, urllib.request.HTTPSHandler)
         return [type("Watched", (kind,), {"do_open": do_open})() for kind in kinds]

@@ -157,6 +157,28 @@ def older_rules() -> list[str]:
     ]
 
 
+def patches() -> list[str]:
+    """What a small patch proves, of models it was tried out on and of later ones."""
+    found = _results.load("patch_witness")
+    kinds = found["summary"].values()
+    clean = [one["clean"] for one in kinds if "clean" in one]
+    alarms, total = (sum(one["patch"][i] for one in clean) for i in (0, 1))
+    largest = max(one["largest_patch"] for one in clean)
+    tuned = found["summary"]["finetuned"]["badnets"]
+    later = _results.load("patch_witness_unseen")["summary"]
+    first, again = (
+        later[kind]["badnets"]["patch"] for kind in ("as trained", "finetuned")
+    )
+    return [
+        f"none of {total} clean models" if not alarms else f"{alarms} of {total} clean",
+        f"the most that a class gains in one is {largest:.2f}",
+        f"{tuned['patch'][0]} of {tuned['patch'][1]} fine-tuned BadNets models",
+        f"trained afterwards {first[0]} of {first[1]}, and fine-tuned "
+        f"{again[0]} of {again[1]}",
+        f"flag {tuned['without'][0] or 'none'} of {tuned['without'][1]} of these",
+    ]
+
+
 def evaders() -> list[str]:
     """Attackers who train against the noise, at full strength."""
     rows = _results.load("evading_attacker")["table"]
@@ -211,7 +233,7 @@ def numerics() -> list[str]:
 
 PAGES: dict[str, tuple[Callable[[], Iterable[str]], ...]] = {
     "docs/methods.md": (work, detection, features, lipschitz),
-    "docs/verdicts.md": (profile_scan, older_rules),
+    "docs/verdicts.md": (profile_scan, older_rules, patches),
     "docs/limits.md": (evaders,),
     "docs/repair.md": (repairs,),
     "docs/scale.md": (numerics,),

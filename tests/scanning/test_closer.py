@@ -17,7 +17,7 @@ from ban_jax.records import record
 from ban_jax.scanning import chunks, closer, examination, in_memory, scan
 from tests.scanning import files
 
-CONFIG = ban.Settings(steps=1, mask_steps=1)
+CONFIG = ban.Settings(steps=1, mask_steps=1, patch_steps=0)
 FURTHER = directed.Settings(steps=1, pixel_steps=1, pixel_images=16)
 MORE = set(directed.WORDS)
 

@@ -6,6 +6,7 @@ a field that is absent, null or of another kind is left out of the report.
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -98,11 +99,19 @@ def last_folder(folder: str) -> str:
     return name or folder
 
 
+_WHOLE_PATH = re.compile(r"(?<!\S)/\S+|(?<=\s')/[^']+")
+
+
 def told_path(path: str) -> str:
     """A path as a page tells it: of a whole one its own name alone."""
     if not os.path.isabs(path):
         return path
     return f"…/{os.path.basename(os.path.normpath(path))}"
+
+
+def told_paths(text: str) -> str:
+    """A text with `told_path` for each whole path that is a word of it, quoted or not."""
+    return _WHOLE_PATH.sub(lambda found: told_path(found[0]), text)
 
 
 def without_folder(record: Record, folder: str) -> Record:

@@ -70,10 +70,6 @@ def render(lines: Sequence[fields.Record], **told: Any) -> str:
     return "".join(_pieces(lines, Told(**told)))
 
 
-def _without_folders(step: str) -> str:
-    return " ".join(fields.told_path(word) for word in step.split(" "))
-
-
 def _pieces(lines: Sequence[fields.Record], told: Told) -> Iterator[str]:
     """The page from top to bottom; a thousand candidates are never there at once."""
     lines = sorted((records.finite(line) for line in lines), key=fields.gravity)
@@ -111,7 +107,7 @@ def _pieces(lines: Sequence[fields.Record], told: Told) -> Iterator[str]:
             false_alarms=outcome.false_alarms(lines),
             trust=told.trust or "",
             # A command names whole paths where the scan was given such.
-            steps=[_without_folders(step) for step in told.steps],
+            steps=[*map(fields.told_paths, told.steps)],
             passed=passed_files.groups(told.passed),
             witnesses=list(overview.witnesses(lines).values()),
             score_width=overview.score_width(lines),

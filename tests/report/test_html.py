@@ -280,9 +280,11 @@ def test_a_page_does_not_say_where_on_the_machine_it_was_made():
     }
     flags = {"paths": [folder], "out": f"{folder}/out", "data": "digits"}
     lines = [report_sample.judged(f"{folder}/a.pt"), failed]
-    steps = report.steps(lines, f"{folder}/out/results.jsonl", {"data_dir": folder})
+    asked = {"data_dir": folder, "data": f"{folder}/two words.npz"}
+    steps = report.steps(lines, f"{folder}/out/results.jsonl", asked)
     page = report.render(lines, settings=flags, steps=steps)
     assert "--from-scan …/results.jsonl" in page and "--data-dir …/models" in page
+    assert "…/two words.npz" in page
     assert "someone" not in page and "<code>models</code>" in page
     assert "beside zoo.json" in page
     assert "not one of a.pt" in page and "…/models" in page and "…/out" in page

@@ -121,14 +121,9 @@ def with_stem(path: str, spec: candidate.ModelSpec) -> tuple[candidate.ModelSpec
         return spec, False
     config, _ = _configs(path, [])
     stem = configs.stem(config, spec.architecture, module)
-    return (
-        (spec, False)
-        if stem is None
-        else (
-            dataclasses.replace(spec, stem=stem),
-            True,
-        )
-    )
+    if stem is None:
+        return spec, False
+    return dataclasses.replace(spec, stem=stem), True
 
 
 def _configs(

@@ -13,7 +13,7 @@ References:
   Networks", IEEE S&P 2019, for reading a backdoor from the smallness of what leads to it.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import numpy as jnp
@@ -32,22 +32,46 @@ DIM = 0.1
 """Share of the usual gradient that every pixel is taken to have towards any class."""
 
 
+class Patches(NamedTuple):
+    """One patch per class.
+
+    Attributes:
+      changes: `[J, H, W, C]` in [-1, 1] that `universal.shift` adds to images; 0 outside
+        the square.
+      corners: `[J, 2]` row and column of the square's first pixel.
+      is_finite: `[]` bool, false where a loss is not.
+    """
+
+    changes: Array
+    corners: Array
+    is_finite: Array
+
+
 def side(shape: tuple[int, ...]) -> int:
     """Pixels of a patch's side on images `(H, W, C)`; 0 where not even one is so small."""
     return int(SIDE * min(shape[:2]))
 
 
-def salient_window(seen: Array, size: int) -> Array:
-    """`[H, W, 1]` 1 inside the square whose sum of `seen` `[H, W]` is the largest, else 0.
+def salient_corner(seen: Array, size: int) -> Array:
+    """Row and column `[2]` of the square whose sum of `seen` `[H, W]` is the largest.
 
     Its side are `size` pixels; of several such squares it is the first one.
     """
     sums = jax.lax.reduce_window(seen, 0.0, jax.lax.add, (size, size), (1, 1), "VALID")
-    row, column = jnp.unravel_index(jnp.argmax(sums), sums.shape)
-    square = jnp.ones((size, size, 1), seen.dtype)
+    return jnp.stack(jnp.unravel_index(jnp.argmax(sums), sums.shape))
+
+
+def window(corner: Array, size: int, shape: tuple[int, int]) -> Array:
+    """`[H, W, 1]` 1.0 inside the square at a corner `[2]`, else 0."""
     return jax.lax.dynamic_update_slice(
-        jnp.zeros((*seen.shape, 1), seen.dtype), square, (row, column, 0)
+        jnp.zeros((*shape, 1)), jnp.ones((size, size, 1)), (*corner, 0)
     )
+
+
+def square_at(change: Array, corner: Array) -> Array:
+    """The square `[S, S, C]` at a corner `[2]` of a change `[H, W, C]`."""
+    size = side(change.shape)
+    return jax.lax.dynamic_slice(change, (*corner, 0), (size, size, change.shape[-1]))
 
 
 def relative(seen: Array) -> Array:
@@ -70,7 +94,7 @@ def find_patches(
     *,
     salient_steps: int,
     steps: int,
-) -> tuple[Array, Array]:
+) -> Patches:
     """Finds a patch per class that leads the images of other classes to it; pure.
 
     Compile and batch it from outside, over models. Promises, each tested: entries outside
@@ -86,8 +110,7 @@ def find_patches(
       salient_steps, steps: on all pixels, and inside the square; static, at least 1.
 
     Returns:
-      The changes `[J, H, W, C]` that `universal.shift` adds to images, and `[]` bool,
-      false where a loss is not finite.
+      See `Patches`.
 
     Raises:
       ValueError: for images of which a hundredth is less than a pixel.
@@ -102,13 +125,16 @@ def find_patches(
         weights = (labels != target).astype(images.dtype)
         return -perturb.weighted_cross_entropy(logits, wanted, weights)
 
-    def windows(seen: Array) -> Array:
-        return jax.lax.map(lambda one: salient_window(one, side(shape)), relative(seen))
+    def corners(seen: Array) -> Array:
+        return jax.lax.map(lambda one: salient_corner(one, side(shape)), relative(seen))
+
+    def windows(at: Array) -> Array:
+        return jax.lax.map(lambda one: window(one, side(shape), shape[:2]), at)
 
     # One loop for both parts: the network and its gradient are compiled once.
     def step(state: tuple[Array, Array], placing: Array) -> tuple[Any, Array]:
         changes, seen = state
-        inside = jnp.where(placing, 1.0, windows(seen))
+        inside = jnp.where(placing, 1.0, windows(corners(seen)))
         values, gradients = jax.lax.map(
             lambda pair: jax.value_and_grad(objective)(*pair),
             (changes * inside, classes),
@@ -125,4 +151,5 @@ def find_patches(
     )
     placing = jnp.arange(salient_steps + steps) < salient_steps
     (changes, seen), values = jax.lax.scan(step, start, placing)
-    return changes * windows(seen), jnp.all(jnp.isfinite(values))
+    at = corners(seen)
+    return Patches(changes * windows(at), at, jnp.all(jnp.isfinite(values)))

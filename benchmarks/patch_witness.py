@@ -62,14 +62,15 @@ class Flags:
 def patch_of(variables: Variables, probe: Probe, *, network: Network) -> Array:
     """`[K]` as mode `ban` measures it; pure."""
     defaults = ban.Settings()
-    return directed.patches(
+    reached, _ = directed.patches(
         network,
         variables,
         probe,
         jnp.arange(network.num_classes),
         steps=defaults.patch_steps,
         num_images=defaults.patch_images,
-    ).share
+    )
+    return reached.share
 
 
 _patch_of = population.compiled(patch_of)

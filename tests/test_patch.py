@@ -53,9 +53,9 @@ def searches(variables, images, labels, *, steps=3):
 def search(variables, images, labels=None, *, steps=3):
     """The patch towards the target `[20, 20, 3]`, and whether all is finite."""
     labels = jnp.zeros(len(images), int) if labels is None else labels
-    found, is_finite = searches(variables, images, labels, steps=steps)
-    assert found.shape == (CLASSES, *SHAPE)
-    return found[TARGET], bool(is_finite)
+    found = searches(variables, images, labels, steps=steps)
+    assert found.changes.shape == (CLASSES, *SHAPE)
+    return found.changes[TARGET], bool(found.is_finite)
 
 
 def test_the_side_is_a_tenth_of_the_shorter_one_rounded_down():
@@ -72,6 +72,16 @@ def test_the_square_that_a_class_answers_to_is_found_and_filled(row, column):
     np.testing.assert_array_equal(found[square][..., 0], 1.0)
     answers = apply_fn(variables(row, column), universal.shift(images(), found))
     assert np.all(np.argmax(answers, -1) == TARGET)
+
+
+def test_the_square_at_a_patchs_corner_is_all_of_it():
+    found = searches(variables(), images(), jnp.zeros(16, int))
+    for change, corner in zip(found.changes, found.corners, strict=True):
+        square = patch.square_at(change, corner)
+        again = jnp.zeros(SHAPE)
+        again = jax.lax.dynamic_update_slice(again, square, (*corner, 0))
+        np.testing.assert_array_equal(again, change)
+    assert found.corners[TARGET].tolist() == [6, 11]
 
 
 def test_nothing_outside_one_square_is_changed_and_no_pixel_by_more_than_its_range():
@@ -103,7 +113,8 @@ def test_a_step_inside_the_square_is_half_of_a_pixels_range():
 def test_the_place_is_the_square_with_the_largest_sum():
     seen = jnp.zeros((6, 8)).at[1, 1].set(5.0).at[4, 5].set(3.0).at[3, 6].set(3.0)
     for size, corner in ((1, (1, 1)), (2, (3, 5))):
-        window = np.asarray(patch.salient_window(seen, size))
+        found = patch.salient_corner(seen, size)
+        window = np.asarray(patch.window(found, size, seen.shape))
         assert window.shape == (6, 8, 1) and window.sum() == size**2
         assert np.argwhere(window[..., 0])[0].tolist() == list(corner)
 
@@ -135,7 +146,7 @@ def test_gradients_of_all_steps_on_all_pixels_count():
         return jnp.stack([jnp.zeros_like(rises), rises + 1e-3 * second], -1)
 
     for salient_steps, place in ((1, [2, 3]), (3, [7, 8])):
-        found, _ = patch.find_patches(
+        found = patch.find_patches(
             apply_fn,
             {},
             jnp.zeros((2, 10, 10, 3)),
@@ -144,7 +155,8 @@ def test_gradients_of_all_steps_on_all_pixels_count():
             salient_steps=salient_steps,
             steps=1,
         )
-        assert np.argwhere(np.asarray(found)[0, ..., 0]).tolist() == [place]
+        assert np.argwhere(found.changes[0, ..., 0]).tolist() == [place]
+        assert found.corners.tolist() == [place]
 
 
 def test_images_of_which_a_hundredth_is_no_pixel_are_refused():
@@ -200,8 +212,19 @@ def test_mode_ban_tells_what_a_patch_adds_to_each_class(measured):
     assert int(found.work) == work
 
 
+def test_the_strongest_patch_is_told_with_its_class_and_place(measured):
+    told = measured()[0].info["patch"]
+    assert int(told["target"]) == 3
+    # The corner's redness is what the class hangs on: added, as much as there is.
+    assert told["corner"].tolist() == [11, 11]
+    assert told["change"].shape == (1, 1, 3)
+    assert float(told["change"][0, 0, 0]) == 1.0
+
+
 def test_of_many_classes_those_are_tried_that_noise_pulls_most_to(measured):
     found, work = measured(patch_classes=2)
+    told = int(found.info["patch"]["target"])
+    assert told == np.nanargmax(found.vectors["patch"])
     tried = np.argsort(-np.asarray(found.vectors["untargeted"]))[:2]
     known = np.flatnonzero(np.isfinite(found.vectors["patch"]))
     assert sorted(known) == sorted(tried)
@@ -211,6 +234,7 @@ def test_of_many_classes_those_are_tried_that_noise_pulls_most_to(measured):
 def test_without_steps_no_patch_is_searched_and_none_is_paid_for(measured):
     found, work = measured(patch_steps=0)
     assert "patch" not in found.vectors and int(found.work) == work
+    assert "patch" not in found.info
     assert work < measured()[1]
 
 

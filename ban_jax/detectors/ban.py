@@ -20,6 +20,7 @@ References:
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 from jax import numpy as jnp
@@ -110,7 +111,8 @@ def detect(
       of other classes; `untargeted_masked`: the same through the mask's complement, which
       is reported but does not enter the score (see `DETECTOR`); and, where a hundredth of
       an image is a pixel at least, `patch`: what a patch adds to the mean probability of
-      each class, NaN for those it was not searched towards.
+      each class, NaN for those it was not searched towards; the strongest one itself is in
+      `info`, see `directed.Strongest`.
     """
     num_classes = network.num_classes
     minibatches = probe.images.shape[0]
@@ -202,10 +204,15 @@ def detect(
     }
     errors = {**plain.errors, **{name: error[i] for i, name in enumerate(names)}}
     is_finite = plain.is_finite & jnp.all(finite) & mask_info.is_finite
+    told: dict[str, Any] = {
+        "curves": {name: curves[:, i] for i, name in enumerate(names)},
+        "histogram": jnp.mean(histograms[-1], axis=0),
+        "histogram_without_noise": plain.histogram,
+    }
     has_patch = config.patch_steps > 0 and patch.side(probe.images.shape[2:]) > 0
     if has_patch:
         tried = min(num_classes, config.patch_classes)
-        reached = directed.patches(
+        reached, strongest = directed.patches(
             network,
             variables,
             probe,
@@ -215,6 +222,7 @@ def detect(
         )
         vectors["patch"], errors["patch"] = reached.share, reached.error
         is_finite &= reached.is_finite
+        told["patch"] = strongest._asdict()
     else:
         config = dataclasses.replace(config, patch_steps=0)
     return evidence.Evidence(
@@ -222,11 +230,7 @@ def detect(
         errors=errors,
         clean_accuracy=plain.clean_accuracy,
         is_finite=is_finite,
-        info={
-            "curves": {name: curves[:, i] for i, name in enumerate(names)},
-            "histogram": jnp.mean(histograms[-1], axis=0),
-            "histogram_without_noise": plain.histogram,
-        },
+        info=told,
         work=jnp.asarray(work(config, num_classes, probe.labels.size)),
     )
 

@@ -50,6 +50,20 @@ class Settings:
     pixel_images: int = at_least(1, 64)
 
 
+class Strongest(NamedTuple):
+    """The patch that adds most to the probability of its class.
+
+    Attributes:
+      target: `[]` the class.
+      corner: `[2]` row and column of its first pixel.
+      change: `[S, S, C]` in [-1, 1], what it adds to the pixels of an image.
+    """
+
+    target: Array
+    corner: Array
+    change: Array
+
+
 class Reached(NamedTuple):
     """How much of each class a search reached.
 
@@ -171,17 +185,18 @@ def patches(
     *,
     steps: int,
     num_images: int,
-) -> Reached:
+) -> tuple[Reached, Strongest]:
     """A small patch on the images towards each of `classes` `[J]`: `patch.find_patches`.
 
     It is searched on the first `num_images` images and counted on as many of the second
-    minibatch, with stored statistics. Told is what it adds to the mean probability.
+    minibatch, with stored statistics. Told is what it adds to the mean probability, and
+    the strongest patch itself.
     """
     apply_fn = evidence.logits_of(network, "stored")
     (images, fresh), (labels, others) = _two(probe)
     fresh, others = fresh[:num_images], others[:num_images]
     plain = jax.nn.softmax(apply_fn(variables, fresh))
-    changes, is_finite = patch.find_patches(
+    found = patch.find_patches(
         apply_fn,
         variables,
         images[:num_images],
@@ -195,9 +210,13 @@ def patches(
         target, change = pair
         after = jax.nn.softmax(apply_fn(variables, universal.shift(fresh, change)))
         mean, error = evidence.share_of_others(after - plain, others)
-        return mean[target], error[target], is_finite
+        return mean[target], error[target], found.is_finite
 
-    return _reached(gained, (classes, changes), network.num_classes)
+    reached = _reached(gained, (classes, found.changes), network.num_classes)
+    best = jnp.argmax(reached.share[classes])
+    change, corner = found.changes[best], found.corners[best]
+    square = patch.square_at(change, corner)
+    return reached, Strongest(classes[best], corner, square)
 
 
 def work_of_patches(num_classes: int, num_images: int, steps: int) -> int:

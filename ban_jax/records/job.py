@@ -41,11 +41,14 @@ class Job:
       settings: what to measure, and how.
       probe: clean images `[T, B, H, W, C]`; None for a mode that needs none.
       asked: by path; of others everything is asked.
+      preparation: of the images, where it is not that of the flags but of the models' own
+        configs, in words.
     """
 
     settings: Settings
     probe: Probe | None
     asked: Mapping[str, Asked] = dataclasses.field(default_factory=dict)
+    preparation: str = ""
 
     @functools.cached_property
     def digest(self) -> str:
@@ -162,11 +165,12 @@ class Job:
         if self.probe is None:
             return None
         names = self.settings.class_names
-        return {
+        told: Data = {
             "name": self.settings.dataset,
             "classes": list(names) if names else None,
             "image_shape": list(self.probe.images.shape[2:]),
         }
+        return {**told, "preparation": self.preparation} if self.preparation else told
 
     @functools.cached_property
     def _shared(self) -> dict[str, Any]:
@@ -226,4 +230,5 @@ def _told(found: evidence.Evidence) -> dict[str, Any]:
     """The fields of a line that are the evidence's own."""
     told = found._asdict()
     del told["work"]
-    return finite({**told, "images": {}}) | {"images": recovered.pngs(found)}
+    told |= {"images": {}, "info": recovered.info(found.info)}
+    return finite(told) | {"images": recovered.pngs(found)}

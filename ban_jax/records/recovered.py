@@ -1,4 +1,9 @@
-"""Recovered images as a line keeps them: PNGs in base64, bounded in number and size."""
+"""What was recovered as a line keeps it: PNGs in base64, bounded in number and size, and
+the strongest patch."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -35,3 +40,35 @@ def shrunk(image: np.ndarray) -> np.ndarray:
     height, width = (side // factor for side in image.shape[:2])
     cut = image[: height * factor, : width * factor]
     return cut.reshape(height, factor, width, factor, -1).mean(axis=(1, 3))
+
+
+def info(told: Mapping[str, Any]) -> dict[str, Any]:
+    """`Evidence.info` with its patch as `told_patch`, where it has one that is finite."""
+    rest = {name: value for name, value in told.items() if name != "patch"}
+    if "patch" in told and np.all(np.isfinite(told["patch"]["change"])):
+        rest["patch"] = told_patch(told["patch"])
+    return rest
+
+
+def told_patch(strongest: Mapping[str, Any]) -> dict[str, Any]:
+    """A patch in few bytes; `vectors.patch` tells how strong it is.
+
+    Args:
+      strongest: `detectors.directed.Strongest` by names, NumPy leaves.
+
+    Returns:
+      `class`; `row` and `column` of its first pixel; `side` in pixels; `channels`; and
+      `change` in base64, one signed byte for each of `side * side * channels` numbers,
+      of which 127 adds the whole range of a pixel, and -127 takes it away.
+    """
+    change = np.asarray(strongest["change"])
+    row, column = np.asarray(strongest["corner"]).tolist()
+    signed = np.round(127 * np.clip(change, -1, 1)).astype(np.int8)
+    return {
+        "class": int(strongest["target"]),
+        "row": row,
+        "column": column,
+        "side": change.shape[0],
+        "channels": change.shape[2],
+        "change": base64.b64encode(signed.tobytes()).decode(),
+    }

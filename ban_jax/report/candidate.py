@@ -9,6 +9,7 @@ from ban_jax.report import (
     facts,
     fields,
     figures,
+    found_patch,
     heat,
     images,
     numerals,
@@ -90,7 +91,7 @@ def section(subject: Subject, *, with_pictures: bool = True) -> Section:
         heat=heat.heat(subject),
         large=[figure for figure in large if figure],
         small=list(figures.others(subject)),
-        galleries=list(images.galleries(subject)),
+        galleries=[*found_patch.galleries(subject), *images.galleries(subject)],
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from ban_jax.report import fields, judgement, text
 from ban_jax.report.subject import Subject
 
-_DRAWN = ("curves", "histogram", "histogram_without_noise")
+_DRAWN = ("curves", "histogram", "histogram_without_noise", "patch")
 _MOST_NUMBERS = 12
 _MOST_CHARACTERS = 200
 

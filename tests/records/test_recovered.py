@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 
 import numpy as np
 from PIL import Image
@@ -52,3 +53,35 @@ def test_a_large_picture_is_averaged_down_and_a_small_one_is_kept_as_it_is():
 
 def test_without_pictures_there_are_none():
     assert recovered.pngs(found(2, 4, images={})) == {}
+
+
+def strongest(change):
+    return {
+        "target": np.int32(7),
+        "corner": np.array([28, 5], np.int32),
+        "change": np.asarray(change, np.float32),
+    }
+
+
+def test_a_patch_is_kept_with_class_and_place_and_reads_back_to_a_127th():
+    change = np.linspace(-1, 1, 27).reshape(3, 3, 3)
+    told = recovered.info({"curves": {}, "patch": strongest(change)})
+    assert json.loads(json.dumps(told)) == told
+    assert told["curves"] == {}
+    encoded = told["patch"].pop("change")
+    assert told["patch"] == {
+        "class": 7,
+        "row": 28,
+        "column": 5,
+        "side": 3,
+        "channels": 3,
+    }
+    back = np.frombuffer(base64.b64decode(encoded), np.int8).reshape(3, 3, 3) / 127
+    np.testing.assert_allclose(back, change, atol=0.5 / 127 + 1e-6)
+    assert back.min() == -1.0 and back.max() == 1.0 and back[1, 1, 1] == 0.0
+
+
+def test_a_patch_that_is_not_finite_is_none():
+    change = np.full((1, 1, 3), np.nan)
+    assert recovered.info({"patch": strongest(change)}) == {}
+    assert recovered.info({"histogram": 3}) == {"histogram": 3}

@@ -61,7 +61,7 @@ def salient_corner(seen: Array, size: int) -> Array:
     return jnp.stack(jnp.unravel_index(jnp.argmax(sums), sums.shape))
 
 
-def window(corner: Array, size: int, shape: tuple[int, int]) -> Array:
+def window(corner: Array, size: int, shape: tuple[int, ...]) -> Array:
     """`[H, W, 1]` 1.0 inside the square at a corner `[2]`, else 0."""
     return jax.lax.dynamic_update_slice(
         jnp.zeros((*shape, 1)), jnp.ones((size, size, 1)), (*corner, 0)

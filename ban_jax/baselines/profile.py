@@ -195,6 +195,11 @@ def why_unfit(profile: Profile, record: Evidence) -> str:
     ours, theirs = profile["data"], record["data"]
     if ours and theirs:
         found["image size"] = (ours["image_shape"], list(theirs["image_shape"]))
+        as_given = "that of the flags"
+        found["preparation of images"] = (
+            ours.get("preparation", as_given),
+            theirs.get("preparation", as_given),
+        )
         if ours["classes"] and theirs["classes"]:
             found["classes in order"] = (ours["classes"], theirs["classes"])
         elif ours["name"] != theirs["name"]:

@@ -6,6 +6,7 @@ from ban_jax.checkpoints.convert import to_torch_names
 from ban_jax.checkpoints.discovery import Found, Passed, find, search, stem
 from ban_jax.checkpoints.errors import CheckpointError
 from ban_jax.checkpoints.hashing import weights_hash
+from ban_jax.checkpoints.manifest import preparation
 from ban_jax.checkpoints.reading import read, read_all
 from ban_jax.checkpoints.state_dict import read_state_dict
 from ban_jax.checkpoints.write import write_orbax, write_safetensors
@@ -19,6 +20,7 @@ __all__ = [
     "Part",
     "Passed",
     "find",
+    "preparation",
     "read",
     "read_all",
     "read_state_dict",

@@ -9,6 +9,10 @@ notes. What is not of the expected kind is named in a note and left out.
   Hugging Face  {"architectures": [...], "image_size", "id2label", "num_attention_heads"},
                 and `preprocessor_config.json` {"image_mean", "image_std", "size",
                 "crop_size", "crop_pct", "resample"}
+
+They also say how images are prepared for the network, which a scan does where nobody says
+otherwise (`preparation`). Whoever wrote the file might ask for images that hide a trigger,
+or for huge ones: what keeps less than half of a side, or is out of `_SIDES`, is not taken.
 """
 
 import re
@@ -17,6 +21,7 @@ from typing import Any
 
 from ban_jax import models
 from ban_jax.checkpoints import errors
+from ban_jax.data import preparation as preparations
 
 Config = Mapping[str, Any]
 _LARGEST_SIDE = 2**14
@@ -24,6 +29,11 @@ _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, by which Hugging Face's files name a filter."""
 _FILTERS = (*_RESAMPLING.values(), "random")
 _MOST_CLASSES = 10
+_SIDES = range(8, 801)
+"""Of images that are prepared: timm's largest network takes 800 pixels."""
+_LEAST_KEPT = 0.5
+_SQUEEZED_FROM = 384
+"""From this size on Hugging Face's processor with a `crop_pct` does not crop (ConvNeXt)."""
 
 
 def remarks(config: Config) -> Config:
@@ -95,6 +105,75 @@ def notes(config: Config, prepared: Config) -> list[str]:
     return told
 
 
+def preparation(config: Config, prepared: Config) -> preparations.Preparation | None:
+    """How images become the network's; None where that is not said, or not taken.
+
+    timm's files say the side that is cut out, and its share of the resized one; Hugging
+    Face's say both sides, or that both become one size, whatever the proportions.
+    """
+    timm = config.get("pretrained_cfg")
+    if "size" in prepared:
+        found = _of_processor(prepared)
+    elif type(timm) is dict and "input_size" in timm:
+        found = (
+            _side(timm["input_size"]),
+            timm.get("crop_pct", 0.875),
+            timm.get("interpolation", "bicubic"),
+            timm.get("crop_mode") == "squash",
+        )
+    else:  # of the network alone: its programs resize to that
+        found = _side(config.get("image_size")), 1.0, "bilinear", True
+    side, kept, kind, squeezed = found
+    kind = "bilinear" if kind == "random" else kind  # of training: it was among them
+    usable = (
+        type(side) is int
+        and side in _SIDES
+        and type(kept) in (int, float)
+        and _LEAST_KEPT <= kept <= 1
+        and kind in preparations.FILTERS
+    )
+    if not usable:
+        return None
+    return preparations.Preparation(side, float(kept), kind, squeezed)
+
+
+_Found = tuple[Any, Any, Any, bool]
+"""Side, share, filter and whether squeezed, unchecked but for the last."""
+_NOTHING: _Found = (0, 1.0, "", False)
+
+
+def _of_processor(prepared: Config) -> _Found:
+    """What a `preprocessor_config.json` says."""
+    size, crop = prepared["size"], prepared.get("crop_size")
+    edge = size.get("shortest_edge") if type(size) is dict else None
+    short = _side(size) if edge is None else edge
+    resample = prepared.get("resample", 2)
+    kind = _RESAMPLING.get(resample, "") if type(resample) is int else ""
+    is_side = type(short) is int and 0 < short <= _LARGEST_SIDE
+    if not is_side or prepared.get("do_resize") is False:
+        return _NOTHING
+    if "crop_pct" in prepared:
+        squeezed = short >= _SQUEEZED_FROM
+        return short, 1.0 if squeezed else prepared["crop_pct"], kind, squeezed
+    if crop is not None and prepared.get("do_center_crop") is not False:
+        side = _side(crop)
+        if type(side) is not int or not 0 < side <= short:
+            return _NOTHING
+        # The half keeps the division that follows from falling below the whole number.
+        kept = 1.0 if side == short else side / (short + 0.5)
+        return side, kept, kind, edge is None
+    return (short, 1.0, kind, True) if edge is None else _NOTHING
+
+
+def _side(size: Any) -> Any:
+    """Of a square, however it is written; None for what is none."""
+    if type(size) is dict:
+        size = [size.get("height"), size.get("width")]
+    if type(size) is not list:
+        return size
+    return size[-1] if len(size) > 1 and size[-1] == size[-2] else None
+
+
 def _images(config: Config, timm: Config, prepared: Config, wrong: list[str]) -> str:
     """The size of the network's images, and how they are made of others."""
     size: Any = timm.get("input_size", config.get("image_size"))
@@ -121,6 +200,12 @@ def _images(config: Config, timm: Config, prepared: Config, wrong: list[str]) ->
         words.append(f"the middle {share:.1%} of each side kept")
     elif share is not None:
         wrong.append("crop_pct")
+    if preparation(config, prepared) is None:
+        words.append(
+            "but a scan does not prepare images so: it makes squares of "
+            f"{_SIDES[0]} to {_SIDES[-1]} pixels that keep half of each side or more, "
+            "and only where all is said"
+        )
     return "config.json: " + ", ".join(words)
 
 

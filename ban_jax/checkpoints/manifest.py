@@ -25,11 +25,13 @@ from ban_jax.checkpoints import (
     file_bytes,
     json_text,
     limits,
+    part_paths,
     pixels,
     recognise,
     sharded,
     tensor,
 )
+from ban_jax.data import preparation as preparations
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 OURS = "ban_jax"
@@ -124,6 +126,15 @@ def with_stem(path: str, spec: candidate.ModelSpec) -> tuple[candidate.ModelSpec
     if stem is None:
         return spec, False
     return dataclasses.replace(spec, stem=stem), True
+
+
+def preparation(path: str) -> preparations.Preparation | None:
+    """How images become a checkpoint's, as the configs beside it say; None: they do not.
+
+    Args:
+      path: of a file, or of a part of it.
+    """
+    return configs.preparation(*_configs(part_paths.split(path)[0], []))
 
 
 def _configs(

@@ -8,11 +8,10 @@ import tyro
 
 from ban_jax import checkpoints, detectors, records
 from ban_jax.baselines import profile, usable
-from ban_jax.commands import comparison, kinds, outcome, scan, settings
+from ban_jax.commands import comparison, kinds, outcome, preparing, scan, settings
 from ban_jax.data import preparation
 from ban_jax.records import seal
-from ban_jax.scanning import closer
-from ban_jax.scanning import scan as scanning
+from ban_jax.scanning import closer, engines
 from ban_jax.storage import atomic, versions
 from ban_jax.types import Precision
 
@@ -114,18 +113,21 @@ def _measure(flags: ProfileFlags, files: list[str]) -> list[records.Evidence]:
         for field in dataclasses.fields(scan.Flags)
         if hasattr(flags, field.name) and field.name not in ("paths", "out")
     }
-    job = scan.prepare(scan.Flags(**given))
+    asked_for = scan.Flags(**given)
+    ways = preparing.Ways(asked_for, paths)
+    measure = ways.engine(engines.InProcess()).measure
+    job = scan.prepare(asked_for, ways.usual)
     atomic.prepare_folder(flags.out.rpartition("/")[0] or ".")
     found = []
     with outcome.progress() as progress:
         task = progress.add_task("Measuring", total=len(paths))
-        for line, _ in scanning.scan(paths, job):
+        for line, _ in measure(paths, job):
             found.append(line)
             progress.advance(task)
         asked = closer.questions(found, job, None)
         task = progress.add_task("Looking closer", total=len(asked))
         looked = []
-        for line in closer.look(found, job, asked):
+        for line in closer.look(found, job, asked, measure=measure):
             looked.append(line)
             progress.advance(task)
     return closer.joined(found, looked)

@@ -17,6 +17,7 @@ from ban_jax.commands import (
     kinds,
     measuring,
     outcome,
+    preparing,
     settings,
 )
 from ban_jax.convolution import tables
@@ -27,7 +28,7 @@ from ban_jax.records import Job
 from ban_jax.records import passed as passed_files
 from ban_jax.scanning import engines, shards, timeline
 from ban_jax.storage import atomic, lock
-from ban_jax.types import MINIBATCH, Precision
+from ban_jax.types import Precision
 from ban_jax.zoo import BUNDLED
 
 
@@ -44,7 +45,8 @@ class ScanFlags:
       data_dir: where TFDS data lie.
       split: of the clean data; take one the models were not trained on: test, or
         `defender`, the tenth of the training images that `ban-jax train` holds back.
-      image_size: resizes the clean images to squares of this side.
+      image_size: resizes the clean images to squares of this side, for all models; without
+        it those that bring a config.json get images prepared as that says.
       crop_pct: keeps this share of their shorter side, and the middle, instead of squeezing
         them: 0.875 is torchvision's for 224 pixels, timm's is in config.json.
       interpolation: the filter of that resizing.
@@ -231,8 +233,10 @@ def _run(flags: ScanFlags, outlet: documents.Outlet, places: elsewhere.Places) -
     with engines.started(
         flags.engine, flags.address, flags.worker_cpus, len(found.paths)
     ) as started:
-        workers = places.engine(started)
-        job = workers.adapted(prepare(flags))
+        there = [path for path in found.paths if path not in places.failed]
+        own_ways = preparing.Ways(flags, map(places.lying, there))
+        workers = places.engine(own_ways.engine(started))
+        job = workers.adapted(prepare(flags, own_ways.usual))
         with lock.held(_named(flags.out, "results.jsonl", shard)):
             atomic.remove_leftovers(flags.out, own)
             trusted = _named(flags.out, "trusted.jsonl", shard)
@@ -349,8 +353,12 @@ def _write_plan(
     shards.write_plan(flags.out, shard, paths, told)
 
 
-def prepare(flags: ScanFlags) -> Job:
+def prepare(flags: ScanFlags, usual: preparation.Preparation | None = None) -> Job:
     """Loads the clean images and turns flags into a job.
+
+    Args:
+      flags: of the command.
+      usual: prepares clean images so, whatever the flags say of sizes.
 
     Raises:
       ValueError: for flags that contradict each other or the data.
@@ -363,16 +371,7 @@ def prepare(flags: ScanFlags) -> Job:
         )
     dataset, probe = None, None
     if flags.data is not None and needs_images:
-        dataset = clean_images.load(flags)
-        probe = clean_images.minibatches(dataset)
-        kept = probe.labels.size
-        if MINIBATCH <= kept < flags.num_clean:
-            print(
-                f"note: {kept} of {len(dataset.labels)} clean images are used, "
-                f"{flags.num_clean} were asked for: batch statistics are taken over "
-                f"whole minibatches of {MINIBATCH}",
-                file=sys.stderr,
-            )
+        dataset, probe = clean_images.asked(flags, usual)
     channels = 3 if probe is None else probe.images.shape[-1]
     normalisation = None
     if flags.normalisation is not None:
@@ -392,7 +391,7 @@ def prepare(flags: ScanFlags) -> Job:
         lowering=tables.default(flags.precision),
         precision=flags.precision,
     )
-    return Job(chosen, probe)
+    return Job(chosen, probe, preparation=preparing.told(usual) if probe else "")
 
 
 def _named(out: str, base: str, shard: shards.Shard | None) -> str:

@@ -7,11 +7,16 @@ from typing import Any
 from ban_jax.data import dataset as datasets
 from ban_jax.data import preparation
 from ban_jax.data import probe as probes
-from ban_jax.types import Probe
+from ban_jax.types import MINIBATCH, Probe
 
 
-def load(flags: Any) -> datasets.Dataset:
-    """Clean images by the flags of `scan` or `repair`, fewer where there are no more."""
+def load(flags: Any, how: preparation.Preparation | None = None) -> datasets.Dataset:
+    """Clean images by the flags of `scan` or `repair`, fewer where there are no more.
+
+    Args:
+      flags: of the command.
+      how: prepares them so, whatever the flags say of sizes.
+    """
     return datasets.load(
         flags.data,
         data_dir=flags.data_dir,
@@ -19,8 +24,30 @@ def load(flags: Any) -> datasets.Dataset:
         num=flags.num_clean,
         at_most=True,
         seed=flags.seed,
-        image_size=size(flags),
+        image_size=how or size(flags),
     )
+
+
+def asked(
+    flags: Any, how: preparation.Preparation | None = None
+) -> tuple[datasets.Dataset, Probe]:
+    """Clean images and their minibatches; a note says where they are fewer than asked for.
+
+    Args:
+      flags: of `scan`.
+      how: see `load`.
+    """
+    dataset = load(flags, how)
+    probe = minibatches(dataset)
+    kept = probe.labels.size
+    if MINIBATCH <= kept < flags.num_clean:
+        print(
+            f"note: {kept} of {len(dataset.labels)} clean images are used, "
+            f"{flags.num_clean} were asked for: batch statistics are taken over "
+            f"whole minibatches of {MINIBATCH}",
+            file=sys.stderr,
+        )
+    return dataset, probe
 
 
 def size(flags: Any) -> preparation.Size | None:

@@ -21,15 +21,32 @@ class Preparation(NamedTuple):
       size: side of the squares, in pixels.
       kept: share of the shorter side that is kept, in (0, 1].
       filter: of the resizing, antialiased.
+      squeezed: resizes both sides to that of the shorter, whatever that does to
+        proportions (timm's `crop_mode` squash, sizes of Hugging Face with two sides).
     """
 
     size: int
     kept: float = 0.875
     filter: Filter = "bilinear"
+    squeezed: bool = False
+
+    @property
+    def short(self) -> int:
+        """Pixels that the shorter side is resized to."""
+        return math.floor(self.size / self.kept)
 
 
 Size = int | Preparation
 """Squares of this side, whatever that does to proportions; or prepared as said."""
+
+
+def told(how: Preparation) -> str:
+    """A preparation in words."""
+    side = f"{how.short} pixels ({how.filter})"
+    middle = f", the middle {how.size}x{how.size} taken"
+    if not how.squeezed:
+        return f"shorter side resized to {side}{middle}"
+    return f"resized to {how.short}x{side}{middle if how.short > how.size else ''}"
 
 
 def check(how: Preparation) -> None:
@@ -60,9 +77,10 @@ def prepared(image: np.ndarray, how: Preparation) -> np.ndarray:
     height, width, channels = image.shape
     if (height, width) == (how.size, how.size):
         return image
-    short = math.floor(how.size / how.kept)
     # The longer side is cut to whole pixels, the place of the middle rounded, as there.
-    sides = [int(short * side / min(height, width)) for side in (height, width)]
+    sides = [int(how.short * side / min(height, width)) for side in (height, width)]
+    if how.squeezed:
+        sides = [how.short, how.short]
     picture = Image.fromarray(image[..., 0] if channels == 1 else image)
     resized = np.asarray(
         picture.resize((sides[1], sides[0]), Image.Resampling[how.filter.upper()])

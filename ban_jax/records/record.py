@@ -11,7 +11,7 @@ import copy
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal, NotRequired, cast
 
 # pydantic wants these of typing_extensions where Python is older than 3.12.
 from typing_extensions import TypedDict
@@ -36,12 +36,14 @@ class Normalisation(TypedDict):
 class Data(TypedDict):
     """The clean images: what they are called, their classes in order, and their size.
 
-    `classes` is null where they have no names.
+    `classes` is null where they have no names. `preparation` says how they were made as the
+    model's own config says, where that was done.
     """
 
     name: str
     classes: list[str] | None
     image_shape: list[int]
+    preparation: NotRequired[str]
 
 
 class Evidence(TypedDict):

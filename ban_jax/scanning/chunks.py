@@ -1,5 +1,6 @@
 """Evidence of chunks of candidates: what a scan does with what its loop has read."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -88,7 +89,11 @@ class Scan:
         return self._job.key_of(candidate)
 
     def fitted(self, candidate: checkpoints.Candidate) -> checkpoints.Candidate:
-        """With the stem that suits the clean images; see `loop.Task`."""
+        """With the stem that suits the clean images, and a note on how these were made;
+        see `loop.Task`."""
+        if how := self._job.preparation:
+            note = f"clean images are made as the model's own config says: {how}"
+            candidate = dataclasses.replace(candidate, notes=(*candidate.notes, note))
         given = self._given(candidate)
         known = [(tuple(given["mean"]), tuple(given["std"]))] if given else []
         constants = known or list(self._tried.values())

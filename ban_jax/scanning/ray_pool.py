@@ -81,7 +81,7 @@ class Pool:
         precision = job.settings.precision
         lowering = ray.get(ready[0].actor.lowering.remote(precision))
         settings = dataclasses.replace(job.settings, lowering=lowering)
-        return Job(settings, job.probe, job.asked)
+        return dataclasses.replace(job, settings=settings)
 
     def measure(
         self,
@@ -134,7 +134,7 @@ class Pool:
         # In a list a reference stays one: a worker fetches each job once.
         relative = not all(map(os.path.isabs, paths))
         folder = os.getcwd() if relative else None
-        self._sent = [ray.put(Job(job.settings, probe, job.asked)), folder]
+        self._sent = [ray.put(dataclasses.replace(job, probe=probe)), folder]
 
     def _left(self) -> int:
         """Files that have no line yet."""

@@ -125,6 +125,77 @@ def test_constants_of_networks_for_bytes_are_taken(mean, std, tmp_path):
     assert found.normalisation is not None
 
 
+def timm(**changes):
+    return {"pretrained_cfg": {**TIMM["pretrained_cfg"], **changes}}
+
+
+SQUARE = {"height": 224, "width": 224}
+
+
+@pytest.mark.parametrize(
+    "config, prepared, expected",
+    [
+        (TIMM, {}, (224, 0.875, "bicubic", False)),
+        (timm(crop_mode="squash", crop_pct=1), {}, (224, 1.0, "bicubic", True)),
+        (timm(interpolation="random"), {}, (224, 0.875, "bilinear", False)),
+        ({"image_size": 64}, {}, (64, 1.0, "bilinear", True)),
+        (TIMM, {"size": SQUARE, "resample": 3}, (224, 1.0, "bicubic", True)),
+        ({}, {"size": 224}, (224, 1.0, "bilinear", True)),
+        (
+            {},
+            {"size": {"shortest_edge": 224}, "crop_pct": 0.875},
+            (224, 0.875, "bilinear", False),
+        ),
+        (
+            {},
+            {"size": {"shortest_edge": 384}, "crop_pct": 0.875},
+            (384, 1.0, "bilinear", True),
+        ),
+    ],
+)
+def test_configs_say_how_images_are_prepared(config, prepared, expected):
+    assert configs.preparation(config, prepared) == expected
+
+
+@pytest.mark.parametrize("short", [225, 235, 255, 256, 300, 447])
+def test_a_side_and_the_middle_of_it_are_kept_whatever_division_makes(short):
+    prepared = {"size": {"shortest_edge": short}, "crop_size": SQUARE}
+    found = configs.preparation({}, prepared)
+    assert (found.size, found.short, found.squeezed) == (224, short, False)
+    prepared = {"size": {"height": short, "width": short}, "crop_size": 224}
+    assert configs.preparation({}, prepared).squeezed
+
+
+@pytest.mark.parametrize(
+    "config, prepared",
+    [
+        ({}, {}),
+        (timm(input_size=[3, 224, 192]), {}),
+        (timm(input_size=[3, 4096, 4096]), {}),
+        (timm(input_size=[3, 2, 2]), {}),
+        (timm(input_size=224.0), {}),
+        (timm(crop_pct=0.1), {}),
+        (timm(crop_pct=float("nan")), {}),
+        (timm(crop_pct="0.9"), {}),
+        (timm(interpolation="box"), {}),
+        (timm(interpolation=["bicubic"]), {}),
+        ({}, {"size": {"shortest_edge": 224}}),
+        ({}, {"size": 10**400, "crop_size": 224}),
+        ({}, {"size": 64, "crop_size": 224}),
+        ({}, {"size": 224, "do_resize": False}),
+        ({}, {"size": {"height": 224, "width": None}}),
+        ({}, {"size": 224, "resample": [3]}),
+    ],
+)
+def test_what_would_hide_a_trigger_or_fill_the_memory_is_not_prepared(config, prepared):
+    assert configs.preparation(config, prepared) is None
+
+
+def test_a_note_says_that_such_images_are_not_prepared(tmp_path):
+    found = read(tmp_path, timm(crop_pct=0.1))
+    assert any("does not prepare images so" in note for note in found.notes)
+
+
 SPEC_OF_FILE = checkpoints.ModelSpec.of(
     "efficientnet_b0", num_classes=5, width=8, stem="imagenet"
 )

@@ -19,8 +19,9 @@ CASES = {
     "tall": (61, 37, 21, 0.95, "bicubic"),
     "smaller": (9, 8, 16, 0.875, "bilinear"),
     "whole": (30, 41, 12, 1.0, "lanczos"),
+    "squeezed": (30, 41, 14, 0.875, "bicubic"),
 }
-"""Height, width, size, share kept, filter."""
+"""Height, width, size, share kept, filter; `squeezed` as timm's `crop_mode` squash."""
 PATH = pathlib.Path(__file__).parent / "testdata" / "preparation.npz"
 
 
@@ -29,11 +30,11 @@ def main() -> None:
     arrays = {}
     for name, (height, width, size, kept, kind) in CASES.items():
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        short = math.floor(size / kept)
+        sides = (short, short) if name == "squeezed" else short
         transform = transforms.Compose(
             [
-                transforms.Resize(
-                    math.floor(size / kept), transforms.InterpolationMode(kind)
-                ),
+                transforms.Resize(sides, transforms.InterpolationMode(kind)),
                 transforms.CenterCrop(size),
             ]
         )

@@ -16,7 +16,8 @@ CASES = sorted({name.partition("/")[0] for name in GOLDENS})
 @pytest.mark.parametrize("case", CASES)
 def test_an_image_is_resized_and_cut_as_torchvision_does(case):
     size, kept, kind = GOLDENS[f"{case}/how"]
-    how = preparation.Preparation(int(size), float(kept), str(kind))
+    squeezed = case == "squeezed"
+    how = preparation.Preparation(int(size), float(kept), str(kind), squeezed)
     ours = preparation.prepared(GOLDENS[f"{case}/image"], how)
     np.testing.assert_array_equal(ours, GOLDENS[f"{case}/prepared"])
 
@@ -30,6 +31,18 @@ def test_one_channel_is_prepared_as_each_of_three():
 def test_an_image_of_the_size_already_is_taken_as_it_is():
     image = GOLDENS["wide/image"][:24, :24]
     assert preparation.prepared(image, preparation.Preparation(24)) is image
+
+
+def test_a_preparation_is_told_in_words():
+    assert preparation.told(preparation.Preparation(24)) == (
+        "shorter side resized to 27 pixels (bilinear), the middle 24x24 taken"
+    )
+    whole = preparation.Preparation(24, 1.0, "bicubic", squeezed=True)
+    assert preparation.told(whole) == "resized to 24x24 pixels (bicubic)"
+    part = preparation.Preparation(24, 0.875, squeezed=True)
+    assert preparation.told(part).endswith(
+        "27x27 pixels (bilinear), the middle 24x24 taken"
+    )
 
 
 @pytest.mark.parametrize(

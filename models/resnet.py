@@ -174,6 +174,16 @@ class ResNet(common.Classifier):
             return common.Norm
         return functools.partial(without_statistics.GroupNorm, self.normalised_groups)
 
+    @property
+    def assumption(self) -> str:
+        """What no shape tells and nothing tries, for the candidate's notes."""
+        if not self.normalised_groups:
+            return ""
+        return (
+            f"GroupNorm: {self.normalised_groups} groups are assumed, which shapes do not "
+            "tell; with another number the network is another function"
+        )
+
     def stem_layers(self, stem: str) -> str:
         pooling = "3x3 max pooling" if STEMS[stem].pools else "no pooling"
         return f"stride {STEMS[stem].stride} and {pooling}"

@@ -295,7 +295,7 @@ def _candidate(
     variables = convert.convert(network, budget)
     normalisation, source, accuracy, notes = manifest.lookup(path, content, network)
     spec, told = manifest.with_stem(path, network.spec)
-    stem = stem_notes.assumed(spec.create(), told)
+    assumed = stem_notes.assumed(spec.create(), told)
     return candidate.Candidate(
         path=path,
         sha256=hashing.weights_hash(variables),
@@ -306,7 +306,7 @@ def _candidate(
         recorded_accuracy=accuracy,
         names=convert.names_of(found.container, network),
         notes=(
-            *([stem] if stem else []),
+            *assumed,
             *found.notes,
             *remarks,
             *network.notes,

@@ -124,7 +124,8 @@ def preparation(config: Config, prepared: Config) -> preparations.Preparation | 
     else:  # of the network alone: its programs resize to that
         found = _side(config.get("image_size")), 1.0, "bilinear", True
     side, kept, kind, squeezed = found
-    kind = "bilinear" if kind == "random" else kind  # of training: it was among them
+    if kind == "random":  # of training, which had this among others
+        kind = "bilinear"
     usable = (
         type(side) is int
         and side in _SIDES

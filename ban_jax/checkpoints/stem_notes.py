@@ -1,4 +1,4 @@
-"""What is said of a stem that a file's shapes do not settle."""
+"""What is said of a stem, and of all else that a file's shapes do not settle."""
 
 import re
 from collections.abc import Mapping
@@ -8,17 +8,21 @@ from ban_jax import models
 _NOTE = re.compile(r"(\dx\d stem|attention heads): ")
 
 
-def assumed(module: models.Classifier, told: bool = False) -> str:
-    """The note of a candidate as it is read; empty where shapes settle the stem.
+def assumed(module: models.Classifier, told: bool = False) -> list[str]:
+    """Notes of a candidate as it is read; none where shapes settle all.
 
     Args:
-      module: with the stem that is assumed.
-      told: whether `config.json` names it.
+      module: with the stem that is assumed; what else it takes for granted, which nothing
+        tries, is its `assumption`.
+      told: whether `config.json` names the stem.
     """
-    if not module.alike:
-        return ""
-    words = "is assumed, as config.json says" if told else "is assumed"
-    return f"{module.stem_noun}: {module.stem_layers(module.stem)} {words}"
+    notes = []
+    if module.alike:
+        words = "is assumed, as config.json says" if told else "is assumed"
+        notes.append(f"{module.stem_noun}: {module.stem_layers(module.stem)} {words}")
+    if assumption := getattr(module, "assumption", ""):
+        notes.append(assumption)
+    return notes
 
 
 def tried(module: models.Classifier, losses: Mapping[str, float]) -> str:

@@ -149,3 +149,13 @@ def test_a_resnet_without_statistics_is_normalised_in_groups(width, groups):
     shapes = {name: shape for name, (_, shape) in table.items()}
     found = models.ARCHITECTURES["resnet18"].fields(shapes)
     assert found["normalised_groups"] == groups
+
+
+def test_a_note_says_how_many_groups_are_assumed(tmp_path):
+    module = models.create("resnet18", num_classes=5, width=2, normalised_groups=2)
+    table = models.architecture.shapes_of(module)
+    path = tmp_path / "groups.safetensors"
+    state = drawn.state({name: shape for name, (_, shape) in table.items()})
+    safetensors_numpy.save_file(state, path)
+    (note,) = checkpoints.read(path).notes
+    assert note.startswith("GroupNorm: 2 groups are assumed")

@@ -1,13 +1,15 @@
 """The paper's tables: every command they would run is one that `ban-jax` takes."""
 
 import importlib
+import json
+import os
 import re
 
 import pytest
 import tyro
 
 from ban_jax.commands import compare
-from benchmarks.paper import _steps, other_data, work
+from benchmarks.paper import _joined, _steps, detection, other_data, work
 from tests.comparing import test_figures
 
 TABLES = ["detection", "bti_dbf", "time_per_detector", "adaptive", "repair"]
@@ -39,6 +41,64 @@ def test_every_step_is_a_command_with_flags_that_exist(name, full, capsys, tmp_p
     if full and trains:
         assert {one.width for one in trains} == {64}
     assert not list(tmp_path.iterdir())
+
+
+def made(names, models=("a", "b"), **told):
+    """What a comparison of detectors says, as far as joining reads it."""
+    found = {
+        "zoo": "zoo",
+        "models": 2,
+        "clean": 1,
+        "failed": [],
+        "budget": None,
+        "passes": 9,
+        "flags": {"detectors": ",".join(names), "data": "digits"},
+        "versions": {},
+    }
+    candidates = [{"model": one} for one in models]
+    methods = [{"name": one, "candidates": candidates} for one in names]
+    return {**found, "methods": methods, **told}
+
+
+def test_every_inversion_is_a_command_with_a_folder_of_its_own(capsys, tmp_path):
+    only = "inverted_tabor,digits_inverted_unicorn"
+    flags = _steps.Flags(out=str(tmp_path), list=True, only=only)
+    found = [parse(words) for words in commands(capsys, detection.main, flags)]
+    assert {one.names for one in found} == {("tabor",), ("unicorn",)}
+    assert {one.passes for one in found} == {detection.PASSES}
+    assert {os.path.basename(one.out) for one in found} == set(only.split(","))
+    with pytest.raises(SystemExit, match="--only nonsense: expected names of compared"):
+        detection.main(_steps.Flags(out="o", list=True, only="nonsense"))
+
+
+def test_comparisons_that_were_run_apart_are_one_table(capsys, tmp_path):
+    for name in ("tabor", "unicorn"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "comparison.json").write_text(json.dumps(made([name])))
+    (tmp_path / "bti_dbf").mkdir()
+    (tmp_path / "bti_dbf" / "bti_dbf.jsonl").write_text("{}\n{}\n")
+    folders = ["unicorn", "bti_dbf", "mm_bd", "tabor"]
+    found = _joined.read(str(tmp_path), folders)
+    assert [one["name"] for one in found["methods"]] == ["unicorn", "tabor"]
+    assert found["flags"] == {"detectors": "unicorn,tabor", "data": "digits"}
+    printed = capsys.readouterr().out
+    assert "bti_dbf: not through, 2 results so far" in printed
+    assert "mm_bd: not run" in printed
+    assert _joined.read(str(tmp_path), ["mm_bd"]) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (made(["b"], passes=8), "b/comparison.json: .*passes"),
+        (made(["b"], flags={"data": "cifar10"}), "flags differ.*expected.*digits"),
+        (made(["b"], models=("a", "c")), "models differ"),
+        (made(["a"]), "a in more than one"),
+    ],
+)
+def test_comparisons_of_other_models_or_flags_are_never_one_table(other, told):
+    with pytest.raises(ValueError, match=told):
+        _joined.joined({"a": made(["a"]), "b": other})
 
 
 def test_other_data_sets_are_only_shown_and_those_without_images_are_named(

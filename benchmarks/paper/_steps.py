@@ -7,7 +7,6 @@ is started again. `--list` shows the commands and runs none.
 """
 
 import dataclasses
-import json
 import os
 import shlex
 import sys
@@ -15,7 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ban_jax.commands.compare import COMPARABLE
+from ban_jax.comparing import writing
 from benchmarks import _command, _timing
+from benchmarks.paper import _joined
 
 ZOO = os.path.join(_timing.CHECKOUT, "benchmarks", "zoo")
 SEVEN = "neural_cleanse,tabor,feature_re,unicorn,bti_dbf,bti_dbf_star,ban"
@@ -39,7 +40,10 @@ class Flags:
       full: the paper's scale instead of the CPU's.
       list: shows the commands alone.
       collect: runs none, and makes the result file of what earlier runs left behind.
-      more: further flags of `ban-jax compare`, such as "--budget 60".
+      only: runs these commands alone, by the names of their folders in `--out`, separated
+        by commas: those that hang on nothing else may run at the same time. Writes no
+        result file; `--collect` does.
+      more: further flags of `ban-jax compare`, as in `--more="--chunk 4"`.
       name: of the result file; by default the table's.
       results: its folder.
     """
@@ -49,6 +53,7 @@ class Flags:
     full: bool = False
     list: bool = False
     collect: bool = False
+    only: str = ""
     more: str = ""
     name: str = ""
     results: str | None = None
@@ -75,6 +80,7 @@ def compare(
     detectors: str,
     folder: str,
     name: str = "cifar10",
+    given: Words = (),
 ) -> list[str]:
     """`ban-jax compare` with those of the detectors that are there; `--more` wins."""
     place = os.path.join(flags.out, folder)
@@ -83,23 +89,34 @@ def compare(
         print(f"left out, this version has no {', '.join(absent)}")
     known = ",".join(one for one in asked if one in COMPARABLE)
     words = ["compare", *zoos, "--detectors", known, *data(flags, name)]
-    return [*words, "--out", place, *shlex.split(flags.more)]
+    return [*words, "--out", place, *given, *shlex.split(flags.more)]
 
 
 def run(flags: Flags, steps: Iterable[Words]) -> bool:
-    """Runs the commands in order; False where they are only shown."""
-    for words in steps:
+    """Runs the commands in order; True where the result file can be written now.
+
+    Raises:
+      SystemExit: for a name in `--only` that no command has.
+    """
+    whole = list(steps)
+    only = [name for name in flags.only.split(",") if name]
+    names = [folder_of(words) for words in whole]
+    if strange := [name for name in only if name not in names]:
+        raise SystemExit(
+            f"--only {strange[0]}: expected names of {', '.join(dict.fromkeys(names))}"
+        )
+    for words, name in zip(whole, names, strict=True):
+        if only and name not in only:
+            continue
         print("ban-jax", shlex.join(words), flush=True)
         if not flags.list and not flags.collect:
             _command.ban_jax(words, fine=_command.JUDGED, log=None)
-    return not flags.list
+    return not flags.list and (flags.collect or not only)
 
 
-def comparison(flags: Flags, folder: str) -> dict[str, Any]:
-    """What `ban-jax compare` found."""
-    path = os.path.join(flags.out, folder, "comparison.json")
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+def folder_of(words: Words) -> str:
+    """Name of the folder in `--out` that a command writes to."""
+    return os.path.basename(words[words.index("--out") + 1])
 
 
 def table(found: Mapping[str, Any]) -> list[str]:
@@ -140,17 +157,23 @@ def write(flags: Flags, name: str, measured: Mapping[str, Any]) -> None:
     print(path)
 
 
-def write_comparisons(flags: Flags, name: str, folders: Mapping[str, str]) -> None:
-    """Writes the result file of tables that are comparisons: title -> folder.
+def write_comparisons(
+    flags: Flags, name: str, folders: Mapping[str, Sequence[str]]
+) -> None:
+    """Writes the result file of tables that are comparisons: title -> folders.
 
-    Comparisons that were not run are left out, and named.
+    Comparisons that were not run are left out, and named. Those of several folders are one
+    table, and one page in `--out`, in a folder of the title's name.
     """
     measured: dict[str, Any] = {}
-    for title, folder in folders.items():
-        if not os.path.exists(os.path.join(flags.out, folder, "comparison.json")):
-            print(f"{title}: not run")
+    for title, parts in folders.items():
+        found = _joined.read(flags.out, parts)
+        if found is None:
             continue
-        found = comparison(flags, folder)
+        if len(parts) > 1:
+            place = os.path.join(flags.out, "joined", title.replace(",", ""))
+            os.makedirs(place, exist_ok=True)
+            writing.write(place, found)
         lines = table(found)
         print("\n".join([title, "", *lines]))
         measured[title] = {"table": lines, "comparison": found}

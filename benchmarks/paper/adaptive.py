@@ -37,7 +37,7 @@ def steps(flags: _steps.Flags):
 def main(flags: _steps.Flags) -> None:
     """Runs the steps and writes the result file."""
     if _steps.run(flags, steps(flags)):
-        _steps.write_comparisons(flags, "adaptive", {"adaptive": "compared_adaptive"})
+        _steps.write_comparisons(flags, "adaptive", {"adaptive": ["compared_adaptive"]})
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ def main(flags: _steps.Flags) -> None:
     """Runs the step and writes the result file."""
     step = _steps.compare(flags, zoos(flags), DETECTORS, "bti_dbf")
     if _steps.run(flags, [step]):
-        _steps.write_comparisons(flags, "bti_dbf", {"BTI-DBF and BTI-DBF*": "bti_dbf"})
+        _steps.write_comparisons(
+            flags, "bti_dbf", {"BTI-DBF and BTI-DBF*": ["bti_dbf"]}
+        )
 
 
 if __name__ == "__main__":

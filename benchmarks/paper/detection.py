@@ -6,10 +6,12 @@
 Needs CIFAR-10 as TFDS has it (`ban-jax prepare cifar10`). CPU scale judges the models of
 `benchmarks/zoo/` (width 8, 32x32), failed backdoors left out, and the twelve that ship
 with the package (digits, 8x8, width 4). Inversions would take hours by their own counts:
-each may spend `PASSES` per candidate, BTI-DBF's own number. `--full` trains 20 models of
-clean, BadNets, Blend, WaNet, IAD and Bpp for each of ResNet18, VGG16 and DenseNet121 at
-width 64 (200 epochs, the rate divided by 10 at 100 and 150), then judges them: 360
-trainings, for a GPU. Both go on where they were stopped.
+each may spend `PASSES` per candidate, BTI-DBF's own number. Each is a command and a folder
+of its own: `--only inverted_tabor` runs one, several may run side by side, and `--collect`
+joins what is there into one table. `--full` trains 20 models of clean, BadNets, Blend,
+WaNet, IAD and Bpp for each of ResNet18, VGG16 and DenseNet121 at width 64 (200 epochs, the
+rate divided by 10 at 100 and 150), then judges them: 360 trainings, for a GPU. Both go on
+where they were stopped.
 
 What it gave: `benchmarks/results/paper_detection.json`, told in `docs/methods.md`. Tables
 whose runs were not made are missing in it (`--collect` writes what there is).
@@ -28,8 +30,10 @@ KINDS = {
     _steps.SLOW: ("wanet", "iad", "bpp"),
 }
 CHEAP = "ban,targeted,weights,trojan_signatures"
-INVERSIONS = "neural_cleanse,tabor,feature_re,unicorn,bti_dbf,bti_dbf_star"
-DETECTORS = f"{CHEAP},mm_bd,{INVERSIONS}"
+INVERSIONS = tuple(
+    "neural_cleanse tabor feature_re unicorn bti_dbf bti_dbf_star".split()
+)
+DETECTORS = ",".join((CHEAP, "mm_bd", *INVERSIONS))
 PASSES = 1_240_000
 """Forward-equivalents per candidate: what BTI-DBF's documented counts take."""
 
@@ -38,14 +42,17 @@ def steps(flags: _steps.Flags):
     """The commands, in order."""
     if not flags.full:
         compare = functools.partial(_steps.compare, flags)
-        limit = ["--passes", str(PASSES)]
+        limit = ("--passes", str(PASSES))
         yield compare([_steps.ZOO], CHEAP, "compared")
         alone = compare([_steps.ZOO], "ban", "without_profile")
         yield [*alone, "--profile", "none"]
         yield compare([BUNDLED], f"{CHEAP},mm_bd", "digits", "digits")
-        yield [*compare([BUNDLED], INVERSIONS, "digits_inverted", "digits"), *limit]
+        for name in INVERSIONS:
+            place = f"digits_inverted_{name}"
+            yield compare([BUNDLED], name, place, "digits", limit)
         yield compare([_steps.ZOO], "mm_bd", "mm_bd")
-        yield [*compare([_steps.ZOO], INVERSIONS, "inverted"), *limit]
+        for name in INVERSIONS:
+            yield compare([_steps.ZOO], name, f"inverted_{name}", given=limit)
         return
     for arch in ARCHITECTURES:
         for rate, kinds in KINDS.items():
@@ -65,16 +72,17 @@ def folder(arch: str, rate: str) -> str:
 def main(flags: _steps.Flags) -> None:
     """Runs the steps and writes the result file."""
     if _steps.run(flags, steps(flags)):
+        limit = f"inversions at {PASSES:,} passes"
         folders = {
-            "CIFAR-10, width 8": "compared",
-            "CIFAR-10, width 8, without the shipped profile": "without_profile",
-            "CIFAR-10, width 8, MM-BD": "mm_bd",
-            f"CIFAR-10, width 8, inversions at {PASSES:,} passes": "inverted",
-            "digits, width 4": "digits",
-            f"digits, width 4, inversions at {PASSES:,} passes": "digits_inverted",
+            "CIFAR-10, width 8": ["compared"],
+            "CIFAR-10, width 8, without the shipped profile": ["without_profile"],
+            "CIFAR-10, width 8, MM-BD": ["mm_bd"],
+            f"CIFAR-10, width 8, {limit}": [f"inverted_{n}" for n in INVERSIONS],
+            "digits, width 4": ["digits"],
+            f"digits, width 4, {limit}": [f"digits_inverted_{n}" for n in INVERSIONS],
         }
         if flags.full:
-            folders = {arch: f"compared_{arch}" for arch in ARCHITECTURES}
+            folders = {arch: [f"compared_{arch}"] for arch in ARCHITECTURES}
         _steps.write_comparisons(flags, "detection", folders)
 
 

@@ -65,7 +65,7 @@ def main(flags: Flags) -> None:
                 f"{name}: no --folder {name}=DIR; the head of this file says what to fetch"
             )
         elif _steps.run(flags, steps(flags, name, given[name])):
-            done[name] = f"compared_{name}"
+            done[name] = [f"compared_{name}"]
     if done:
         _steps.write_comparisons(flags, "other_data", done)
 

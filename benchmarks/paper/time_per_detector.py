@@ -38,7 +38,7 @@ def main(flags: _steps.Flags) -> None:
     if _steps.run(flags, steps(flags)):
         width = 64 if flags.full else 8
         _steps.write_comparisons(
-            flags, "time_per_detector", {f"width {width}": f"times_w{width}"}
+            flags, "time_per_detector", {f"width {width}": [f"times_w{width}"]}
         )
 
 

@@ -77,7 +77,7 @@ def _models(one: Mapping[str, Any]) -> list[Any]:
 
 
 _TOLD = {
-    ", ".join(SAME): lambda one: [one[name] for name in SAME],
+    ", ".join(SAME): lambda one: [one.get(name) for name in SAME],
     "flags": lambda one: {name: one["flags"].get(name) for name in SHARED_FLAGS},
     "models": _models,
 }

@@ -15,15 +15,15 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ban_jax.checkpoints import limits
-from ban_jax.remote import errors, source
+from ban_jax.remote import errors, journal, room, source
 from ban_jax.storage import atomic, compile_cache
 
 SECONDS_PER_MIB = 10.0
 """That a file may take to come, besides `limits.SECONDS`: a tenth of a MiB a second."""
-_LOCK, _TOLD, _COMING = ".lock", ".json", ".coming"
+_LOCK, _TOLD, _COMING = ".lock", ".jsonl", ".coming"
 
 
 class Fetched(NamedTuple):
@@ -65,6 +65,8 @@ class Cache:
     def __init__(self, folder: str, limit: int):
         self.folder = os.path.realpath(folder)
         self.limit = limit
+        self._journals: dict[str, journal.Journal] = {}
+        self._room = room.Room(self.folder, limit, self._removed)
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
             reason = compile_cache.unsafe(self.folder)
@@ -96,6 +98,8 @@ class Cache:
                 os.utime(folder)
             except OSError as error:
                 raise _untaken(error) from error
+            # Read anew by each holder: what nobody held may have been removed.
+            self._journals[folder] = journal.Journal(folder + _TOLD)
             yield folder
 
     def _locked(self, name: str, is_shared: bool) -> tuple[str, int]:
@@ -129,24 +133,36 @@ class Cache:
             if found := self._known(folder, file, path):
                 return found
             if not file.version:  # of an earlier scan; this one has the folder alone
+                lying = _lying(path)
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
-            if file.size is not None:
-                self._refuse_large(file.size)
-                self._make_room(file.size)
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            # Beside the folder, in which scans search whatever lies there.
-            os.makedirs(folder + _COMING, mode=0o700, exist_ok=True)
-            coming = os.path.join(folder + _COMING, secrets.token_hex(8))
-            with atomic.replacing(coming) as temporary:
-                size, digest = self._stream(file, temporary)
-            os.replace(coming, path)
-            _remember(folder, file, size, digest)
+                self._room.give(lying)
+            with self._room.taken() as taken:
+                if file.size is not None:
+                    self._refuse_large(file.size)
+                    taken.up_to(file.size)
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                # Beside the folder, in which scans search whatever lies there.
+                os.makedirs(folder + _COMING, mode=0o700, exist_ok=True)
+                coming = os.path.join(folder + _COMING, secrets.token_hex(8))
+                with atomic.replacing(coming) as temporary:
+                    size, digest = self._stream(file, temporary, taken)
+                lying = _lying(path)
+                os.replace(coming, path)
+            self._room.give(lying)
+            if file.version:  # without one it is fetched again in any case
+                entry = journal.Entry(file.version, digest)
+                self._journal(folder).add(file.name, entry)
         except OSError as error:
             raise _untaken(error) from error
         return Fetched(path, size, digest)
 
-    def _stream(self, file: source.File, path: str) -> tuple[int, str]:
+    def _journal(self, folder: str) -> journal.Journal:
+        return self._journals.setdefault(folder, journal.Journal(folder + _TOLD))
+
+    def _stream(
+        self, file: source.File, path: str, taken: room.Taken
+    ) -> tuple[int, str]:
         """Writes what comes; its size and hash, once that is what was announced."""
         digest, size, began = hashlib.sha256(), 0, time.monotonic()
         with open(path, "xb") as out, file.open() as stream:
@@ -157,7 +173,6 @@ class Cache:
                 )
             if expected is not None:
                 self._refuse_large(expected)
-            room = 0
             for piece in stream:
                 size += len(piece)
                 self._refuse_large(size)
@@ -165,9 +180,7 @@ class Cache:
                     raise errors.FetchError(
                         f"longer than the announced {expected:,} bytes"
                     )
-                if size > room:
-                    room = size if expected is None else expected
-                    self._make_room(room - size + len(piece))
+                taken.up_to(size if expected is None else expected)
                 allowed = limits.SECONDS + SECONDS_PER_MIB * size / limits.MIB
                 if time.monotonic() - began > allowed:
                     raise errors.FetchError(
@@ -190,36 +203,16 @@ class Cache:
 
     def _known(self, folder: str, file: source.File, path: str) -> Fetched | None:
         """The file, where this very content was fetched before and is unchanged."""
-        told = _told(folder).get(file.name)
-        if not file.version or not isinstance(told, dict) or not os.path.isfile(path):
+        if not file.version or not os.path.isfile(path):
+            return None
+        told = self._journal(folder).find(file.name)
+        if told is None:
             return None
         with open(path, "rb") as lying:
             digest = hashlib.file_digest(lying, "sha256").hexdigest()
-        if [file.version, digest] != [told.get("version"), told.get("sha256")]:
+        if told != journal.Entry(file.version, digest):
             return None
         return Fetched(path, os.path.getsize(path), digest)
-
-    def _make_room(self, size: int) -> None:
-        """Removes what was used longest ago, until so many bytes more are allowed.
-
-        Raises:
-          FetchError: where what scans hold leaves no room.
-        """
-        used = {one: _size(one) for one in self._folders()}
-        for folder in sorted(used, key=_last_used):
-            if sum(used.values()) + size <= self.limit:
-                return
-            if self._removed(folder):
-                del used[folder]
-        if sum(used.values()) + size > self.limit:
-            raise errors.FetchError(
-                f"not fetched: the cache {self.folder} is full with files of this scan or "
-                f"of others that run; --cache-limit allows {self.limit:,} bytes"
-            )
-
-    def _folders(self) -> list[str]:
-        with os.scandir(self.folder) as entries:
-            return [one.path for one in entries if one.is_dir(follow_symlinks=False)]
 
     def _removed(self, folder: str) -> bool:
         """Removes a folder that no scan holds."""
@@ -245,34 +238,9 @@ def _untaken(error: OSError) -> errors.FetchError:
     return errors.FetchError(f"the cache cannot take it: {error.strerror or error}")
 
 
-def _last_used(folder: str) -> float:
+def _lying(path: str) -> int:
+    """Bytes of a file; 0 where there is none."""
     try:
-        return os.path.getmtime(folder)
-    except OSError:  # another scan has just removed it
-        return 0.0
-
-
-def _told(folder: str) -> dict[str, Any]:
-    """What was written down of the files of a folder."""
-    try:
-        with open(folder + _TOLD, encoding="utf-8") as file:
-            told = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
-def _remember(folder: str, file: source.File, size: int, digest: str) -> None:
-    told = _told(folder)
-    told[file.name] = {"version": file.version, "bytes": size, "sha256": digest}
-    atomic.write(folder + _TOLD, json.dumps(told, indent=1).encode())
-
-
-def _size(folder: str) -> int:
-    """Bytes of all files below a folder."""
-    found = 0
-    for top, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                found += os.lstat(os.path.join(top, name)).st_size
-    return found
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return 0

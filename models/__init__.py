@@ -13,6 +13,7 @@ from ban_jax.models import (
     mixer,
     mobilenet_v2,
     mobilenet_v3,
+    plain_cnn,
     preact_resnet,
     pytorch_names,
     resnet,
@@ -26,6 +27,8 @@ from ban_jax.models.common import Classifier, abstract_variables, network
 ARCHITECTURES: registry.Registry[Architecture] = registry.Registry(
     "architecture",
     {
+        # The first is looked at last: it knows any few convolutions.
+        **plain_cnn.FAMILY,
         **densenet.FAMILY,
         **resnet.FAMILY,
         **preact_resnet.FAMILY,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from ban_jax import models
 
-_NOTE = re.compile(r"(\dx\d stem|attention heads): ")
+_NOTE = re.compile(r"(\dx\d stem|attention heads|padding and pooling): ")
 
 
 def assumed(module: models.Classifier, told: bool = False) -> list[str]:

@@ -46,6 +46,8 @@ def wrong_size(spec: checkpoints.ModelSpec, size: tuple[int, ...]) -> str:
     """Why a network takes no images of `(height, width)`, or an empty string."""
     height, width = size
     module = spec.create()
+    if misfit := getattr(module, "misfit", None):  # where several sizes may fit
+        return str(misfit(height, width))
     exact, smallest = module.exact_size, module.minimum_size
     if exact and size != (exact, exact):
         return (

@@ -15,6 +15,7 @@ FAMILIES = {
     "mlp_mixer": {"width": 8, "depth": 2, "patch": 4, "image_size": 32},
     "mobilenet_v2": {"width": 8},
     "mobilenet_v3_small": {"width": 8},
+    "plain_cnn": {"width": 2},
     "preact_resnet18": {"width": 2},
     "resnet18": {"width": 2},
     "resnet20": {"width": 2},

@@ -161,18 +161,10 @@ def _help() -> str:
 
 def _configure_jax() -> None:
     """Keeps compiled programs between runs, unless JAX was already told where."""
-    import jax
-
     from ban_jax.storage import compile_cache
 
-    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        return
-    folder, note = compile_cache.folder(os.environ)
-    if note:
+    if note := compile_cache.use(os.environ):
         print(f"note: {note}", file=sys.stderr)
-    if folder:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ban_jax.population.placement import (
 from ban_jax.population.programs import (
     deal,
     for_each,
+    is_known,
     place,
     program,
     run,
@@ -35,6 +36,7 @@ __all__ = [
     "identity_key",
     "identity_words",
     "interruptible",
+    "is_known",
     "over_models",
     "pad",
     "place",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from typing import Any
 
 import jax
 
@@ -31,8 +32,10 @@ def exhausted(error: BaseException) -> bool:
     )
 
 
-def needed(compiled: jax.stages.Compiled) -> int | None:
-    """Bytes a compiled program takes on one device; None where XLA does not say."""
+def needed(compiled: Any) -> int | None:
+    """Bytes a `programs.Program` takes on one device; None where XLA does not say."""
+    if hasattr(compiled, "needed"):  # it was found out before
+        return compiled.needed
     analysis = compiled.memory_analysis()
     if analysis is None:
         return None

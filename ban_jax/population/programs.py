@@ -6,6 +6,8 @@ members stay on their devices until somebody asks for them.
 """
 
 import functools
+import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,10 +16,11 @@ import numpy as np
 from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ban_jax.population import compilation, threads
+from ban_jax.population import compilation, naming, stored, threads
 from ban_jax.population.compilation import PROGRAMS, over_models
 from ban_jax.population.placement import MODELS, Placement
 from ban_jax.population.stacking import pad, stack, unstack
+from ban_jax.storage import compile_cache
 
 
 def place(members: Sequence[Any], placement: Placement, size: int) -> Any:
@@ -31,6 +34,10 @@ def place(members: Sequence[Any], placement: Placement, size: int) -> Any:
     return jax.device_put(stack(pad(members, size)), placement.split())
 
 
+Program = jax.stages.Compiled | stored.Program
+"""A compiled program of `(members, shared)`."""
+
+
 def program(
     function: Callable[[Any, Any], Any],
     placement: Placement,
@@ -39,8 +46,10 @@ def program(
     size: int,
     *,
     advances: bool = False,
-) -> jax.stages.Compiled:
+) -> Program:
     """`function` for a chunk of `size` candidates, compiled once per shape.
+
+    Of threads that ask for the same program at once, one compiles it.
 
     Args:
       function: `(member, shared) -> result` of one candidate; pure, hashable.
@@ -52,15 +61,59 @@ def program(
       advances: the result is `(member, result)` with a member of the same shapes, which
         takes the place of the given one in memory.
     """
+    asked = _asked(function, placement, member, shared, size, advances)
+    with _turn(*asked):
+        return _compiled(*asked)
+
+
+def is_known(
+    function: Callable[[Any, Any], Any],
+    placement: Placement,
+    member: Any,
+    shared: Any,
+    size: int,
+) -> bool:
+    """Whether an earlier process kept the `program` of these arguments."""
+    key = _key(*_asked(function, placement, member, shared, size, False))
+    path = stored.path_of(key) if key else None
+    return path is not None and os.path.exists(path)
+
+
+def _asked(
+    function: Callable[[Any, Any], Any],
+    placement: Placement,
+    member: Any,
+    shared: Any,
+    size: int,
+    advances: bool,
+) -> tuple[Any, ...]:
+    """What a program is known by in this process: the arguments of `_compiled`."""
     if not placement.on_threads:
         member = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((size, *np.shape(leaf)), leaf.dtype),
             member,
         )
-    leaves, structure = jax.tree.flatten((member, shared))
-    return _compiled(
-        function, placement, advances, structure, tuple(map(_abstract, leaves))
+    trees = [jax.tree.flatten(tree) for tree in (member, shared)]
+    return (
+        function,
+        placement,
+        advances,
+        tuple(structure for _, structure in trees),
+        tuple(tuple(map(_abstract, leaves)) for leaves, _ in trees),
     )
+
+
+_turns = threading.Lock()
+
+
+def _turn(*asked: Any) -> threading.Lock:
+    with _turns:
+        return _turn_of(*asked)
+
+
+@functools.lru_cache(maxsize=PROGRAMS)
+def _turn_of(*asked: Any) -> threading.Lock:
+    return threading.Lock()
 
 
 @functools.lru_cache(maxsize=PROGRAMS)
@@ -68,24 +121,96 @@ def _compiled(
     function: Callable[[Any, Any], Any],
     placement: Placement,
     advances: bool,
-    structure: Any,
-    leaves: tuple[jax.ShapeDtypeStruct, ...],
-) -> jax.stages.Compiled:
+    structures: tuple[Any, Any],
+    leaves: tuple[tuple[jax.ShapeDtypeStruct, ...], ...],
+) -> Program:
+    asked = (function, placement, advances, structures, leaves)
+    if (key := _key(*asked)) and (found := _stored(key, *asked)):
+        return found
     return (
         _jitted(function, placement, advances)
-        .lower(*jax.tree.unflatten(structure, leaves))
+        .lower(*map(jax.tree.unflatten, structures, leaves))
         .compile()
     )
+
+
+def _key(
+    function: Callable[[Any, Any], Any],
+    placement: Placement,
+    advances: bool,
+    structures: tuple[Any, Any],
+    leaves: tuple[tuple[jax.ShapeDtypeStruct, ...], ...],
+) -> str | None:
+    """Under what a program is kept between processes; None where it is not.
+
+    One that advances is not: it would lose the use of its members' buffers.
+    """
+    device = placement.devices[0]
+    if advances or compile_cache.traced() is None:
+        return None
+    if device.platform != jax.default_backend():
+        return None
+    shapes = [
+        [str(one), one.weak_type, str(getattr(one, "sharding", None))]
+        for group in leaves
+        for one in group
+    ]
+    told = f"{device.platform} {device.device_kind} {device.client.platform_version}"
+    parts = (
+        f"{told} {len(placement.devices)} {placement.stacked}",
+        *map(str, structures),
+        repr(shapes),
+    )
+    try:
+        return naming.digest(naming.name(function), *map(naming.steady, parts))
+    except naming.Unnamed:
+        return None
+
+
+def _stored(
+    key: str,
+    function: Callable[[Any, Any], Any],
+    placement: Placement,
+    advances: bool,
+    structures: tuple[Any, Any],
+    leaves: tuple[tuple[jax.ShapeDtypeStruct, ...], ...],
+) -> Program | None:
+    """A program by way of the file of what it is compiled from; None where none can be
+    had that way."""
+    told = _told(placement, advances)
+    name = getattr(function, "__name__", "") or getattr(
+        getattr(function, "func", None), "__name__", "function"
+    )
+    if found := stored.read(key):
+        try:
+            return stored.compiled(found, name, leaves, told)
+        except jax.errors.JaxRuntimeError:
+            raise
+        except Exception as error:
+            stored.ignored(str(stored.path_of(key)), error)
+    try:
+        traced = stored.trace(
+            _on_devices(function, placement), structures, leaves, told
+        )
+        made = stored.compiled(traced, name, leaves, told)
+    except (ValueError, NotImplementedError):
+        return None
+    stored.keep(key, traced._replace(needed=made.needed))
+    return made
 
 
 def _jitted(
     function: Callable[[Any, Any], Any], placement: Placement, advances: bool
 ) -> Any:
-    """Evidence takes no member's buffer: it is far smaller than the weights."""
-    donated = (0,) if advances else ()
-    told = compilation.options(placement.devices[0].platform)
+    return jax.jit(_on_devices(function, placement), **_told(placement, advances))
+
+
+def _on_devices(
+    function: Callable[[Any, Any], Any], placement: Placement
+) -> Callable[[Any, Any], Any]:
+    """What is compiled: of one candidate on host threads, else of a whole chunk."""
     if placement.on_threads:
-        return jax.jit(function, donate_argnums=donated, compiler_options=told)
+        return function
 
     def on_one_device(members: Any, shared: Any) -> Any:
         if placement.stacked:
@@ -94,20 +219,29 @@ def _jitted(
 
     axes = PartitionSpec(MODELS)
     # Devices exchange nothing, and the check would want every loop's start marked.
-    sharded = jax.shard_map(
+    return jax.shard_map(
         on_one_device,
         mesh=placement.mesh,
         in_specs=(axes, PartitionSpec()),
         out_specs=axes,
         check_vma=False,
     )
-    return jax.jit(
-        sharded,
-        in_shardings=(placement.split(), placement.everywhere()),
-        out_shardings=placement.split(),
-        donate_argnums=donated,
-        compiler_options=told,
-    )
+
+
+def _told(placement: Placement, advances: bool) -> dict[str, Any]:
+    """What `jax.jit` is told. Evidence takes no member's buffer: it is far smaller than
+    the weights."""
+    told: dict[str, Any] = {
+        "donate_argnums": (0,) if advances else (),
+        "compiler_options": compilation.options(placement.devices[0].platform),
+    }
+    if placement.on_threads:
+        return told
+    return {
+        **told,
+        "in_shardings": (placement.split(), placement.everywhere()),
+        "out_shardings": placement.split(),
+    }
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -1,6 +1,7 @@
 """Evidence of chunks of candidates: what a scan does with what its loop has read."""
 
 import dataclasses
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,9 +10,9 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from ban_jax import checkpoints, population, records
+from ban_jax import checkpoints, population, records, verdict
 from ban_jax.data import normalisation
-from ban_jax.records import Evidence, Job
+from ban_jax.records import Evidence, Job, Settings
 from ban_jax.records.record import Normalisation
 from ban_jax.scanning import examination, fitness, runner, stems, timeline
 
@@ -70,6 +71,8 @@ class Scan:
         self._job = job
         self._clock = clock
         self._begun: set[Any] = set()
+        self._expected: set[Kind] = set()
+        self._expecting = threading.Lock()
         settings = job.settings
         self._runner = runner.Runner(clock, placement, settings.chunk)
         everywhere = self._runner.placement.everywhere()
@@ -122,8 +125,14 @@ class Scan:
         return self._job.failure(path, reason, candidate, error)
 
     def refuse(self, candidate: checkpoints.Candidate) -> str:
-        """Why a candidate cannot be measured with these images, or an empty string."""
-        return unfit(candidate, self._job)
+        """Why a candidate cannot be measured with these images, or an empty string.
+
+        The first of its kind has the kind's program loaded meanwhile.
+        """
+        reason = unfit(candidate, self._job)
+        if not reason:
+            self._expect(candidate)
+        return reason
 
     def is_lasting(self, result: Evidence) -> bool:
         """A failure is tried again."""
@@ -151,13 +160,8 @@ class Scan:
         A candidate on which the device fails gets a line that says why.
         """
         began = time.perf_counter()
-        settings = self._job.settings
         self._tell(chunk.kind.spec)
-        function = examination.bound(
-            examination.examine,
-            network=settings.network(chunk.kind.spec),
-            detect=settings.detector.detect,
-        )
+        function = _examined(self._job.settings, chunk.kind.spec)
         found = self._runner.run(chunk.kind, function, chunk.placed, self._common)
         seconds = (time.perf_counter() - began) / len(chunk.candidates)
         lines = [
@@ -167,6 +171,29 @@ class Scan:
             for candidate, one in zip(chunk.candidates, found, strict=True)
         ]
         return [{**line, "seconds": seconds} for line in lines]
+
+    def _expect(self, candidate: checkpoints.Candidate) -> None:
+        """Has the programs of a kind loaded: its own, and that of a closer look."""
+        kind, spec = self.kind_of(candidate), candidate.spec
+        with self._expecting:
+            if kind in self._expected:
+                return
+            self._expected.add(kind)
+        settings, member = self._job.settings, self._member(candidate, kind)
+        function = _examined(settings, spec)
+        self._runner.expect(kind, function, member, self._common, surely=True)
+        if settings.closer is None:
+            return
+        # As many as `verdict.Judge` asks about.
+        count = min(spec.num_classes, verdict.MOST_CLASSES)
+        known = np.zeros((1, spec.in_channels), np.float32)
+        member = member._replace(
+            means=known, stds=known, classes=np.zeros(count, np.int32)
+        )
+        common = self._common._replace(config=settings.closer.config)
+        function = _examined(settings.closer, spec)
+        kind = Kind(spec, True, count)
+        self._runner.expect(kind, function, member, common, surely=False)
 
     def _tell(self, spec: checkpoints.ModelSpec) -> None:
         """The first chunk of a network takes long: its program is compiled."""
@@ -219,6 +246,15 @@ class Scan:
         else:
             return None
         return {"mean": list(mean), "std": list(std), "source": source}
+
+
+def _examined(settings: Settings, spec: checkpoints.ModelSpec) -> Any:
+    """What is computed of each candidate of an architecture."""
+    return examination.bound(
+        examination.examine,
+        network=settings.network(spec),
+        detect=settings.detector.detect,
+    )
 
 
 def unfit(candidate: checkpoints.Candidate, job: Job) -> str:

@@ -131,11 +131,6 @@ class Worker:
 
     def _keep_programs(self) -> None:
         """Compiled programs are kept between runs, as those of the command are."""
-        import jax
-
         from ban_jax.storage import compile_cache
 
-        folder, _ = compile_cache.folder(os.environ)
-        if folder:
-            jax.config.update("jax_compilation_cache_dir", folder)
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        compile_cache.use(os.environ)

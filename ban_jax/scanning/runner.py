@@ -1,5 +1,6 @@
 """Runs a pure function of one candidate over chunks, as many at once as memory holds."""
 
+import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Callable, Hashable, Sequence
@@ -8,8 +9,11 @@ from typing import Any, NamedTuple
 import jax
 
 from ban_jax import population
-from ban_jax.population import memory
+from ban_jax.population import memory, programs
 from ban_jax.scanning import timeline
+
+AHEAD = 2
+"""Threads that load programs before they are asked for."""
 
 
 class Failed(NamedTuple):
@@ -57,11 +61,45 @@ class Runner:
         self._sizes: dict[Hashable, int] = {}
         self._planned: set[Hashable] = set()
         self._sizing = threading.Lock()
+        self._ahead = concurrent.futures.ThreadPoolExecutor(AHEAD, "programs")
 
     def wanted(self, kind: Hashable) -> int:
         """Candidates the next chunk of a kind should have."""
         with self._sizing:
             return self._sizes.get(kind, self._largest())
+
+    def expect(
+        self,
+        kind: Hashable,
+        function: Callable[[Any, Any], Any],
+        member: Any,
+        shared: Any,
+        *,
+        surely: bool,
+    ) -> None:
+        """Gets a kind's program on a thread of its own, before a chunk asks for it.
+
+        One that would have to be compiled is left alone where it may not be needed, or not
+        at this size.
+
+        Args:
+          kind: see `run`.
+          function: see `run`.
+          member: any one of the kind.
+          shared: see `run`.
+          surely: whether some candidate of the kind is to be computed.
+        """
+        size = self.wanted(kind)
+
+        def load() -> None:
+            # What goes wrong here is told where the program is asked for.
+            with contextlib.suppress(Exception), self._clock("load"):
+                if (surely and self.placement.on_threads) or population.is_known(
+                    function, self.placement, member, shared, size
+                ):
+                    population.program(function, self.placement, member, shared, size)
+
+        self._ahead.submit(load)
 
     def place(
         self, kind: Hashable, members: Sequence[Any], *, last: bool = False
@@ -172,7 +210,7 @@ class Runner:
 
     def _program(
         self, function: Callable[[Any, Any], Any], member: Any, shared: Any, size: int
-    ) -> jax.stages.Compiled:
+    ) -> programs.Program:
         with self._clock("compile"):
             return population.program(function, self.placement, member, shared, size)
 

@@ -175,20 +175,11 @@ class Judge:
         return profile.baseline(found)
 
     def _completed(self, found: Baseline | None, record: Evidence) -> Baseline | None:
-        """A crowd with a profile's curves for vectors that too few of it have, and with
-        its clean scores: the rule and its scale are the same."""
+        """A crowd with what a profile that fits knows; see `crowd.completed`."""
         if found is None:
             return None
         given, _ = self._profile(record)
-        if given is None:
-            return found
-        return dataclasses.replace(
-            found,
-            centre={**given.centre, **found.centre},
-            scale={**given.scale, **found.scale},
-            spreads={**given.spreads, **found.spreads},
-            null=(*found.null, *given.null),
-        )
+        return found if given is None else crowd.completed(found, given)
 
     def _gather(
         self, kind: BaselineKind, records: Sequence[Evidence], least: int
@@ -219,7 +210,9 @@ class Judge:
                         f"{odd} stands out in most of them"
                     )
                     continue
-                made = crowd.settled(rule, models, errors, rule.thresholds[kind], least)
+                # What is suspicious is no yardstick either.
+                limit = rule.suspicious.get(kind, rule.thresholds[kind])
+                made = crowd.settled(rule, models, errors, limit, least)
             made = dataclasses.replace(made, name=f"{len(members)} {_CALLED[kind]}")
             self._crowds[kind, key] = made
 

@@ -189,6 +189,21 @@ def test_a_crowd_is_not_settled_where_a_profile_goes_before_it(monkeypatch):
     assert not settled
 
 
+def test_what_is_suspicious_in_a_scan_is_no_yardstick(monkeypatch):
+    limits = []
+    real = verdict.crowd.settled
+
+    def settled(rule, models, errors, limit, least):
+        limits.append(limit)
+        return real(rule, models, errors, limit, least)
+
+    monkeypatch.setattr(verdict.crowd, "settled", settled)
+    found = verdict.Judge("population", population=made.several(9), profiles=None)(
+        CANDIDATE
+    )
+    assert limits == [found["suspicious_above"]] != [found["threshold"]]
+
+
 # --- crowds that are not trusted
 
 
@@ -252,8 +267,8 @@ def test_a_profile_completes_a_crowd_of_which_few_were_looked_at_closer():
     found = judged("population", line, population=crowd, profiles=toy())
     assert found["baseline"] == "population" and not found["void"]
     assert set(found["witnesses"]) == set(ALL)
-    # What the crowd itself tells is not replaced.
-    assert found["witnesses"]["a"] == alone["witnesses"]["a"]
+    # Its models are members besides: what the crowd itself tells is not what it was.
+    assert found["witnesses"]["a"] != alone["witnesses"]["a"]
     assert found["verdict"] == "backdoored" and found["target"] == 2
     # Clean scores of both.
     assert found["p_models"] == alone["p_models"] + 6

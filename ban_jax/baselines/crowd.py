@@ -125,6 +125,48 @@ def settled(
     return dataclasses.replace(crowd, null=null)
 
 
+def completed(found: rules.Baseline, given: rules.Baseline) -> rules.Baseline:
+    """A crowd with what a profile knows: the rule and its scale are the same.
+
+    Trusted models take the profile's curves for vectors that too few of them have, and
+    its clean scores. The candidates of a scan take its clean models as members besides:
+    where most of them stand out, few are left to say what is usual.
+
+    Args:
+      found: of trusted models or of a scan.
+      given: of a profile.
+    """
+    centre: dict[str, Any] = {**given.centre, **found.centre}
+    spreads: dict[str, Any] = {**given.spreads, **found.spreads}
+    if found.kind == "population":
+        share = found.count / max(found.count + given.count, 1)
+        for name in set(found.centre) & set(given.centre):
+            centre[name] = _between(found.centre[name], given.centre[name], share)
+        for name in set(found.spreads) & set(given.spreads):
+            squares = [np.square(one.spreads[name]) for one in (found, given)]
+            spreads[name] = np.sqrt(share * squares[0] + (1 - share) * squares[1])
+    return dataclasses.replace(
+        found,
+        centre=centre,
+        scale={**given.scale, **found.scale},
+        spreads=spreads,
+        null=(*found.null, *given.null),
+    )
+
+
+def _between(curve: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """A curve `[K]` and another one brought to its scale and offset, `share` of the first.
+
+    Classes that only one of them knows are left as the first has them.
+    """
+    known = np.isfinite(curve) & np.isfinite(other)
+    if known.sum() < witnesses.CLASSES_MINIMUM:
+        return curve  # too few to tell scale and offset
+    scaled = other * witnesses.slope(curve[known], other[known])
+    scaled = scaled + np.median((curve - scaled)[known])
+    return np.where(known, share * curve + (1 - share) * scaled, curve)
+
+
 def odd_class(rule: rules.Rule, models: Sequence[Vectors], limit: float) -> int | None:
     """A class at which the models' own centre looks backdoored, or None.
 

@@ -186,3 +186,65 @@ def test_a_class_is_odd_from_the_limit_on_and_not_at_it():
     score = 0.2 / math.sqrt(0.0125)
     assert crowd.odd_class(AVERAGE, models, score + 1e-9) is None
     assert crowd.odd_class(AVERAGE, models, score - 1e-9) == 2
+
+
+def baseline(kind, count, centre, spreads, null=()):
+    return rules.Baseline(
+        kind,
+        {name: np.array(values, float) for name, values in centre.items()},
+        dict.fromkeys(centre, 1.0),
+        count=count,
+        null=null,
+        spreads={name: np.array(values, float) for name, values in spreads.items()},
+    )
+
+
+RISING = np.arange(6.0)
+BENT = np.array([0, 1, 2, 3, 4, 11.0])
+
+
+def test_a_crowd_takes_a_profiles_models_as_members():
+    """Three of a profile and one of the scan: a quarter is the scan's."""
+    own = baseline("population", 1, {"v": BENT}, {"v": np.full(6, 2.0)}, (0.5,))
+    given = baseline(
+        "profile",
+        3,
+        # The same curve at half the scale and another offset, its last class unbent.
+        {"v": 0.5 * RISING + 7, "dear": RISING},
+        {"v": np.full(6, 1.0), "dear": np.full(6, 3.0)},
+        (0.1, 0.2),
+    )
+    found = crowd.completed(own, given)
+    np.testing.assert_allclose(found.centre["v"], [0, 1, 2, 3, 4, 0.25 * 11 + 0.75 * 5])
+    np.testing.assert_allclose(found.spreads["v"], np.sqrt(0.25 * 4 + 0.75 * 1))
+    np.testing.assert_array_equal(found.centre["dear"], RISING)
+    np.testing.assert_array_equal(found.spreads["dear"], np.full(6, 3.0))
+    assert found.null == (0.5, 0.1, 0.2)
+    assert (found.kind, found.count) == ("population", 1)
+
+
+def test_trusted_models_take_of_a_profile_what_they_lack_alone():
+    own = baseline("trusted", 1, {"v": BENT}, {"v": np.full(6, 2.0)})
+    given = baseline(
+        "profile", 3, {"v": RISING, "dear": RISING}, {"v": RISING, "dear": RISING}
+    )
+    found = crowd.completed(own, given)
+    np.testing.assert_array_equal(found.centre["v"], BENT)
+    np.testing.assert_array_equal(found.spreads["v"], np.full(6, 2.0))
+    np.testing.assert_array_equal(found.centre["dear"], RISING)
+
+
+def test_classes_that_one_of_them_does_not_know_stay_as_the_crowd_has_them():
+    curve, other = BENT.copy(), RISING.copy()
+    curve[2], other[5] = np.nan, np.nan
+    own = baseline("population", 1, {"v": curve, "w": BENT[:4]}, {})
+    given = baseline("profile", 1, {"v": other, "w": RISING[:4]}, {})
+    with np.errstate(all="raise"):
+        found = crowd.completed(own, given)
+    # Four that both know are too few to tell a scale and an offset.
+    np.testing.assert_array_equal(found.centre["v"], curve)
+    np.testing.assert_array_equal(found.centre["w"], BENT[:4])
+    other[5] = 5.0
+    given = baseline("profile", 1, {"v": other}, {})
+    found = crowd.completed(own, given)
+    np.testing.assert_allclose(found.centre["v"], [0, 1, np.nan, 3, 4, 8])

@@ -9,7 +9,7 @@ import pytest
 import tyro
 
 from ban_jax.commands import compare
-from benchmarks.paper import _joined, _steps, detection, other_data, work
+from benchmarks.paper import _joined, _steps, detection, other_data, repair, work
 from tests.comparing import test_figures
 
 TABLES = ["detection", "bti_dbf", "time_per_detector", "adaptive", "repair"]
@@ -125,6 +125,25 @@ def test_further_flags_win():
     flags = _steps.Flags(out="o", more="--detectors weights --budget 3")
     found = parse(_steps.compare(flags, ["zoo"], "ban", "c"))
     assert found.names == ("weights",) and found.budget == 3
+
+
+def test_further_flags_of_trainings_and_repairs_win(capsys):
+    flags = _steps.Flags(out="o", list=True, training="--width 2", more="--num-clean 9")
+    trained, *repaired = [
+        parse(words) for words in commands(capsys, repair.main, flags)
+    ]
+    assert trained.width == 2 and {one.num_clean for one in repaired} == {9}
+
+
+def test_repairs_that_were_not_run_are_left_out_and_named(capsys, tmp_path):
+    (tmp_path / "repaired_ban").mkdir()
+    line = {"attack": {"kind": "blend"}, "before": {"asr": 0.9}, "after": {"asr": 0.1}}
+    (tmp_path / "repaired_ban" / repair.LINES).write_text(json.dumps(line))
+    place = str(tmp_path)
+    repair.main(_steps.Flags(out=place, collect=True, results=place))
+    assert "anp: not run" in capsys.readouterr().out
+    found = json.loads((tmp_path / "paper_repair.json").read_text())["methods"]
+    assert list(found) == ["ban"] and found["ban"]["blend"]["asr_after"]["mean"] == 0.1
 
 
 def test_the_table_tells_flagged_and_right_of_every_group():

@@ -37,9 +37,12 @@ images is drawn once."""
 LogitsOf = Callable[[Array], Array]
 """Images `[B, H, W, C]` -> logits `[B, K]`: a model as a search of triggers sees it."""
 
-SIDE_BY_SIDE = {"cpu": 2}
-"""Classes computed side by side per backend: a CPU gains little by more, and each of a
-group waits for the slowest."""
+SIDE_BY_SIDE = {"cpu": 1}
+"""Classes computed side by side per backend. A CPU shares one class's convolutions out
+among its cores and gains nothing by more: of two to ten at once a round of a class took
+0.95 to 1.2 times the processor time of one alone (ResNet18 of width 4 at 8 pixels and of
+width 8 at 16), and each of a group waits for the slowest: in pairs a sixth of Neural
+Cleanse's rounds there were of classes that were done."""
 EDGE = 1e-6
 """How far from 0 and 1 the inverse of the box map is taken."""
 CLIP = 1e-7
@@ -102,7 +105,7 @@ def search(
         so it gets what it would get alone.
       rounds: that a search takes at most, S.
       at_once: classes computed side by side, which decides speed and memory, nothing
-        else; None: two on a CPU, up to ten elsewhere.
+        else; None: one on a CPU, up to ten elsewhere.
       done: `state -> []` bool, whether a search has nothing left to gain; None: never.
     """
     count = classes.shape[0]

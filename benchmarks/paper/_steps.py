@@ -43,7 +43,8 @@ class Flags:
       only: runs these commands alone, by the names of their folders in `--out`, separated
         by commas: those that hang on nothing else may run at the same time. Writes no
         result file; `--collect` does.
-      more: further flags of `ban-jax compare`, as in `--more="--chunk 4"`.
+      more: further flags of `ban-jax compare` and `repair`, as in `--more="--chunk 4"`.
+      training: further flags of `ban-jax train`, such as `--training="--seeds 1"`.
       name: of the result file; by default the table's.
       results: its folder.
     """
@@ -55,6 +56,7 @@ class Flags:
     collect: bool = False
     only: str = ""
     more: str = ""
+    training: str = ""
     name: str = ""
     results: str | None = None
 
@@ -68,10 +70,11 @@ def data(flags: Flags, name: str = "cifar10") -> list[str]:
 
 
 def train(flags: Flags, folder: str, told: str, *more: str) -> list[str]:
-    """`ban-jax train` at the paper's scale."""
+    """`ban-jax train` at the paper's scale; `--training` wins."""
     place = os.path.join(flags.out, folder)
     given = ["--data-dir", flags.data_dir] if flags.data_dir else []
-    return ["train", "--out", place, *told.split(), *more, *given]
+    words = ["train", "--out", place, *told.split(), *more, *given]
+    return [*words, *shlex.split(flags.training)]
 
 
 def compare(

@@ -14,6 +14,7 @@ What it gave: not run yet; `benchmarks/results/repair_quality.json` has the same
 
 import json
 import os
+import shlex
 from typing import Any
 
 import tyro
@@ -22,6 +23,7 @@ from benchmarks import _timing
 from benchmarks.paper import _steps, detection
 
 METHODS = ("finetune", "ban", "anp")
+LINES = "repairs.jsonl"
 SMALL = (
     "--data cifar10 --image-size 16 --num-train 25000 --num-test 2000 --batch-size 64 "
     "--epochs 3 --crop 0 --learning-rate 0.1 --width 8 --stamp-last --no-orbax "
@@ -46,12 +48,13 @@ def steps(flags: _steps.Flags):
         yield _steps.train(flags, "repair_zoo", SMALL)
     for method in METHODS:
         out = ["--method", method, "--out", f"{flags.out}/repaired_{method}"]
-        yield ["repair", *zoos(flags), *_steps.data(flags), *size, *out, "--no-orbax"]
+        words = ["repair", *zoos(flags), *_steps.data(flags), *size, *out, "--no-orbax"]
+        yield [*words, *shlex.split(flags.more)]
 
 
 def figures(folder: str) -> dict[str, Any]:
     """Per attack, mean accuracy and success before and after."""
-    with open(os.path.join(folder, "repairs.jsonl"), encoding="utf-8") as file:
+    with open(os.path.join(folder, LINES), encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     groups: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
@@ -72,7 +75,13 @@ def figures(folder: str) -> dict[str, Any]:
 def main(flags: _steps.Flags) -> None:
     """Runs the steps and writes the result file."""
     if _steps.run(flags, steps(flags)):
-        found = {one: figures(f"{flags.out}/repaired_{one}") for one in METHODS}
+        found = {}
+        for one in METHODS:
+            folder = f"{flags.out}/repaired_{one}"
+            if os.path.exists(os.path.join(folder, LINES)):
+                found[one] = figures(folder)
+            else:
+                print(f"{one}: not run")
         _steps.write(flags, "repair", {"methods": found})
 
 

@@ -315,6 +315,13 @@ def normalised_groups(width: int) -> int:
     return math.gcd(width, NORMALISED_GROUPS)
 
 
+def in_groups(name: str, width: int = 64, **more: Any) -> ResNet:
+    """One of `KINDS` with GroupNorm, to be trained; its files are read as the plain name's
+    with so many groups."""
+    groups = {"normalised_groups": normalised_groups(width)}
+    return ResNet(**{**KINDS[name]._asdict(), "width": width, **groups, **more})
+
+
 FAMILY = {
     name: architecture.Architecture(
         functools.partial(ResNet, **kind._asdict()),
@@ -323,4 +330,9 @@ FAMILY = {
         pytorch_names.of_the_field,
     )
     for name, kind in KINDS.items()
+} | {
+    f"{name}_gn": architecture.Architecture(
+        functools.partial(in_groups, name), lambda shapes: "", fields
+    )
+    for name in ("resnet18", "resnet50")
 }

@@ -242,7 +242,7 @@ def _start(path: str, spec: checkpoints.ModelSpec) -> trainer.Start:
       ValueError: when it is another network.
     """
     found = checkpoints.read(path)
-    if found.spec != spec:
+    if found.spec.create() != spec.create():  # a network may have two names
         raise ValueError(
             f"--start-from {path}: this is {_told(found.spec)}, the models to train are "
             f"{_told(spec)}"

@@ -4,17 +4,21 @@
       -> device (one thread) -> results, as soon as they are known (this thread)
 
 At most `IN_FLIGHT` chunks are with the device, candidates for `MAX_WAITING_CHUNKS` more are
-being gathered, and `READ_AHEAD` files are in memory besides: of weights, a scan of a
-thousand files holds no more than one of a hundred. When it is interrupted it waits for
-nothing: what was yielded is the consumer's, the rest is lost.
+being gathered, and `READ_AHEAD` files are in memory besides, fewer where files are large
+(`HELD_BYTES`): of weights, a scan of a thousand files holds no more than one of a hundred.
+When it is interrupted it waits for nothing: what was yielded is the consumer's, the rest is
+lost.
 """
 
 import collections
 import concurrent.futures
+import contextlib
+import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ban_jax import checkpoints, population
+from ban_jax.checkpoints import part_paths
 from ban_jax.scanning import timeline
 
 READ_AHEAD = 8
@@ -23,6 +27,10 @@ IN_FLIGHT = 2
 """Chunks handed over: one that is computed, one that is ready to be."""
 MAX_WAITING_CHUNKS = 4
 """Candidates kept in memory while chunks of their kind fill, in chunks."""
+
+HELD_BYTES = 4 * 2**30
+"""Of files that are read ahead, and again of candidates that wait for others of their kind:
+eight files of one GiB, or one of each of eight large networks, would fill a machine."""
 
 
 class Task(Protocol):
@@ -99,6 +107,7 @@ class Read(NamedTuple):
       reason: why nothing can be done with it, or an empty string.
       error: of reading it.
       part_of: as for `Outcome`.
+      size: of the file, in bytes.
     """
 
     path: str
@@ -106,6 +115,7 @@ class Read(NamedTuple):
     reason: str
     error: checkpoints.CheckpointError | None = None
     part_of: str | None = None
+    size: int = 0
 
 
 def stream(
@@ -135,6 +145,7 @@ def stream(
         list
     )
     filling: dict[Hashable, list[checkpoints.Candidate]] = collections.defaultdict(list)
+    held: dict[Hashable, int] = collections.defaultdict(int)
     pending: collections.deque[
         tuple[list[str], concurrent.futures.Future[list[Any]]]
     ] = collections.deque()
@@ -147,6 +158,7 @@ def stream(
 
     def hand_over(kind: Hashable, *, last: bool = False) -> None:
         candidates = filling.pop(kind)
+        del held[kind]
         keys = [task.key_of(candidate) for candidate in candidates]
         chunk = task.prepare(kind, candidates, last=last)
         pending.append((keys, device.submit(task.measure, chunk)))
@@ -163,7 +175,7 @@ def stream(
                 yield from deliver(key, result)
 
     try:
-        for path, candidate, reason, error, part_of in _read_ahead(
+        for path, candidate, reason, error, part_of, size in _read_ahead(
             paths, task, architecture, clock
         ):
             if candidate is None or reason:
@@ -177,10 +189,13 @@ def stream(
             elif len(waiting[key]) == 1:
                 kind = task.kind_of(candidate)
                 filling[kind].append(candidate)
+                held[kind] += size
                 wanted = task.wanted(kind)
                 if sum(map(len, filling.values())) > MAX_WAITING_CHUNKS * wanted:
                     kind = max(filling, key=lambda kind: len(filling[kind]))
                     wanted = 0
+                elif sum(held.values()) > HELD_BYTES:
+                    kind, wanted = max(held, key=lambda kind: held[kind]), 0
                 if len(filling[kind]) >= wanted:
                     yield from results(IN_FLIGHT - 1)
                     hand_over(kind)
@@ -204,7 +219,7 @@ def _read_ahead(
     Each classifier of a file that holds several is one of its own.
     """
 
-    def read(path: str) -> list[Read]:
+    def read(path: str, size: int) -> list[Read]:
         with clock("read"):
             try:
                 parts = checkpoints.read_all(path, architecture=architecture)
@@ -217,18 +232,38 @@ def _read_ahead(
                 if candidate is not None:
                     candidate = task.fitted(candidate)
                     reason = task.refuse(candidate)
-                found.append(Read(one, candidate, reason, fault, part_of))
+                each = size // len(parts)
+                found.append(Read(one, candidate, reason, fault, part_of, each))
             return found
 
     pool = concurrent.futures.ThreadPoolExecutor(READ_AHEAD // 2, "read")
-    ahead: collections.deque[concurrent.futures.Future[list[Read]]]
+    ahead: collections.deque[tuple[int, concurrent.futures.Future[list[Read]]]]
     ahead = collections.deque()
+
     try:
         for path in paths:
-            ahead.append(pool.submit(read, path))
-            if len(ahead) > READ_AHEAD:
-                yield from population.result_of(ahead.popleft())
+            size = _size(path)
+            while ahead and (
+                len(ahead) > READ_AHEAD or size + sum(n for n, _ in ahead) > HELD_BYTES
+            ):
+                yield from population.result_of(ahead.popleft()[1])
+            ahead.append((size, pool.submit(read, path, size)))
         while ahead:
-            yield from population.result_of(ahead.popleft())
+            yield from population.result_of(ahead.popleft()[1])
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _size(path: str) -> int:
+    """Bytes of a file, or of all in a folder; 0 where nobody can tell."""
+    file, _ = part_paths.split(path)
+    places = [file]
+    if os.path.isdir(file):
+        places = [
+            os.path.join(at, one) for at, _, some in os.walk(file) for one in some
+        ]
+    found = 0
+    for place in places:
+        with contextlib.suppress(OSError):
+            found += os.path.getsize(place)
+    return found

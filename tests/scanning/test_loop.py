@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ban_jax import checkpoints
-from ban_jax.scanning import loop
+from ban_jax.scanning import loop, timeline
 
 
 class Task:
@@ -195,3 +195,33 @@ def test_each_classifier_of_a_file_has_an_outcome_of_its_own(monkeypatch):
     assert sorted(sum(task.chunks, [])) == ["several-1", "several-2", "x-9"]
     (failed,) = [one for one in found if one.key is None]
     assert failed.result == "failed: does not fit"
+
+
+def test_large_files_are_read_one_after_the_other(task, monkeypatch):
+    monkeypatch.setattr(loop, "HELD_BYTES", 10)
+    monkeypatch.setattr(loop, "_size", lambda path: 6)
+    paths = [f"{number}/x-{number}" for number in range(9)]
+    read = loop._read_ahead(paths, task, None, timeline.Timeline())
+    for number, one in enumerate(read):
+        assert (one.path, one.size) == (paths[number], 6)
+        assert sum(task.reads.values()) <= number + 2  # this one, and the next
+
+
+def test_candidates_of_many_large_kinds_do_not_wait_for_others(task, monkeypatch):
+    task.size = 3
+    monkeypatch.setattr(loop, "HELD_BYTES", 10)
+    paths = ["0/x-0", "0/y-0", "0/z-0", "1/x-1", "1/y-1"]
+    sizes = {path: 1 + 8 * ("y" in path) for path in paths}
+    monkeypatch.setattr(loop, "_size", sizes.get)
+    assert len(list(loop.stream(paths, task))) == 5
+    # One of each fills no chunk, but together they are too large.
+    assert [sorted(chunk) for chunk in task.chunks][0] == ["y-0"]
+
+
+def test_the_size_of_a_folder_is_that_of_its_files(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one").write_bytes(b"123")
+    (tmp_path / "two").write_bytes(b"12345")
+    assert loop._size(str(tmp_path)) == 8
+    assert loop._size(str(tmp_path / "two")) == 5
+    assert loop._size(str(tmp_path / "none")) == 0

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from benchmarks import _results
+from ban_jax.detectors import witnesses
+from benchmarks import _results, _verdict_models, verdict_evidence
 
 DETECTION = (
     ("CIFAR-10, 26 models", "CIFAR-10, width 8", "ban", "`ban`, shipped profile"),
@@ -158,24 +159,27 @@ def older_rules() -> list[str]:
 
 
 def patches() -> list[str]:
-    """What a small patch proves, of models it was tried out on and of later ones."""
-    found = _results.load("patch_witness")
-    kinds = found["summary"].values()
-    clean = [one["clean"] for one in kinds if "clean" in one]
-    alarms, total = (sum(one["patch"][i] for one in clean) for i in (0, 1))
-    largest = max(one["largest_patch"] for one in clean)
-    tuned = found["summary"]["finetuned"]["badnets"]
+    """What a small patch proves, in the study and of models trained later."""
+    path = str(_results.RESULTS / "verdict_evidence_cifar10.jsonl.xz")
+    _, *lines = verdict_evidence.read(path)
+    clean = [max(one["vectors"]["patch"]) for one in lines if one["kind"] == "clean"]
+    alarms = sum(share > witnesses.PROOF for share in clean)
+    proved = [
+        one["vectors"]["patch"][one["target"]] > witnesses.PROOF
+        for one in lines
+        if (one["kind"], one["architecture"]) == ("badnets", "resnet18")
+        and one.get("variant") == "finetuned"
+        and one["excess"] >= _verdict_models.WORKING
+    ]
     later = _results.load("patch_witness_unseen")["summary"]
     first, again = (
         later[kind]["badnets"]["patch"] for kind in ("as trained", "finetuned")
     )
     return [
-        f"none of {total} clean models" if not alarms else f"{alarms} of {total} clean",
-        f"the most that a class gains in one is {largest:.2f}",
-        f"{tuned['patch'][0]} of {tuned['patch'][1]} fine-tuned BadNets models",
-        f"trained afterwards {first[0]} of {first[1]}, and fine-tuned "
-        f"{again[0]} of {again[1]}",
-        f"flag {tuned['without'][0] or 'none'} of {tuned['without'][1]} of these",
+        f"{sum(proved)} of {len(proved)} fine-tuned ResNet18 models with BadNets",
+        f"flags {alarms or 'none'} of {len(clean)} clean models and variants",
+        f"the most that a class gains in one is {max(clean):.2f}",
+        f"finds {first[0]} of {first[1]}, and {again[0]} of {again[1]} fine-tuned ones",
     ]
 
 

@@ -33,6 +33,7 @@ TOLD = (
 """What is kept of an entry of `zoo.json`."""
 KEPT = (
     "untargeted",
+    "patch",
     "batch_minus_stored",
     "last_layer",
     "targeted",

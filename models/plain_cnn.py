@@ -8,7 +8,7 @@ Features are the map.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 
@@ -96,7 +96,7 @@ class PlainCNN(common.Classifier):
     def setup(self) -> None:
         super().setup()
         layout, count = LAYOUTS[self.stem], 0
-        layers: list[common.Conv | common.Norm | common.Linear] = []
+        layers: list[Any] = []  # what each is called with, `parts` says
         for part in self.made:
             if part.kind == "conv":
                 padding = part.size // 2 if count < layout.padded else 0

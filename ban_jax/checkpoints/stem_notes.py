@@ -37,9 +37,12 @@ def tried(module: models.Classifier, losses: Mapping[str, float]) -> str:
         for stem, loss in losses.items()
         if stem != module.stem
     )
+    what = f"{module.stem_noun}: {module.stem_layers(module.stem)}"
+    if not others:
+        return f"{what} is the one that suits images of this size"
     return (
-        f"{module.stem_noun}: {module.stem_layers(module.stem)} fits the clean images "
-        f"best (loss {losses[module.stem] + 0.0:.2f}; {others})"
+        f"{what} fits the clean images best (loss {losses[module.stem] + 0.0:.2f}; "
+        f"{others})"
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from ban_jax import checkpoints, models
+from ban_jax.checkpoints import stem_notes
 from ban_jax.models import plain_names
 from ban_jax.scanning import fitness
 from tests.models import parity
@@ -42,6 +43,16 @@ def test_of_all_layouts_those_are_tried_that_make_the_map_of_the_linear_layer(
         stem for stem in module.alike if not module.clone(stem=stem).misfit(16, 16)
     ]
     assert fitting == [LAYOUTS[case]]
+
+
+def test_a_note_says_which_layout_was_taken(tmp_path):
+    module = checkpoints.read(GOLDENS.write("named", tmp_path)).spec.create()
+    note = stem_notes.tried(module, {"bare": 1.0})
+    assert note == (
+        "padding and pooling: no padding and 2x2 max pooling behind each convolution is "
+        "the one that suits images of this size"
+    )
+    assert stem_notes.is_one(note)
 
 
 def test_images_of_which_no_layout_makes_the_map_are_refused(tmp_path):

@@ -13,7 +13,7 @@ from jax import numpy as jnp
 from ban_jax import checkpoints, detectors, population, records, types
 from ban_jax.detectors import ban, evidence, weights
 from ban_jax.population import naming, programs, stored
-from ban_jax.scanning import chunks, examination, timeline
+from ban_jax.scanning import chunks, examination, runner, timeline
 from ban_jax.storage import compile_cache
 from tests import tiny
 
@@ -292,6 +292,42 @@ def test_programs_that_use_up_their_members_are_not_kept(folder):
     assert programs._key(*programs._asked(*asked, True)) is None
 
 
+def test_without_the_package_that_writes_them_programs_are_compiled_all_the_same(
+    folder, monkeypatch
+):
+    monkeypatch.setattr(stored, "_can_serialize", lambda: False)
+    found = shares()
+    assert not folder.exists()
+    with compile_cache.tracing_into(None):
+        assert_same(found, shares())
+
+
+def expected(surely, placement=tiny.ONE_ON_THREADS):
+    """Programs in this process after a runner was told to expect one."""
+    programs._compiled.cache_clear()
+    one = runner.Runner(timeline.Timeline(), placement)
+    arguments = ("kind", evidence.share_of_others, VALUES, LABELS)
+    one.expect(*arguments, surely=surely)
+    one._ahead.shutdown(wait=True)
+    return programs._compiled.cache_info().currsize
+
+
+def test_a_program_that_may_not_be_needed_is_loaded_but_not_compiled_ahead(folder):
+    assert expected(surely=False) == 0
+    assert expected(surely=True) == 1
+    assert expected(surely=False) == 1
+    assert expected(surely=True, placement=tiny.ONE_STACKED) == 0  # its size may change
+
+
+def test_what_fails_ahead_is_told_where_it_is_asked_for(folder):
+    one = runner.Runner(timeline.Timeline(), tiny.ONE_ON_THREADS)
+    arguments = ("kind", evidence.share_of_others, VALUES[0])  # one axis too few
+    one.expect(*arguments, LABELS, surely=True)
+    one._ahead.shutdown(wait=True)
+    with pytest.raises(IndexError):
+        one.run(*arguments[:2], one.place("kind", [VALUES[0]]), LABELS)
+
+
 def candidate():
     """A file that was read, of a network of three classes."""
     variables = jax.tree.map(
@@ -301,7 +337,9 @@ def candidate():
     return checkpoints.Candidate("a", "0" * 64, SPEC, variables, None, None, None, None)
 
 
-def test_programs_are_asked_for_while_files_are_read_once_of_each_kind(monkeypatch):
+def test_programs_of_a_kind_are_expected_once_and_those_of_a_closer_look_perhaps(
+    monkeypatch,
+):
     asked = []
     labels = np.arange(8, dtype=np.int32).reshape(1, 8) % 3
     probe = types.Probe(np.zeros((1, 8, 8, 8, 3), np.float32), labels)
@@ -313,7 +351,6 @@ def test_programs_are_asked_for_while_files_are_read_once_of_each_kind(monkeypat
             (kind.asked, surely, member.classes is None)
         ),
     )
-    monkeypatch.setattr(chunks, "unfit", lambda candidate, job: "")
     for _ in range(2):
-        assert not scan.refuse(candidate())
+        scan.expect(candidate())
     assert asked == [(None, True, True), (3, False, False)]

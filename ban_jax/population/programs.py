@@ -20,7 +20,6 @@ from ban_jax.population import compilation, naming, stored, threads
 from ban_jax.population.compilation import PROGRAMS, over_models
 from ban_jax.population.placement import MODELS, Placement
 from ban_jax.population.stacking import pad, stack, unstack
-from ban_jax.storage import compile_cache
 
 
 def place(members: Sequence[Any], placement: Placement, size: int) -> Any:
@@ -146,7 +145,7 @@ def _key(
     One that advances is not: it would lose the use of its members' buffers.
     """
     device = placement.devices[0]
-    if advances or compile_cache.traced() is None:
+    if advances or not stored.are_kept():
         return None
     if device.platform != jax.default_backend():
         return None

@@ -11,8 +11,9 @@ the program is traced anew.
 """
 
 import contextlib
+import functools
 import hashlib
-import importlib
+import importlib.util
 import json
 import os
 import stat
@@ -71,6 +72,17 @@ class Traced(NamedTuple):
     needed: int | None = None
 
 
+@functools.cache
+def _can_serialize() -> bool:
+    """`jax.export` writes with a package that JAX does not require."""
+    return importlib.util.find_spec("flatbuffers") is not None
+
+
+def are_kept() -> bool:
+    """Whether this process keeps what it traces."""
+    return compile_cache.traced() is not None and _can_serialize()
+
+
 def trace(
     function: Callable[[Any, Any], Any],
     structures: Sequence[Any],
@@ -96,10 +108,7 @@ def trace(
         return tuple(jax.tree.leaves(result))
 
     exported = export.export(jax.jit(on_leaves, **told))(*leaves)
-    try:
-        return Traced(bytes(exported.serialize()), results[0])
-    except ImportError as error:
-        raise ValueError(str(error)) from error
+    return Traced(bytes(exported.serialize()), results[0])
 
 
 def compiled(

@@ -138,6 +138,9 @@ class Task:
         """Why a candidate cannot be repaired with these images, or an empty string."""
         return self._scan.refuse(candidate)
 
+    def expect(self, candidate: checkpoints.Candidate) -> None:
+        """Nothing is begun early: a repair takes far longer than its program's loading."""
+
     def of_the_file(self, candidate: checkpoints.Candidate) -> tuple[str, ...]:
         """Notes of this file; see `loop.Task`."""
         return candidate.notes

@@ -125,14 +125,31 @@ class Scan:
         return self._job.failure(path, reason, candidate, error)
 
     def refuse(self, candidate: checkpoints.Candidate) -> str:
-        """Why a candidate cannot be measured with these images, or an empty string.
+        """Why a candidate cannot be measured with these images, or an empty string."""
+        return unfit(candidate, self._job)
 
-        The first of its kind has the kind's program loaded meanwhile.
-        """
-        reason = unfit(candidate, self._job)
-        if not reason:
-            self._expect(candidate)
-        return reason
+    def expect(self, candidate: checkpoints.Candidate) -> None:
+        """Has the programs of its kind loaded: its own, and that of a closer look."""
+        kind, spec = self.kind_of(candidate), candidate.spec
+        with self._expecting:
+            if kind in self._expected:
+                return
+            self._expected.add(kind)
+        settings, member = self._job.settings, self._member(candidate, kind)
+        function = _examined(settings, spec)
+        self._runner.expect(kind, function, member, self._common, surely=True)
+        if settings.closer is None:
+            return
+        # As many as `verdict.Judge` asks about.
+        count = min(spec.num_classes, verdict.MOST_CLASSES)
+        known = np.zeros((1, spec.in_channels), np.float32)
+        member = member._replace(
+            means=known, stds=known, classes=np.zeros(count, np.int32)
+        )
+        common = self._common._replace(config=settings.closer.config)
+        function = _examined(settings.closer, spec)
+        kind = Kind(spec, True, count)
+        self._runner.expect(kind, function, member, common, surely=False)
 
     def is_lasting(self, result: Evidence) -> bool:
         """A failure is tried again."""
@@ -171,29 +188,6 @@ class Scan:
             for candidate, one in zip(chunk.candidates, found, strict=True)
         ]
         return [{**line, "seconds": seconds} for line in lines]
-
-    def _expect(self, candidate: checkpoints.Candidate) -> None:
-        """Has the programs of a kind loaded: its own, and that of a closer look."""
-        kind, spec = self.kind_of(candidate), candidate.spec
-        with self._expecting:
-            if kind in self._expected:
-                return
-            self._expected.add(kind)
-        settings, member = self._job.settings, self._member(candidate, kind)
-        function = _examined(settings, spec)
-        self._runner.expect(kind, function, member, self._common, surely=True)
-        if settings.closer is None:
-            return
-        # As many as `verdict.Judge` asks about.
-        count = min(spec.num_classes, verdict.MOST_CLASSES)
-        known = np.zeros((1, spec.in_channels), np.float32)
-        member = member._replace(
-            means=known, stds=known, classes=np.zeros(count, np.int32)
-        )
-        common = self._common._replace(config=settings.closer.config)
-        function = _examined(settings.closer, spec)
-        kind = Kind(spec, True, count)
-        self._runner.expect(kind, function, member, common, surely=False)
 
     def _tell(self, spec: checkpoints.ModelSpec) -> None:
         """The first chunk of a network takes long: its program is compiled."""

@@ -14,7 +14,7 @@ import collections
 import concurrent.futures
 import contextlib
 import os
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ban_jax import checkpoints, population
@@ -36,8 +36,8 @@ eight files of one GiB, or one of each of eight large networks, would fill a mac
 class Task(Protocol):
     """What is done with candidates, a chunk of one kind at a time.
 
-    `fitted` and `refuse` run on the threads that read, `measure` on one of its own,
-    everything else on the consumer's.
+    `fitted`, `refuse`, `key_of` and `expect` run on the threads that read, `measure` on one
+    of its own, everything else on the consumer's.
     """
 
     def fitted(self, candidate: checkpoints.Candidate) -> checkpoints.Candidate:
@@ -51,6 +51,9 @@ class Task(Protocol):
 
     def refuse(self, candidate: checkpoints.Candidate) -> str:
         """Why nothing can be done with a candidate, or an empty string."""
+
+    def expect(self, candidate: checkpoints.Candidate) -> None:
+        """Told early of a candidate that is to be measured; begins what takes long."""
 
     def of_the_file(self, candidate: checkpoints.Candidate) -> Any:
         """What is told of this file alone, whatever others hold the same weights; small:
@@ -176,7 +179,7 @@ def stream(
 
     try:
         for path, candidate, reason, error, part_of, size in _read_ahead(
-            paths, task, architecture, clock
+            paths, task, architecture, clock, finished
         ):
             if candidate is None or reason:
                 failed = task.failure(path, reason, candidate, error)
@@ -213,10 +216,12 @@ def _read_ahead(
     task: Task,
     architecture: str | None,
     clock: timeline.Timeline,
+    finished: Collection[str] = (),
 ) -> Iterator[Read]:
     """Reads files on host threads, a few ahead of the consumer, in the given order.
 
-    Each classifier of a file that holds several is one of its own.
+    Each classifier of a file that holds several is one of its own. The task expects those
+    whose keys are not `finished`.
     """
 
     def read(path: str, size: int) -> list[Read]:
@@ -232,6 +237,8 @@ def _read_ahead(
                 if candidate is not None:
                     candidate = task.fitted(candidate)
                     reason = task.refuse(candidate)
+                    if not reason and task.key_of(candidate) not in finished:
+                        task.expect(candidate)
                 each = size // len(parts)
                 found.append(Read(one, candidate, reason, fault, part_of, each))
             return found

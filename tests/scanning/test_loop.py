@@ -25,6 +25,7 @@ class Task:
     def __init__(self, wanted=2):
         self.size = wanted
         self.chunks, self.reads = [], collections.Counter()
+        self.expected = []
 
     def read_all(self, path, architecture=None):
         self.reads[path] += 1
@@ -42,6 +43,9 @@ class Task:
 
     def kind_of(self, candidate):
         return candidate.kind
+
+    def expect(self, candidate):
+        self.expected.append(candidate.path)
 
     def refuse(self, candidate):
         return "refused" if "unfit" in candidate.key else ""
@@ -66,6 +70,12 @@ class Task:
     def measure(self, chunk):
         self.chunks.append([candidate.key for candidate in chunk])
         return [f"measured {candidate.key}" for candidate in chunk]
+
+
+def test_what_is_to_be_measured_is_expected_and_nothing_else(task):
+    paths = ["x-0", "x-1", "x-bad", "x-unfit"]
+    list(loop.stream(paths, task, known={"x-0": "known"}))
+    assert task.expected == ["x-1"]
 
 
 @pytest.fixture

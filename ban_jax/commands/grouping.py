@@ -35,7 +35,7 @@ GROUPS = {
     "output": (
         "What is written and printed.",
         "out format output quiet show_skipped name note class_names pictures orbax "
-        "table trace",
+        "features table trace",
     ),
     "machine": (
         "What computes, and how work goes on.",

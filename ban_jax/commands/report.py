@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 from ban_jax import records, report, verdict
-from ban_jax.commands import comparison, documents, kinds, outcome
+from ban_jax.commands import comparison, documents, feature_maps, kinds, outcome
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.records import passed as passed_files
 from ban_jax.records import seal
@@ -17,7 +17,7 @@ from ban_jax.storage import atomic, lock
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Draws verdicts again from stored evidence; nothing is computed anew.
+    """Draws verdicts again from stored evidence; nothing is computed anew but --features.
 
     Attributes:
       results: a results.jsonl.
@@ -30,6 +30,10 @@ class Flags:
       class_names: names of the classes, in order; by default those of the evidence.
       fail_on: as for `scan`.
       pictures: checkpoints whose evidence is drawn, the most alarming first.
+      features: checkpoints whose features of clean images are mapped under growing neuron
+        noise by t-SNE: so many of the flagged ones, and as many clean ones to compare
+        with. They are read again; needs --data and scikit-learn.
+      data, data_dir, split, image_size: clean images for --features, as for `scan`.
     """
 
     results: tyro.conf.Positional[kinds.Path]
@@ -44,6 +48,11 @@ class Flags:
     class_names: kinds.Names = ()
     fail_on: outcome.FailOn = "suspicious"
     pictures: int = report.PICTURED
+    features: int = 0
+    data: kinds.MaybeName = None
+    data_dir: kinds.MaybePath = None
+    split: kinds.Name = "test"
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
         outcome.require(
@@ -53,6 +62,13 @@ class Flags:
             "no --trusted",
         )
         outcome.require(self.pictures >= 0, "--pictures", "at least 0", self.pictures)
+        outcome.require(self.features >= 0, "--features", "at least 0", self.features)
+        outcome.require(
+            not self.features or self.data is not None,
+            "--features",
+            "together with --data NAME",
+            "no --data",
+        )
         documents.check(self.output)
 
 
@@ -75,6 +91,10 @@ def _report(flags: Flags, outlet: documents.Outlet) -> int:
         "profiles": comparison.profiles(flags.profile),
     }
     judged = verdict.judge_all(found, **told_to_judge)
+    if flags.features:
+        fields = ("data", "data_dir", "split", "image_size")
+        images = {name: getattr(flags, name) for name in fields}
+        judged = feature_maps.added(judged, flags.features, **images)
     beside = os.path.join(os.path.dirname(flags.results), passed_files.NAME)
     passed = passed_files.load([beside])
     atomic.prepare_folder(flags.out, outcome.WRITTEN)

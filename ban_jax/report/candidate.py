@@ -7,6 +7,7 @@ from ban_jax.report import (
     advice,
     curves,
     facts,
+    feature_maps,
     fields,
     figures,
     found_patch,
@@ -83,6 +84,7 @@ def section(subject: Subject, *, with_pictures: bool = True) -> Section:
         figures.distances(subject),
         figures.deciding(subject),
         figures.histograms(subject),
+        feature_maps.figure(subject),
         *curves.figures(subject),
         *searches.figures(subject),
     )

@@ -16,22 +16,16 @@ each radius, `paper_features.json`.
 import dataclasses
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 import tyro
-from jax import numpy as jnp
 
-from ban_jax import checkpoints, models, perturb, population
+from ban_jax import checkpoints
 from ban_jax.commands import scan as scan_command
-from ban_jax.convolution import tables
-from ban_jax.detectors import evidence
-from ban_jax.types import Array, Network, Probe, Variables
+from ban_jax.scanning import noisy_features
 from benchmarks import _timing
 from benchmarks.paper import _steps
-
-SHARES = (0.0, 0.5, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,78 +52,9 @@ class Flags:
     results: str | None = None
 
 
-class Seen(NamedTuple):
-    """Of one model, at R radii: features `[R, N, c]` and answers `[R, N]`."""
-
-    features: np.ndarray
-    answers: np.ndarray
-
-
-@population.compiled
-def under_noise(
-    variables: Variables,
-    probe: Probe,
-    key: Array,
-    epsilon: Array,
-    *,
-    network: Network,
-    steps: int,
-) -> tuple[Array, Array]:
-    """Features `[R, T, B, c]` and answers `[R, T, B]`, statistics of each minibatch."""
-    noisy, _ = perturb.perturb_params(
-        evidence.logits_of(network, "batch"),
-        variables,
-        probe.images[0],
-        probe.labels[0],
-        key=key,
-        epsilon=epsilon,
-        steps=steps,
-        start=0.0,
-    )
-
-    def at(share: Array) -> tuple[Array, Array]:
-        changed = perturb.interpolate(variables, noisy, share)
-
-        def minibatch(images: Array) -> tuple[Array, Array]:
-            found, _ = network.features(changed, images, "batch")
-            logits, _ = network.head(changed, found, "batch")
-            return jnp.mean(found, axis=(1, 2)), jnp.argmax(logits, axis=-1)
-
-        return jax.lax.map(minibatch, probe.images)
-
-    return jax.lax.map(at, jnp.asarray(SHARES))
-
-
-def seen(path: str, probe: Probe, flags: Flags) -> Seen:
-    """What a model makes of the images at every radius."""
-    candidate = checkpoints.read(path)
-    network = models.network(candidate.spec.create(lowering=tables.default()))
-    features, answers = jax.device_get(
-        under_noise(
-            candidate.full_variables(),
-            probe,
-            jax.random.key(0),
-            jnp.asarray(flags.epsilon),
-            network=network,
-            steps=flags.steps,
-        )
-    )
-    count = len(SHARES)
-    return Seen(
-        features.reshape(count, -1, features.shape[-1]), answers.reshape(count, -1)
-    )
-
-
-def placed(features: np.ndarray) -> np.ndarray:
-    """Features `[R, N, c]` -> points `[R, N, 2]` of one map."""
-    from sklearn import manifold  # takes a second
-
-    flat = features.reshape(-1, features.shape[-1])
-    points = manifold.TSNE(random_state=0, init="pca").fit_transform(flat)
-    return points.reshape(*features.shape[:2], 2)
-
-
-def draw(path: str, found: dict[str, Seen], labels: np.ndarray, flags: Flags) -> None:
+def draw(
+    path: str, found: dict[str, noisy_features.Seen], labels: np.ndarray, flags: Flags
+) -> None:
     """One row of pictures per model, one column per radius."""
     import matplotlib
 
@@ -139,11 +64,11 @@ def draw(path: str, found: dict[str, Seen], labels: np.ndarray, flags: Flags) ->
     from benchmarks import _plot
 
     with matplotlib.rc_context(_plot.STYLE):
-        figure, axes = pyplot.subplots(2, len(SHARES), figsize=(9, 6))
+        figure, axes = pyplot.subplots(2, len(noisy_features.SHARES), figsize=(9, 6))
         for row, (name, one) in enumerate(found.items()):
-            points = placed(one.features)
+            points = noisy_features.placed(one.features)
             low, high = points.min(axis=(0, 1)), points.max(axis=(0, 1))
-            for column, share in enumerate(SHARES):
+            for column, share in enumerate(noisy_features.SHARES):
                 axis, here = axes[row, column], points[column]
                 hit = (one.answers[column] == flags.target) & (labels != flags.target)
                 for chosen, mark, size in ((~hit, ".", 12), (hit, "x", 22)):
@@ -184,14 +109,16 @@ def main(flags: Flags) -> None:
     probe = scan_command.prepare(told).probe
     assert probe is not None
     found = {
-        "clean": seen(flags.clean, probe, flags),
-        "backdoored": seen(flags.backdoored, probe, flags),
+        name: noisy_features.seen(
+            checkpoints.read(path), probe, epsilon=flags.epsilon, steps=flags.steps
+        )
+        for name, path in (("clean", flags.clean), ("backdoored", flags.backdoored))
     }
     labels = np.asarray(probe.labels).reshape(-1)
     folder = flags.results or _timing.RESULTS
     draw(os.path.join(folder, f"{flags.name}.svg"), found, labels, flags)
     measured: dict[str, Any] = {
-        "radii": [share * flags.epsilon for share in SHARES],
+        "radii": [share * flags.epsilon for share in noisy_features.SHARES],
         "target": flags.target,
         "num_images": len(labels),
         "histograms": {

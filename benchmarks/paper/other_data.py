@@ -49,7 +49,7 @@ def steps(flags: Flags, name: str, images: str):
     )
     zoo, out = os.path.join(flags.out, name), f"compared_{name}"
     size = ["--image-size", str(SIZES[name])]
-    yield [*_steps.compare(flags, [zoo], DETECTORS, out, images), *size]
+    yield _steps.compare(flags, [zoo], DETECTORS, out, images, size)
 
 
 def main(flags: Flags) -> None:

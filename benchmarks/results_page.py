@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import _results
+from benchmarks import _results, _results_devices
 
 PAGE = _results.ROOT / "docs/results.md"
 BASELINES = {
@@ -349,27 +349,19 @@ Seconds per repaired model, by how many are repaired together, from
 {_results.table(["together", "s per model"], speed)}"""
 
 
-def gpu() -> str:
-    """What was measured on an accelerator."""
-    found = _results.load("gpu_h100")
-    rows = []
-    for one in found["rows"]:
-        seconds = one.get("seconds_per_candidate")
-        told = _results.spread(seconds) if isinstance(seconds, dict) else ""
-        row = [one["precision"], str(one["candidates"]), told, one.get("printed", "")]
-        rows.append(row)
-    return f"""## On a GPU
-
-From {_results.link("gpu_h100")}: {found["what"]}.
-
-{_results.table(["precision", "candidates", "s per candidate", "printed"], rows)}
-
-Not measured: {found["not_measured"].rstrip(".")}."""
-
-
 def page() -> str:
     """The whole page."""
-    parts = (verdicts, evading, detection, attacks, training, repair, scale, gpu)
+    parts = (
+        verdicts,
+        evading,
+        detection,
+        attacks,
+        training,
+        repair,
+        _results_devices.families,
+        scale,
+        _results_devices.gpu,
+    )
     head = """# Results
 
 This page is written by `python -m benchmarks.results_page` from the files in

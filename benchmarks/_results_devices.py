@@ -1,0 +1,50 @@
+"""Parts of the page of results: networks without batch statistics, accelerators."""
+
+from benchmarks import _results
+
+
+def families() -> str:
+    """What is known of networks without batch statistics."""
+    found = _results.load("families")
+    rows = []
+    for name, one in found["families"].items():
+        proved = one["proved_by_a_patch"]
+        shown = ", ".join(f"{kind} {n} of {m}" for kind, (n, m) in proved.items())
+        noise = one["witnesses"]["untargeted"]
+        at_target = f"{noise['at_target'][0]} of {noise['at_target'][1]}"
+        verdicts = ", ".join(f"{n} {told}" for told, n in one["verdicts"].items())
+        rows.append([name, f"{noise['auc']:.2f}", at_target, shown, verdicts])
+    head = ["family", "AUC of noise", "leads to the target", "patch proves", "verdicts"]
+    return f"""## Networks without batch statistics
+
+Small ones trained on CIFAR-10, each clean or with a backdoor of an excess success of .9 or
+more, judged without a profile; from {_results.link("families")}.
+
+{_results.table(head, rows)}"""
+
+
+def gpu() -> str:
+    """What was measured on an accelerator."""
+    found = _results.load("gpu_h100")
+    beside = _results.load("gpu_h100_pytorch")
+    ours = beside["ban_jax"]["seconds_per_candidate"]["mean"]
+    theirs = min(one["median_of_last_four"] for one in beside["torch"])
+    rows = []
+    for one in found["rows"]:
+        seconds = one.get("seconds_per_candidate")
+        told = _results.spread(seconds) if isinstance(seconds, dict) else ""
+        row = [one["precision"], str(one["candidates"]), told, one.get("printed", "")]
+        rows.append(row)
+    return f"""## On a GPU
+
+From {_results.link("gpu_h100")}: {found["what"]}.
+
+{_results.table(["precision", "candidates", "s per candidate", "printed"], rows)}
+
+Not measured: {found["not_measured"].rstrip(".")}.
+
+Beside PyTorch on the same device, from {_results.link("gpu_h100_pytorch")}: the work of
+`--mode targeted` takes {ours:.3f} s per candidate, eight at once in TF32, and
+{theirs:.3f} s in PyTorch, the faster of two memory formats in TF32,
+{theirs / ours:.1f} times as long. The default mode beside it, bfloat16 and
+`torch.compile` were not measured."""

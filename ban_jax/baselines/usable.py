@@ -10,8 +10,8 @@ ACCURACY_LOSS = 0.10
 """Fall from the recorded clean accuracy that makes a candidate inconclusive."""
 
 UNMEASURED = (
-    "but the network has no batch statistics, and whether neuron noise shows the "
-    "backdoors of such networks was not measured"
+    "but the network has no batch statistics, and neuron noise did not show the "
+    "backdoors of such networks where that was measured"
 )
 """Why a model in which nothing is found is not called clean."""
 

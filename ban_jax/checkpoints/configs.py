@@ -17,11 +17,13 @@ or for huge ones: what keeps less than half of a side, or is out of `_SIDES`, is
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ban_jax import models
 from ban_jax.checkpoints import errors
-from ban_jax.data import preparation as preparations
+
+if TYPE_CHECKING:
+    from ban_jax.data import preparation as preparations
 
 Config = Mapping[str, Any]
 _LARGEST_SIDE = 2**14
@@ -105,12 +107,14 @@ def notes(config: Config, prepared: Config) -> list[str]:
     return told
 
 
-def preparation(config: Config, prepared: Config) -> preparations.Preparation | None:
+def preparation(config: Config, prepared: Config) -> "preparations.Preparation | None":
     """How images become the network's; None where that is not said, or not taken.
 
     timm's files say the side that is cut out, and its share of the resized one; Hugging
     Face's say both sides, or that both become one size, whatever the proportions.
     """
+    from ban_jax.data import preparation as preparations  # brings Pillow
+
     timm = config.get("pretrained_cfg")
     if "size" in prepared:
         found = _of_processor(prepared)

@@ -13,7 +13,7 @@ import functools
 import math
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ban_jax.checkpoints import (
     candidate,
@@ -31,7 +31,9 @@ from ban_jax.checkpoints import (
     sharded,
     tensor,
 )
-from ban_jax.data import preparation as preparations
+
+if TYPE_CHECKING:
+    from ban_jax.data import preparation as preparations
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 OURS = "ban_jax"
@@ -128,7 +130,7 @@ def with_stem(path: str, spec: candidate.ModelSpec) -> tuple[candidate.ModelSpec
     return dataclasses.replace(spec, stem=stem), True
 
 
-def preparation(path: str) -> preparations.Preparation | None:
+def preparation(path: str) -> "preparations.Preparation | None":
     """How images become a checkpoint's, as the configs beside it say; None: they do not.
 
     Args:

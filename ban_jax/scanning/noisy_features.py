@@ -115,7 +115,9 @@ def placed(features: np.ndarray) -> np.ndarray:
     try:
         from sklearn import manifold  # takes a second, and is not needed to scan
     except ImportError as error:
-        raise ValueError("t-SNE is scikit-learn's: pip install scikit-learn") from error
+        raise ValueError(
+            "t-SNE is scikit-learn's, which pip install ban_jax brings"
+        ) from error
     flat = features.reshape(-1, features.shape[-1])
     if not np.isfinite(flat).all():
         raise ValueError("features under noise are not finite")

@@ -344,7 +344,7 @@ def judge(
     lacks = evidence.RISE in rule.vectors and evidence.RISE not in record["vectors"]
     if verdict["verdict"] == "clean" and lacks:
         verdict["verdict"] = "inconclusive"
-        verdict["reason"] += f"; {usable.UNMEASURED}"
+        verdict["reason"] += f"; {usable.NOISE_IS_BLIND}"
     return verdict
 
 

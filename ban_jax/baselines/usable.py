@@ -9,7 +9,7 @@ from ban_jax.records import Evidence
 ACCURACY_LOSS = 0.10
 """Fall from the recorded clean accuracy that makes a candidate inconclusive."""
 
-UNMEASURED = (
+NOISE_IS_BLIND = (
     "but the network has no batch statistics, and neuron noise did not show the "
     "backdoors of such networks where that was measured"
 )

@@ -89,9 +89,8 @@ class Ways:
 
     def _probe(self, way: Way) -> Probe:
         dataset = clean_images.load(self._flags, way)
-        with (
-            warnings.catch_warnings()
-        ):  # the labels are the same: it was said of the usual
+        # The labels are those of the usual images, of which it was said.
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return probe.minibatches(dataset.images, dataset.labels)
 

@@ -105,7 +105,9 @@ def test_a_network_without_normalisation_lacks_a_witness_and_is_never_clean(tmp_
     code, line = scan(tmp_path, architecture="plain")
     assert code == outcome.INCONCLUSIVE
     found = verdict.judge_all([line], profiles=None)[0]
-    assert found["verdict"] == "inconclusive" and usable.NOISE_IS_BLIND in found["reason"]
+    assert (
+        found["verdict"] == "inconclusive" and usable.NOISE_IS_BLIND in found["reason"]
+    )
     assert "batch_minus_stored" not in {*line["vectors"], *line["witnesses"]}
     assert {"untargeted", "last_layer", *MORE} <= {*line["witnesses"], *line["void"]}
     assert line["score"] is not None and MORE <= set(line["vectors"])

@@ -261,12 +261,27 @@ def numerics() -> list[str]:
     ]
 
 
+def ray() -> list[str]:
+    """What the page on large scans says of the cluster's overhead."""
+    found = _results.load("ray_overhead")
+    each, few = found["seconds_per_candidate"], str(found["few"])
+    seconds = {name: one[few]["min"] for name, one in found["seconds"].items()}
+    return [
+        rf"{found['many']} digits candidates",
+        rf"{each['ray']['whole']:.3f} s per candidate with Ray, its start included, and "
+        rf"{each['process']['whole']:.3f} s without",
+        rf"{few} candidates took {seconds['ray']:.1f} s with Ray and "
+        rf"{seconds['process']:.1f} s without",
+    ]
+
+
 PAGES: dict[str, tuple[Callable[[], Iterable[str]], ...]] = {
     "docs/methods.md": (work, detection, accelerated, features, lipschitz),
     "docs/verdicts.md": (profile_scan, older_rules, patches),
     "docs/limits.md": (evaders,),
     "docs/repair.md": (repairs,),
     "docs/scale.md": (numerics,),
+    "benchmarks/SCALE.md": (ray,),
 }
 """Page -> functions that give patterns of what must stand in it."""
 

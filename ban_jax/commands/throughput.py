@@ -105,7 +105,7 @@ def _row(spec: checkpoints.ModelSpec, flags: Any, peak: float) -> dict[str, Any]
     stopwatch = Stopwatch(placement, members, flags.repeats)
     shared = examination.Common(random_probe(flags), jax.random.key(flags.seed), chosen)
     detect = detectors.DETECTORS[flags.mode].detect
-    examined = examination.bound(examination.examine, network=network, detect=detect)
+    examined = examination.examiner(network, detect)
     against = []
     for size in sizes:
         compiled, each = stopwatch(examined, shared, size)

@@ -5,15 +5,16 @@ and hold the features so led away from those of the class's own images. Batches 
 shapes: an image that is not there weighs nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from flax import linen as nn
 from jax import numpy as jnp
 
-from ban_jax.detectors import rules
+from ban_jax.detectors import rules, transforms
 from ban_jax.detectors.transforms import Clean
-from ban_jax.types import Array
+from ban_jax.types import Array, Network, Probe, Variables
 
 
 class Few(NamedTuple):
@@ -57,6 +58,39 @@ def few_of_each(labels: Array, num_classes: int, count: int) -> Few:
     )
     index = first[:, : min(count, labels.size)]
     return Few(index, jnp.take_along_axis(is_of, index, axis=1))
+
+
+class Ready(NamedTuple):
+    """What the searches of all classes, and what follows them, begin with.
+
+    Attributes:
+      clean: the candidate's clean images, see `transforms.Clean`.
+      few: those of each class that are searched on.
+      net: the U-Net; its parameters are each search's own.
+      features_of: images `[B, H, W, C]` -> features `[B, h, w, c]` of the candidate.
+      features: `[N, h, w, c]` of all images.
+      centres: `[K, h, w, c]`, see `centres`.
+    """
+
+    clean: Clean
+    few: Few
+    net: nn.Module
+    features_of: Callable[[Array], Array]
+    features: Array
+    centres: Array
+
+
+def ready(network: Network, variables: Variables, probe: Probe, config: Any) -> Ready:
+    """See `Ready`; `config` has `width`, `images_per_class` and `batch_size`."""
+    clean = transforms.clean_of(variables, probe)
+    net = transforms.net_of(network, clean.images.shape[1:], config.width)
+    few = few_of_each(clean.labels, network.num_classes, config.images_per_class)
+
+    def features_of(images: Array) -> Array:
+        return network.features(clean.variables, images, "stored")[0]
+
+    features = transforms.in_parts(features_of, clean.images, size=config.batch_size)
+    return Ready(clean, few, net, features_of, features, centres(features, few))
 
 
 class Plan(NamedTuple):

@@ -31,6 +31,7 @@ from jax import numpy as jnp
 
 from ban_jax.detectors import class_transforms as shared
 from ban_jax.detectors import evidence, hyperplane, inversion, transforms
+from ban_jax.detectors.by_class import ByClass
 from ban_jax.detectors.detector import Detector
 from ban_jax.detectors.words import Words
 from ban_jax.models import unet
@@ -91,43 +92,24 @@ class Settings:
     released: bool = False
 
 
-def detect(
+def search(
     network: Network,
     variables: Variables,
     probe: Probe,
+    classes: Array,
     *,
     key: Array,
     config: Settings,
-) -> evidence.Evidence:
-    """Measures one candidate; pure.
+) -> inversion.Searched:
+    """A network and a feature mask for each of some classes `[J]`.
 
-    Args:
-      network: the model's two functions; stored statistics.
-      variables: its collections.
-      probe: images `[T, B, H, W, C]`, labels `[T, B]`; the first few of each class search,
-        the others count.
-      key: typed key, consumed.
-      config: see `Settings`.
-
-    Returns:
-      Evidence whose vector `hyperplane` is minus the value of each class, NaN where the
-      class has no image, and whose vector `reached` is the largest share of images that
-      its search led to it. Its pictures are what each class's U-Net makes of an image of
-      the next class.
+    The first few images of each class search.
     """
-    num_classes = network.num_classes
-    search_key, count_key = jax.random.split(key)
-    plain = evidence.over_minibatches(network, variables, probe.images, "stored")
-    clean = transforms.clean_of(variables, probe)
+    clean, few, net, _, features, centres = shared.ready(
+        network, variables, probe, config
+    )
+    search_key, _ = jax.random.split(key)
     shape = clean.images.shape[1:]
-    net = transforms.net_of(network, shape, config.width)
-    few = shared.few_of_each(clean.labels, num_classes, config.images_per_class)
-
-    def features_of(images: Array) -> Array:
-        return network.features(clean.variables, images, "stored")[0]
-
-    features = transforms.in_parts(features_of, clean.images, size=config.batch_size)
-    centres = shared.centres(features, few)
 
     def others(target: Array) -> shared.Others:
         return shared.others(
@@ -161,18 +143,44 @@ def detect(
             config,
         )
 
-    found = inversion.search(
+    return inversion.search(
         start,
         step,
-        jnp.arange(num_classes),
+        classes,
         key=search_key,
         rounds=config.epochs,
         # Each class trains a network of its own: side by side they gain nothing.
         at_once=1,
         done=lambda state: ~state.is_finite,
+        keep=lambda state: (state.best, state.reached, state.is_finite),
     )
-    state = found.state
-    params, masks = state.best.found
+
+
+def finish(
+    network: Network,
+    variables: Variables,
+    probe: Probe,
+    found: inversion.Searched,
+    *,
+    key: Array,
+    config: Settings,
+) -> evidence.Evidence:
+    """What the searches of all classes say; images that did not search count.
+
+    Returns:
+      Evidence whose vector `hyperplane` is minus the value of each class, NaN where the
+      class has no image, and whose vector `reached` is the largest share of images that
+      its search led to it. Its pictures are what each class's U-Net makes of an image of
+      the next class.
+    """
+    num_classes = network.num_classes
+    clean, few, net, features_of, features, centres = shared.ready(
+        network, variables, probe, config
+    )
+    _, count_key = jax.random.split(key)
+    plain = evidence.over_minibatches(network, variables, probe.images, "stored")
+    best, reached, finite = found.state
+    params, masks = best.found
 
     def again(job: tuple[Array, Any, Array]) -> tuple[Array, Array]:
         target, params, mask = job
@@ -199,23 +207,26 @@ def detect(
     places = transforms.first_of_each(clean.labels, num_classes)
     values, after = jax.lax.map(again, (jnp.arange(num_classes), params, masks))
     if config.released:
-        values = state.best.value
+        values = best.value
     known = jnp.any(few.there, axis=1)
-    is_finite = jnp.all(state.is_finite) & jnp.all(jnp.isfinite(values) | ~known)
+    is_finite = jnp.all(finite) & jnp.all(jnp.isfinite(values) | ~known)
     nothing = jnp.zeros(num_classes)
     return evidence.Evidence(
         vectors={
             "hyperplane": jnp.where(known, -values, jnp.nan),
-            "reached": state.reached,
+            "reached": reached,
         },
         errors={"hyperplane": nothing, "reached": nothing},
         clean_accuracy=jnp.mean(jnp.argmax(plain, axis=-1) == probe.labels),
         is_finite=is_finite & jnp.all(jnp.isfinite(plain)),
-        info={"search": inversion.told(found), "best_epoch": state.best.round},
+        info={"search": inversion.told(found), "best_epoch": best.round},
         images=transforms.pictures(
             clean.scale, clean.images[jnp.roll(places, -1)], after
         ),
     )
+
+
+detect = ByClass(search, finish)
 
 
 def work(config: Settings, num_classes: int, num_images: int) -> int:

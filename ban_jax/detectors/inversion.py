@@ -55,7 +55,7 @@ class Searched(NamedTuple):
     """What the searches of J classes ended with.
 
     Attributes:
-      state: leaves `[J, ...]`, of each class's last round.
+      state: leaves `[J, ...]`, what was kept of each class's last round.
       curves: name -> `[J, S]`, NaN from the round on in which a class was done.
       rounds: `[J]` rounds that each class took.
     """
@@ -95,6 +95,7 @@ def search(
     rounds: int,
     at_once: int | None = None,
     done: Callable[[Any], Array] | None = None,
+    keep: Callable[[Any], Any] = lambda state: state,
 ) -> Searched:
     """Runs the searches of several classes; pure, for one model.
 
@@ -107,6 +108,7 @@ def search(
       at_once: classes computed side by side, which decides speed and memory, nothing
         else; None: one on a CPU, up to ten elsewhere.
       done: `state -> []` bool, whether a search has nothing left to gain; None: never.
+      keep: `state -> tree`, what of a search's last state is needed afterwards.
     """
     count = classes.shape[0]
     at_once = at_once or SIDE_BY_SIDE.get(jax.default_backend(), 10)
@@ -154,7 +156,8 @@ def search(
         taken = jnp.zeros(size, jnp.int32)
         carry = (jnp.int32(0), state, spare, curves, taken)
         _, state, _, curves, taken = jax.lax.while_loop(goes_on, body, carry)
-        return state, {name: curve.T for name, curve in curves.items()}, taken
+        curves = {name: curve.T for name, curve in curves.items()}
+        return jax.vmap(keep)(state), curves, taken
 
     found = jax.lax.map(group, (padded, is_spare))
     flat = jax.tree.map(

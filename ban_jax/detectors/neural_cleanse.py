@@ -22,6 +22,7 @@ import jax
 from jax import numpy as jnp
 
 from ban_jax.detectors import evidence, inversion, patch_search, small_masks
+from ban_jax.detectors.by_class import ByClass
 from ban_jax.detectors.detector import Detector
 from ban_jax.registry import at_least
 from ban_jax.types import Array, Network, Probe, Variables
@@ -94,34 +95,37 @@ def objective(
     return of
 
 
-def detect(
+def search(
     network: Network,
     variables: Variables,
     probe: Probe,
+    classes: Array,
+    *,
+    key: Array,
+    config: Settings,
+) -> inversion.Searched:
+    """The smallest patches towards some classes `[J]`; all images search."""
+    apply_fn = evidence.logits_of(network, "stored")
+    return patch_search.find(
+        objective(lambda images: apply_fn(variables, images), released=config.released),
+        probe,
+        classes,
+        key=key,
+        config=config,
+    )
+
+
+def finish(
+    network: Network,
+    variables: Variables,
+    probe: Probe,
+    found: inversion.Searched,
     *,
     key: Array,
     config: Settings,
 ) -> evidence.Evidence:
-    """Measures one candidate; pure.
-
-    Args:
-      network: the model's two functions; stored statistics.
-      variables: its collections.
-      probe: images `[T, B, H, W, C]`, labels `[T, B]`; all of them search and count.
-      key: typed key, consumed.
-      config: see `Settings`.
-
-    Returns:
-      Evidence as `small_masks.measured` gives it.
-    """
-    apply_fn = evidence.logits_of(network, "stored")
-    found = patch_search.find(
-        objective(lambda images: apply_fn(variables, images), released=config.released),
-        probe,
-        network.num_classes,
-        key=key,
-        config=config,
-    )
+    """Evidence as `small_masks.measured` gives it; all images count."""
+    del key
     return small_masks.measured(
         network,
         variables,
@@ -130,6 +134,9 @@ def detect(
         per_round=2 * config.batches * config.batch_size,
         eight_bits=config.released,
     )
+
+
+detect = ByClass(search, finish)
 
 
 def work(config: Settings, num_classes: int, num_images: int) -> int:

@@ -67,6 +67,18 @@ class State(NamedTuple):
     is_finite: Array
 
 
+class Kept(NamedTuple):
+    """What is left of the search of one class.
+
+    Attributes:
+      trigger: boxed, of the best round; where none qualified, the last one.
+      is_finite: whether all losses were.
+    """
+
+    trigger: Trigger
+    is_finite: Array
+
+
 class Measured(NamedTuple):
     """Of one minibatch before its update, `[]` each.
 
@@ -98,19 +110,19 @@ class Objective(Protocol):
 def find(
     objective: Objective,
     probe: Probe,
-    num_classes: int,
+    classes: Array,
     *,
     key: Array,
     config: Settings,
     learning_rate: Any = None,
     scheduled: bool = True,
 ) -> inversion.Searched:
-    """Searches a patch for every class; pure, for one model.
+    """Searches a patch for each of the classes; pure, for one model.
 
     Args:
       objective: of the method.
       probe: images `[T, B, H, W, C]`, labels `[T, B]` to search on.
-      num_classes: K.
+      classes: `[J]`.
       key: typed key, consumed.
       config: see `neural_cleanse.Settings`.
       learning_rate: in place of the settings' own.
@@ -119,7 +131,7 @@ def find(
         the smallest `total`, and every search takes all its rounds.
 
     Returns:
-      A search whose states are `State`s.
+      A search whose states are `Kept`.
     """
     images, labels = inversion.flat(probe)
     optimizer = inversion.adam(
@@ -153,11 +165,19 @@ def find(
     return inversion.search(
         lambda target, key: start(optimizer, inversion.draw(key, images.shape[1:])),
         step,
-        jnp.arange(num_classes),
+        classes,
         key=key,
         rounds=config.rounds,
         done=lambda state: state.schedule.done | ~state.is_finite,
+        keep=kept,
     )
+
+
+def kept(state: State) -> Kept:
+    """See `Kept`."""
+    last = inversion.boxed_trigger(state.free)
+    best = inversion.select(state.best.round >= 0, state.best.found, last)
+    return Kept(best, state.is_finite)
 
 
 def update(

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from ban_jax.detectors import evidence, inversion, patch_search, rules
+from ban_jax.detectors import evidence, inversion, rules
 from ban_jax.detectors.rules import Baseline, Scores, Vectors
 from ban_jax.detectors.words import Words
 from ban_jax.types import Array, Network, Probe, Variables
@@ -109,12 +109,6 @@ class SmallMask:
         return Scores(z, error, reason=reason)
 
 
-def chosen(state: patch_search.State) -> inversion.Trigger:
-    """The best triggers `[K, ...]`; of classes where none qualified, the last ones."""
-    last = inversion.boxed_trigger(state.free)
-    return inversion.select(state.best.round >= 0, state.best.found, last)
-
-
 def measured(
     network: Network,
     variables: Variables,
@@ -124,7 +118,7 @@ def measured(
     per_round: int,
     eight_bits: bool = False,
 ) -> evidence.Evidence:
-    """The evidence of a search of patches (`patch_search.find`) of all classes.
+    """The evidence of searches of patches (`patch_search.find`) of all classes.
 
     Args:
       network, variables: the candidate.
@@ -133,7 +127,7 @@ def measured(
       per_round: forward-equivalents of a round of one class.
       eight_bits: whether masks are cut to 255 steps before they are measured.
     """
-    triggers = chosen(found.state)
+    triggers = found.state.trigger
     num_classes = network.num_classes
     plain = evidence.over_minibatches(network, variables, probe.images, "stored")
     labels = probe.labels.reshape(-1)

@@ -40,6 +40,7 @@ from ban_jax.detectors import (
     patch_search,
     small_masks,
 )
+from ban_jax.detectors.by_class import ByClass
 from ban_jax.detectors.detector import Detector
 from ban_jax.types import Array, Network, Probe, Variables
 
@@ -173,39 +174,45 @@ def objective(
     return of
 
 
-def detect(
+def search(
     network: Network,
     variables: Variables,
     probe: Probe,
+    classes: Array,
     *,
     key: Array,
     config: Settings,
-) -> evidence.Evidence:
-    """Measures one candidate; pure.
-
-    Args:
-      network: the model's two functions; stored statistics.
-      variables: its collections.
-      probe: images `[T, B, H, W, C]`, labels `[T, B]`; all of them search and count.
-      key: typed key, consumed.
-      config: see `Settings`.
-
-    Returns:
-      Evidence as `small_masks.measured` gives it.
-    """
+) -> inversion.Searched:
+    """The patches of least loss towards some classes `[J]`; all images search."""
     apply_fn = evidence.logits_of(network, "stored")
-    found = patch_search.find(
+    return patch_search.find(
         objective(lambda images: apply_fn(variables, images), config),
         probe,
-        network.num_classes,
+        classes,
         key=key,
         config=config,
         learning_rate=RELEASED_LEARNING_RATE if config.released else None,
         scheduled=not config.released,
     )
+
+
+def finish(
+    network: Network,
+    variables: Variables,
+    probe: Probe,
+    found: inversion.Searched,
+    *,
+    key: Array,
+    config: Settings,
+) -> evidence.Evidence:
+    """Evidence as `small_masks.measured` gives it; all images count."""
+    del key
     return small_masks.measured(
         network, variables, probe, found, per_round=_per_round(config)
     )
+
+
+detect = ByClass(search, finish)
 
 
 def _per_round(config: Settings) -> int:

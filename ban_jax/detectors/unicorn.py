@@ -32,6 +32,7 @@ from jax import numpy as jnp
 
 from ban_jax.detectors import class_transforms as shared
 from ban_jax.detectors import evidence, inversion, spaces, transforms
+from ban_jax.detectors.by_class import ByClass
 from ban_jax.detectors.detector import Detector
 from ban_jax.detectors.words import Words
 from ban_jax.models import unet
@@ -98,43 +99,23 @@ class Settings:
     released: bool = False
 
 
-def detect(
+def search(
     network: Network,
     variables: Variables,
     probe: Probe,
+    classes: Array,
     *,
     key: Array,
     config: Settings,
-) -> evidence.Evidence:
-    """Measures one candidate; pure.
+) -> inversion.Searched:
+    """Two networks and a patch in their space for each of some classes `[J]`.
 
-    Args:
-      network: the model's two functions; stored statistics.
-      variables: its collections.
-      probe: images `[T, B, H, W, C]`, labels `[T, B]`; the first few of each class search,
-        the others count.
-      key: typed key, consumed.
-      config: see `Settings`.
-
-    Returns:
-      Evidence whose vector `inverted` is the share of fresh images of other classes that
-      each class's trigger leads to it, less what exceeds the bounds, NaN where the class
-      has no image; `reached` is the share alone, `structure` and `mask` are the loss of
-      similarity and the mask's size as multiples of their bounds, negative. Its pictures
-      are what each class's trigger makes of an image of the next class.
+    The first few images of each class search.
     """
-    num_classes = network.num_classes
-    plain = evidence.over_minibatches(network, variables, probe.images, "stored")
-    clean = transforms.clean_of(variables, probe)
-    shape = clean.images.shape[1:]
-    net = transforms.net_of(network, shape, config.width)
-    few = shared.few_of_each(clean.labels, num_classes, config.images_per_class)
-    features = transforms.in_parts(
-        lambda images: network.features(clean.variables, images, "stored")[0],
-        clean.images,
-        size=config.batch_size,
+    clean, few, net, _, features, centres = shared.ready(
+        network, variables, probe, config
     )
-    centres = shared.centres(features, few)
+    shape = clean.images.shape[1:]
     task = spaces.Task(net, network, clean.variables, clean.scale)
 
     def others(target: Array) -> shared.Others:
@@ -160,20 +141,47 @@ def detect(
             task, state, batches, orders, centres[target], target, index, config
         )
 
-    found = inversion.search(
+    def kept(state: spaces.State) -> tuple[Any, Any, Array, Array]:
+        last = (state.nets.params, state.trigger.params)
+        best = inversion.select(state.best.round >= 0, state.best.found, last)
+        return *(last if config.released else best), state.best.round, state.is_finite
+
+    return inversion.search(
         start,
         step,
-        jnp.arange(num_classes),
+        classes,
         key=key,
         rounds=config.epochs,
         # Each class trains networks of its own: side by side they gain nothing.
         at_once=1,
         done=lambda state: ~state.is_finite,
+        keep=kept,
     )
-    state = found.state
-    last = (state.nets.params, state.trigger.params)
-    kept = inversion.select(state.best.round >= 0, state.best.found, last)
-    nets, triggers = last if config.released else kept
+
+
+def finish(
+    network: Network,
+    variables: Variables,
+    probe: Probe,
+    found: inversion.Searched,
+    *,
+    key: Array,
+    config: Settings,
+) -> evidence.Evidence:
+    """What the searches of all classes say; images that did not search count.
+
+    Returns:
+      Evidence whose vector `inverted` is the share of fresh images of other classes that
+      each class's trigger leads to it, less what exceeds the bounds, NaN where the class
+      has no image; `reached` is the share alone, `structure` and `mask` are the loss of
+      similarity and the mask's size as multiples of their bounds, negative. Its pictures
+      are what each class's trigger makes of an image of the next class.
+    """
+    del key
+    num_classes = network.num_classes
+    clean, few, net, *_ = shared.ready(network, variables, probe, config)
+    plain = evidence.over_minibatches(network, variables, probe.images, "stored")
+    nets, triggers, best_epoch, finite = found.state
     places = transforms.first_of_each(clean.labels, num_classes)
 
     def count(job: tuple[Array, Any, Any]) -> dict[str, Array]:
@@ -220,14 +228,17 @@ def detect(
             "mask_size": nothing,
         },
         clean_accuracy=jnp.mean(jnp.argmax(plain, axis=-1) == probe.labels),
-        is_finite=jnp.all(state.is_finite)
+        is_finite=jnp.all(finite)
         & jnp.all(jnp.isfinite(jnp.stack(numbers)))
         & jnp.all(jnp.isfinite(plain)),
-        info={"search": inversion.told(found), "best_epoch": state.best.round},
+        info={"search": inversion.told(found), "best_epoch": best_epoch},
         images=transforms.pictures(
             clean.scale, clean.images[jnp.roll(places, -1)], counted["after"]
         ),
     )
+
+
+detect = ByClass(search, finish)
 
 
 def work(config: Settings, num_classes: int, num_images: int) -> int:

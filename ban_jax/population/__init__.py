@@ -6,6 +6,7 @@ The only room that calls `jax.jit`, `jax.shard_map`, or `jax.vmap` over models:
 
 from ban_jax.population.compilation import compiled, over_models
 from ban_jax.population.identity import fold_words, identity_key, identity_words
+from ban_jax.population.parted import Parted
 from ban_jax.population.placement import (
     Placement,
     cores,
@@ -25,6 +26,7 @@ from ban_jax.population.stacking import pad, stack, unstack
 from ban_jax.population.threads import interruptible, result_of, side_by_side
 
 __all__ = [
+    "Parted",
     "Placement",
     "compiled",
     "cores",

@@ -16,7 +16,7 @@ import numpy as np
 from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ban_jax.population import compilation, naming, stored, threads
+from ban_jax.population import compilation, naming, parted, stored, threads
 from ban_jax.population.compilation import PROGRAMS, over_models
 from ban_jax.population.placement import MODELS, Placement
 from ban_jax.population.stacking import pad, stack, unstack
@@ -33,8 +33,8 @@ def place(members: Sequence[Any], placement: Placement, size: int) -> Any:
     return jax.device_put(stack(pad(members, size)), placement.split())
 
 
-Program = jax.stages.Compiled | stored.Program
-"""A compiled program of `(members, shared)`."""
+Program = jax.stages.Compiled | stored.Program | parted.Program
+"""A compiled program of `(members, shared)`; a parted one is for `for_each` alone."""
 
 
 def program(
@@ -60,6 +60,13 @@ def program(
       advances: the result is `(member, result)` with a member of the same shapes, which
         takes the place of the given one in memory.
     """
+    if isinstance(function, parted.Parted) and function.is_parted(placement):
+        return parted.program(
+            function,
+            member,
+            shared,
+            lambda *asked: program(asked[0], placement, *asked[1:], size),
+        )
     asked = _asked(function, placement, member, shared, size, advances)
     with _turn(*asked):
         return _compiled(*asked)
@@ -72,7 +79,12 @@ def is_known(
     shared: Any,
     size: int,
 ) -> bool:
-    """Whether an earlier process kept the `program` of these arguments."""
+    """Whether an earlier process kept the `program` of these arguments.
+
+    Of one in parts, the program of a part.
+    """
+    if isinstance(function, parted.Parted) and function.is_parted(placement):
+        function, member = function.part, (member, np.int32(0))
     key = _key(*_asked(function, placement, member, shared, size, False))
     path = stored.path_of(key) if key else None
     return path is not None and os.path.exists(path)
@@ -276,6 +288,7 @@ def for_each(
     placed: Any,
     shared: Any,
     count: int,
+    size: int | None = None,
 ) -> list[Any]:
     """Runs a chunk and waits for it: results of the first `count`, on the host.
 
@@ -285,7 +298,11 @@ def for_each(
       placed: from `place`.
       shared: what all candidates are given.
       count: how many are real; on host threads only those are there.
+      size: of a full chunk: as many parts of candidates are computed at once by a program
+        in parts; None: `count`.
     """
+    if isinstance(step, parted.Program):
+        return step.for_each(placed, shared, max(size or 0, count))
     if not placement.on_threads:
         return unstack(step(placed, shared), count)
     return threads.side_by_side(
@@ -303,4 +320,4 @@ def run(
     """`function(member, shared)` of each member, on the host: one chunk of `size`."""
     compiled = program(function, placement, members[0], shared, size)
     placed = place(members, placement, size)
-    return for_each(compiled, placement, placed, shared, len(members))
+    return for_each(compiled, placement, placed, shared, len(members), size)

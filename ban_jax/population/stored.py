@@ -42,6 +42,7 @@ class Program:
 
     Attributes:
       needed: bytes it takes on one device; None where XLA does not say.
+      out_info: shapes and types of its result.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Program:
         self._compiled = compiled
         self._result = result
         self.needed = memory.needed(compiled) if needed is None else needed
+        self.out_info = rebuilt(result, jax.tree.leaves(compiled.out_info))
 
     def __call__(self, members: Any, shared: Any) -> Any:
         found = self._compiled(

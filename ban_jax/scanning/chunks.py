@@ -244,11 +244,7 @@ class Scan:
 
 def _examined(settings: Settings, spec: checkpoints.ModelSpec) -> Any:
     """What is computed of each candidate of an architecture."""
-    return examination.bound(
-        examination.examine,
-        network=settings.network(spec),
-        detect=settings.detector.detect,
-    )
+    return examination.examiner(settings.network(spec), settings.detector.detect)
 
 
 def unfit(candidate: checkpoints.Candidate, job: Job) -> str:

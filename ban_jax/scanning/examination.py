@@ -9,7 +9,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from ban_jax import population
-from ban_jax.detectors import Detect, evidence
+from ban_jax.detectors import Detect, by_class, evidence
 from ban_jax.types import Array, Network, Probe, Variables
 
 Host = Array | np.ndarray
@@ -67,17 +67,55 @@ def examine(
     member: Member, common: Common, *, network: Network, detect: Detect
 ) -> Found:
     """Evidence of one candidate, under the pixel constants that fit it best."""
-    means, stds = jnp.asarray(member.means), jnp.asarray(member.stds)
-    choice = jnp.zeros((), jnp.int32)
-    if len(means) > 1:
-        choice = choose(member, common, network=network)
-    variables = _with_constants(member.variables, means[choice], stds[choice])
-    key = population.fold_words(common.key, member.words)
+    variables, choice, key = _settled(member, common, network)
     told = {} if member.classes is None else {"classes": member.classes}
     found = detect(
         network, variables, common.probe, key=key, config=common.config, **told
     )
     return Found(found, choice)
+
+
+def search(
+    job: tuple[Member, Array],
+    common: Common,
+    *,
+    network: Network,
+    detect: by_class.ByClass,
+) -> Any:
+    """What is searched for one class `[]` of one candidate: a part of `examine`."""
+    member, target = job
+    variables, _, key = _settled(member, common, network)
+    return detect.search(
+        network, variables, common.probe, target[None], key=key, config=common.config
+    )
+
+
+def finish(
+    job: tuple[Member, Any],
+    common: Common,
+    *,
+    network: Network,
+    detect: by_class.ByClass,
+) -> Found:
+    """The rest of `examine`, from what `search` found for all classes."""
+    member, found = job
+    variables, choice, key = _settled(member, common, network)
+    evidence_ = detect.finish(
+        network, variables, common.probe, found, key=key, config=common.config
+    )
+    return Found(evidence_, choice)
+
+
+def _settled(
+    member: Member, common: Common, network: Network
+) -> tuple[Variables, Array, Array]:
+    """Variables with pixel constants, which of those it has, and the candidate's key."""
+    means, stds = jnp.asarray(member.means), jnp.asarray(member.stds)
+    choice = jnp.zeros((), jnp.int32)
+    if len(means) > 1:
+        choice = choose(member, common, network=network)
+    variables = _with_constants(member.variables, means[choice], stds[choice])
+    return variables, choice, population.fold_words(common.key, member.words)
 
 
 def choose(member: Member, common: Common, *, network: Network) -> Array:
@@ -121,5 +159,16 @@ def _with_constants(variables: Variables, mean: Host, std: Host) -> dict[str, An
 def bound(
     function: Callable[..., Any], **static: Hashable
 ) -> Callable[[Any, Common], Any]:
-    """`examine` of one architecture; the same object each time: jit keys on it."""
+    """A function of one architecture; the same object each time: jit keys on it."""
     return functools.partial(function, **static)
+
+
+def examiner(network: Network, detect: Detect) -> Callable[[Member, Common], Found]:
+    """`examine` of one architecture, in parts where the detector has some."""
+    if not isinstance(detect, by_class.ByClass):
+        return bound(examine, network=network, detect=detect)
+    whole, part, join = (
+        bound(function, network=network, detect=detect)
+        for function in (examine, search, finish)
+    )
+    return population.Parted(whole, part, join, network.num_classes)

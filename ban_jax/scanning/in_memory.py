@@ -95,18 +95,14 @@ def measure(
         None if classes is None else np.array(classes, np.int32),
     )
     (found,) = population.run(
-        examination.bound(
-            examination.examine,
-            network=subject.network,
-            detect=settings.detector.detect,
-        ),
+        examination.examiner(subject.network, settings.detector.detect),
         # One model is one device's work, however many there are.
         population.Placement((jax.local_devices()[0],), stacked=False),
         [member],
         examination.Common(
             subject.probe, jax.random.key(settings.seed), settings.config
         ),
-        1,
+        population.default_chunk(jax.default_backend()),
     )
     source = list(subject.constants)[int(found.choice)]
     mean, std = subject.constants[source]

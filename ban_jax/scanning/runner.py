@@ -112,7 +112,9 @@ class Runner:
           last: whether no more of this kind are to come: a kind that never filled a chunk
             is computed at its own size, all others at the size that is compiled.
         """
-        size = self.placement.rounded(len(members)) if last else self._largest()
+        size = self._largest()
+        if last and not self.placement.on_threads:  # there no program hangs on the size
+            size = self.placement.rounded(len(members))
         with self._sizing:
             size = self._sizes.setdefault(kind, size)
         placed = Placed(members, size)
@@ -167,7 +169,7 @@ class Runner:
             program = self._program(function, part[0], shared, size)
             with self._clock(timeline.DEVICE, len(part)):
                 return population.for_each(
-                    program, self.placement, arrays, shared, len(part)
+                    program, self.placement, arrays, shared, len(part), size
                 )
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             halved = self.placement.rounded(size // 2) if size > 1 else size

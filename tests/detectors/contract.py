@@ -16,6 +16,7 @@ from jax import export
 from jax import numpy as jnp
 
 from ban_jax import detectors
+from ban_jax.detectors import by_class
 from tests import tiny
 
 UNITS = {"share", "difference", "number"}
@@ -205,6 +206,22 @@ def stacked_networks_get_what_each_gets_alone(subject):
         chex.assert_trees_all_close(among, alone, rtol=1e-4, atol=off)
 
 
+def classes_that_are_searched_apart_get_what_they_get_together(subject):
+    detect = subject.detector.detect
+    if not isinstance(detect, by_class.ByClass):
+        return
+    rest = {"key": jax.random.key(0), "config": subject.settings}
+    model = (tiny.NETWORK, tiny.variables(), subject.probe())
+    search = subject.compiled(lambda one: detect.search(*model, one, **rest))
+    found = [search(jnp.array([one])) for one in reversed(range(tiny.CLASSES))]
+    joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *reversed(found))
+    evidence = subject.compiled(lambda found: detect.finish(*model, found, **rest))
+    off = 1e-3 if "width" in subject.fields else 1e-4
+    chex.assert_trees_all_close(
+        jax.device_get(evidence(joined)), subject.evidence, rtol=1e-4, atol=off
+    )
+
+
 def new_floats_and_a_new_seed_compile_nothing(subject):
     function = subject.compiled(chex.assert_max_traces(subject.detect, n=1))
 
@@ -323,6 +340,7 @@ CHECKS = (
     what_looks_closer_is_known_and_tells_what_the_rule_lacks,
     one_nan_among_the_weights_is_flagged,
     stacked_networks_get_what_each_gets_alone,
+    classes_that_are_searched_apart_get_what_they_get_together,
     new_floats_and_a_new_seed_compile_nothing,
     it_lowers_for_tpus,
     the_key_decides_everything,

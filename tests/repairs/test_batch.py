@@ -141,12 +141,12 @@ def test_out_of_memory_halves_the_chunk_and_all_are_repaired(
     ]
     sizes, real = [], population.for_each
 
-    def failing(program, placement, placed, shared, count):
+    def failing(program, placement, placed, shared, count, size):
         if isinstance(shared[0], repairs.CleanSet):
             sizes.append(count)
             if count > 1:
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return real(program, placement, placed, shared, count)
+        return real(program, placement, placed, shared, count, size)
 
     with monkeypatch.context() as patch:
         patch.setattr(population, "for_each", failing)
@@ -169,10 +169,10 @@ def test_one_that_the_device_fails_on_says_so_and_is_tried_again(
     path = files.save(tmp_path, "a.safetensors", made.expert())
     real = population.for_each
 
-    def failing(program, placement, placed, shared, count):
+    def failing(program, placement, placed, shared, count, size):
         if isinstance(shared[0], repairs.CleanSet):
             raise jax.errors.JaxRuntimeError("INTERNAL: unplugged")
-        return real(program, placement, placed, shared, count)
+        return real(program, placement, placed, shared, count, size)
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:

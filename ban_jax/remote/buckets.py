@@ -1,25 +1,67 @@
-"""Buckets (`gs://`, `s3://`) through fsspec, with the user's own configuration."""
+"""Buckets (`gs://`, `s3://`) through fsspec, with the user's own configuration.
 
+s3fs asks for each piece of a file under the ETag of the listing. gcsfs asks for it under
+the name alone, so that of an object that is replaced meanwhile pieces of both would come:
+the whole is held to the sum that the listing has.
+"""
+
+import base64
 import contextlib
+import hashlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 from ban_jax.remote import address, errors, source, web
 
+# What goes wrong is told of once, and by what is raised: without a handler of somebody's
+# each attempt would be printed with its traceback.
+for _name in ("fsspec", "gcsfs"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+
 
 class _Body:
-    """The bytes of an open file of fsspec's."""
+    """The bytes of an open file of fsspec's.
 
-    def __init__(self, file: Any, expected: int | None):
-        self._file, self.expected = file, expected
+    Args:
+      file: open.
+      about: what the listing says of it.
+    """
+
+    def __init__(self, file: Any, about: Any):
+        self._file, self.expected = file, about.get("size")
+        self._kind, self._promised, self._sum = _sum(about)
 
     def __iter__(self) -> Iterator[bytes]:
         while True:
             with _translated():
                 piece = self._file.read(web.PIECE)
             if not piece:
-                return
+                break
+            if self._sum is not None:
+                self._sum.update(piece)
             yield piece
+        came = b"" if self._sum is None else self._sum.digest()
+        if base64.b64encode(came).decode() != self._promised:
+            raise errors.FetchError(
+                f"its {self._kind} is not the one that the bucket lists: it was changed "
+                "since, or did not come as it is"
+            )
+
+
+def _sum(about: Any) -> tuple[str, str, Any]:
+    """Name, Base64 and computer of the sum that Google lists; empty and None without one.
+
+    Objects that were composed of others have no MD5.
+    """
+    if promised := about.get("md5Hash"):
+        return "MD5", promised, hashlib.md5(usedforsecurity=False)
+    if promised := about.get("crc32c"):
+        with contextlib.suppress(ImportError):  # gcsfs brings it since 2025
+            import google_crc32c
+
+            return "CRC32C", promised, google_crc32c.Checksum()
+    return "", "", None
 
 
 @contextlib.contextmanager
@@ -27,8 +69,14 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # what botocore and others raise is no OSError
-        told = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        raise errors.FetchError(f"the bucket does not give it: {told}") from None
+        raise errors.FetchError(
+            f"the bucket does not give it: {_said(error)}"
+        ) from None
+
+
+def _said(error: Exception) -> str:
+    said = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def folder(place: address.Address) -> source.Source:
@@ -48,11 +96,18 @@ def folder(place: address.Address) -> source.Source:
         ) from error
     except Exception as error:
         raise _told(place, error) from None
+    root = str(files._strip_protocol(place.name)).rstrip("/")
     try:
         found = files.find(place.name, detail=True)
     except Exception as error:  # what botocore and others raise is no OSError
-        raise _told(place, error) from None
-    root = str(files._strip_protocol(place.name)).rstrip("/")
+        if not (found := _alone(files, root)):
+            raise _told(place, error) from None
+    # Consoles make an empty object "folder/" for a folder: it is none of the files.
+    found = {
+        path: about
+        for path, about in found.items()
+        if about.get("size") != 0 or not path.endswith("/")
+    }
     listed = []
     for path, about in sorted(found.items())[: source.MOST_FILES + 1]:
         single = path.rstrip("/") == root
@@ -67,8 +122,16 @@ def folder(place: address.Address) -> source.Source:
     return source.Source(place.shown, place.shown, listed)
 
 
+def _alone(files: Any, path: str) -> dict[str, Any]:
+    """The object of this name, for who may read it and may not list its bucket."""
+    try:
+        about = files.info(path)
+    except Exception:  # the first error is the one that is told of
+        return {}
+    return {path: about} if about.get("type") == "file" else {}
+
+
 def _file(files: Any, path: str, name: str, about: Any) -> source.File:
-    size = about.get("size")
     # Whatever the store says of the content; a bucket without either is fetched anew.
     tags = [
         str(about.get(one, "")) for one in ("ETag", "etag", "md5Hash", "generation")
@@ -77,15 +140,17 @@ def _file(files: Any, path: str, name: str, about: Any) -> source.File:
 
     @contextlib.contextmanager
     def opened() -> Iterator[_Body]:
+        if packed := about.get("contentEncoding"):
+            raise errors.FetchError(
+                f"the bucket keeps it packed ({str(packed)[:40]!r}); expected it as it is"
+            )
         with _translated():
             file = files.open(path, "rb")
         with contextlib.closing(file):
-            yield _Body(file, size)
+            yield _Body(file, about)
 
-    return source.File(name, size, version, None, opened)
+    return source.File(name, about.get("size"), version, None, opened)
 
 
 def _told(place: address.Address, error: Exception) -> errors.FetchError:
-    told = str(error).strip().partition("\n")[0][:200]
-    kind = type(error).__name__
-    return errors.FetchError(f"{place.shown}: it cannot be listed: {kind}: {told}")
+    return errors.FetchError(f"{place.shown}: it cannot be listed: {_said(error)}")

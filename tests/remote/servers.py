@@ -1,9 +1,13 @@
 """Servers of this machine that speak as web servers and the model hub do, also badly."""
 
+import base64
 import contextlib
+import hashlib
 import http.server
 import json
+import re
 import threading
+import urllib.parse
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -101,3 +105,76 @@ def hub(site, name, files, told=None):
 
     for path in ("", "/revision/main", "/revision/v1"):
         site.answers[f"/api/models/{name}{path}"] = answer
+
+
+def google(site, bucket, objects, told=None):
+    """Lets a site answer for a bucket as the JSON API of Google Cloud Storage does.
+
+    https://cloud.google.com/storage/docs/json_api/v1: objects are listed in pages of at
+    most two, and a range of an object is sent as such.
+
+    Args:
+      site: a `Site`.
+      bucket: its name.
+      objects: name -> content.
+      told: name -> fields of the resource that are told otherwise; None leaves one out.
+    """
+    listing = f"/storage/v1/b/{bucket}/o"
+    resources = {}
+    for number, name in enumerate(sorted(objects)):
+        content = objects[name]
+        about = {
+            "kind": "storage#object",
+            "name": name,
+            "bucket": bucket,
+            "size": str(len(content)),
+            "generation": str(1_700_000_000_000_000 + number),
+            "metageneration": "1",
+            "etag": "CAE=",
+            "md5Hash": base64.b64encode(hashlib.md5(content).digest()).decode(),
+            "updated": "2026-01-02T03:04:05.678Z",
+        } | (told or {}).get(name, {})
+        resources[name] = {key: one for key, one in about.items() if one is not None}
+        key = urllib.parse.quote(name, safe="")
+        site.answers[f"{listing}/{key}"] = _as_json(resources[name])
+        site.answers[f"/download{listing}/{key}"] = _ranges(content)
+
+    def listed(handler):
+        query = dict(urllib.parse.parse_qsl(handler.path.partition("?")[2]))
+        prefix, first = query.get("prefix", ""), int(query.get("pageToken", 0))
+        found = [one for name, one in resources.items() if name.startswith(prefix)]
+        page = {"kind": "storage#objects", "items": found[first : first + 2]}
+        if found[first + 2 :]:
+            page["nextPageToken"] = str(first + 2)
+        _as_json(page)(handler)
+
+    site.answers[listing] = listed
+
+
+def denied(handler):
+    """What the JSON API says to who may not read."""
+    told = {"error": {"code": 403, "message": "Anonymous caller does not have access"}}
+    body = json.dumps(told).encode()
+    handler.send_response(403)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def _as_json(what):
+    body = json.dumps(what).encode()
+    return lambda handler: send(handler, body, Content_Type="application/json")
+
+
+def _ranges(content):
+    """An answer that sends the bytes that were asked for."""
+
+    def answer(handler):
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", handler.headers.get("Range", ""))
+        part = content[int(asked[1]) : int(asked[2]) + 1] if asked else content
+        handler.send_response(206 if asked else 200)
+        handler.send_header("Content-Length", str(len(part)))
+        handler.end_headers()
+        handler.wfile.write(part)
+
+    return answer

@@ -1,8 +1,11 @@
 """`ban-jax scan` of addresses: fetched, judged, and called by their addresses."""
 
+import base64
 import hashlib
 import json
+import logging
 import sys
+import types
 import uuid
 
 import fsspec
@@ -221,3 +224,138 @@ class TestHub:
         said = capsys.readouterr().err
         assert "hf://owner/none: the hub does not list it" in said
         assert "Traceback" not in said
+
+
+class TestGoogle:
+    """With gcsfs, which asks a server of this machine."""
+
+    OBJECTS = "/download/storage/v1/b/models/o/run%2F"
+
+    @pytest.fixture(autouse=True)
+    def here(self, site, monkeypatch):
+        gcsfs = pytest.importorskip("gcsfs")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.url)
+        monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+        monkeypatch.setattr(gcsfs.GCSFileSystem, "cachable", False)
+
+        async def no_kind(self, bucket):
+            return gcsfs.extended_gcsfs.BucketType.UNKNOWN
+
+        if hasattr(gcsfs.GCSFileSystem, "_get_bucket_type"):  # asks Google over gRPC
+            monkeypatch.setattr(gcsfs.GCSFileSystem, "_get_bucket_type", no_kind)
+
+        async def sleep(seconds):
+            pass
+
+        monkeypatch.setattr(gcsfs.retry, "asyncio", types.SimpleNamespace(sleep=sleep))
+
+    def test_a_folder_is_listed_page_by_page_and_its_files_are_judged(
+        self, site, model, scan, tmp_path, capsys
+    ):
+        objects = {
+            "run/": b"",
+            "run/a.safetensors": model,
+            "run/deep/": b"",
+            "run/deep/b #1.safetensors": model,
+            "run/load.py": b"raise SystemExit",
+            "run/old.txt": b"",
+            "run2/c.safetensors": model,
+        }
+        servers.google(site, "models", objects)
+        assert scan("gs://models/run/") == outcome.CLEAN
+        names = [
+            "gs://models/run/a.safetensors",
+            "gs://models/run/deep/b #1.safetensors",
+        ]
+        found = lines(tmp_path)
+        assert list(found) == names
+        digest = hashlib.sha256(model).hexdigest()
+        told = f"fetched: {len(model):,} bytes, SHA-256 {digest}"
+        assert all(line["notes"][-1] == told for line in found.values())
+        assert "Traceback" not in capsys.readouterr().err
+        fetched = [path for path in site.asked if path.startswith("/download")]
+        assert len(fetched) == 2
+        assert scan("gs://models/run") == outcome.CLEAN
+        assert [path for path in site.asked if path.startswith("/download")] == fetched
+
+    def test_an_object_that_was_replaced_is_fetched_anew(
+        self, site, model, scan, tmp_path
+    ):
+        for generation in "12":
+            told = {"run/a.safetensors": {"generation": generation}}
+            servers.google(site, "models", {"run/a.safetensors": model}, told)
+            assert scan("gs://models/run/a.safetensors") == outcome.CLEAN
+        assert len([one for one in site.asked if one.startswith("/download")]) == 2
+        assert list(lines(tmp_path)) == ["gs://models/run/a.safetensors"]
+
+    def test_what_does_not_come_as_it_is_listed_is_not_judged(
+        self, site, model, scan, tmp_path, capsys, monkeypatch
+    ):
+        # Without handlers Python prints what is logged, as it does outside of pytest.
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])
+        changed = model[:-1] + bytes([model[-1] ^ 1])
+        crc32c = {"md5Hash": None, "crc32c": "AAAAAA=="}
+        pytest.importorskip("google_crc32c")
+        expected = {
+            "changed": "MD5 is not the one",
+            "composed": "CRC32C is not the one",
+            "cut": "does not give it: ClientPayloadError",
+            "denied": "Forbidden",
+            "gone": "does not give it: FileNotFoundError",
+            "packed": "keeps it packed ('gzip')",
+            "short": "MD5 is not the one",
+        }
+        servers.google(
+            site,
+            "models",
+            {f"run/{name}.safetensors": model for name in ["a", *expected]},
+            {
+                "run/composed.safetensors": crc32c,
+                "run/packed.safetensors": {"contentEncoding": "gzip"},
+            },
+        )
+        answers = {
+            "changed": changed,
+            "cut": lambda handler: servers.send(handler, b"abc", length=len(model)),
+            "denied": servers.denied,
+            "gone": None,
+            "short": model[:-1],
+        }
+        for name, answer in answers.items():
+            site.answers[f"{self.OBJECTS}{name}.safetensors"] = answer
+        assert scan("gs://models/run") == outcome.INCONCLUSIVE
+        found = lines(tmp_path)
+        assert found.pop("gs://models/run/a.safetensors")["error"] is None
+        assert len(found) == len(expected)
+        for name, said in expected.items():
+            assert said in found[f"gs://models/run/{name}.safetensors"]["error"]
+        assert "Traceback" not in capsys.readouterr().err
+        lying = [one.name for one in (tmp_path / "cache").rglob("*.safetensors")]
+        assert lying == ["a.safetensors"]
+
+    def test_the_sum_of_a_composed_object_is_computed(self, site, model, scan):
+        crc32c = pytest.importorskip("google_crc32c").Checksum(model).digest()
+        told = {"md5Hash": None, "crc32c": base64.b64encode(crc32c).decode()}
+        name = "run/a.safetensors"
+        servers.google(site, "models", {name: model}, {name: told})
+        assert scan(f"gs://models/{name}") == outcome.CLEAN
+
+    def test_who_may_not_list_a_bucket_may_name_an_object(
+        self, site, model, scan, tmp_path, capsys
+    ):
+        servers.google(site, "models", {"run/a.safetensors": model})
+        site.answers["/storage/v1/b/models/o"] = servers.denied
+        assert scan("gs://models/run/a.safetensors") == outcome.CLEAN
+        assert list(lines(tmp_path)) == ["gs://models/run/a.safetensors"]
+        assert scan("gs://models/run") == cli.USAGE
+        said = capsys.readouterr().err
+        assert "gs://models/run: it cannot be listed: OSError: Forbidden" in said
+
+    def test_a_bucket_or_folder_that_is_not_there_is_a_sentence(
+        self, site, model, scan, capsys
+    ):
+        servers.google(site, "models", {"run/a.safetensors": model, "empty/": b""})
+        for address in ("gs://none/run", "gs://models/none", "gs://models/empty"):
+            assert scan(address) == cli.USAGE
+            said = capsys.readouterr().err
+            assert f"{address}: " in said and "Traceback" not in said

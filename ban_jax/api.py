@@ -23,6 +23,7 @@ from ban_jax import (
 )
 from ban_jax.convolution import tables
 from ban_jax.data import probe as probes
+from ban_jax.detectors import witnesses
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.models import adapters
 from ban_jax.records import Evidence, Job, Record, parts, passed
@@ -84,10 +85,8 @@ def judge(
     )
     found = in_memory.measure(subject, chosen)
     draw = verdict.Judge(threshold=threshold, trusted=trusted, profiles=profiles)
-    if classes := draw.asks(found):
-        found = records.merged(
-            found, in_memory.measure(subject, chosen.closer, classes)
-        )
+    if question := draw.asks(found):
+        found = in_memory.look_closer(subject, chosen, found, question)
     return draw(found)
 
 
@@ -112,7 +111,8 @@ def evidence(
     if chosen.closer is None or found["error"]:
         return found
     classes = tuple(range(subject.network.num_classes))
-    return records.merged(found, in_memory.measure(subject, chosen.closer, classes))
+    asked = witnesses.Question(classes, chosen.closer.detector.rule.vectors)
+    return in_memory.look_closer(subject, chosen, found, asked)
 
 
 def scan(
@@ -213,7 +213,11 @@ def scan(
         if judged["part_of"] is not None:
             of_parts.append(judged)
         yield judged
-    for judged in map(draw, _closer(doubtful, job, draw)):
+    asked = closer.questions(doubtful, job, draw)
+    for line in closer.look(doubtful, job, asked):
+        if not closer.is_through(line, asked[line["path"]]):
+            continue
+        judged = draw(line)
         if judged["part_of"] is not None:
             of_parts.append(judged)
         yield judged

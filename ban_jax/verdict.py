@@ -90,17 +90,19 @@ class Judge:
         verdict = findings.with_calls(record, verdict)
         return cast(Record, {**record, **verdict, "notes": notes})
 
-    def asks(self, record: Evidence, most: int = MOST_CLASSES) -> tuple[int, ...]:
-        """Classes at which a closer look could change the verdict; none: no need."""
+    def asks(
+        self, record: Evidence, most: int = MOST_CLASSES
+    ) -> witnesses.Question | None:
+        """What a closer look could change of the verdict; None: no need of one."""
         if record["mode"] not in detectors.DETECTORS or not record["vectors"]:
-            return ()
+            return None
         one = detectors.DETECTORS[record["mode"]]
         if one.further is None:
-            return ()
+            return None
         rule = cast(witnesses.Agreement, one.rule)
         against, _ = self.baseline(record)
         if usable.why_inconclusive(record, crowd_like=against.kind != "within"):
-            return ()
+            return None
         vectors = crowd.numbers(record["vectors"])
         errors = crowd.numbers(record["errors"])
         limit, _ = _threshold(rule, against, self._threshold)

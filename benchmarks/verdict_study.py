@@ -57,20 +57,22 @@ def staged(model: _verdict_models.Model, judge: verdict.Judge) -> records.Eviden
     line = model.line
     if not set(directed.WORDS) & set(line["vectors"]):
         return line
-    further = directed.DETECTOR.work(
-        directed.Settings(), int(line["num_classes"] or 0), line["num_probe"]
+    first = _without(line, directed.VECTORS)
+    asked = judge.asks(first)
+    known = () if asked is None else asked.vectors
+    return _without(line, tuple(n for n in directed.VECTORS if n not in known))
+
+
+def _without(line: records.Evidence, vectors: tuple[str, ...]) -> records.Evidence:
+    """Evidence as it is where these vectors of all classes were not measured."""
+    work = directed.work(
+        directed.Settings(), int(line["num_classes"] or 0), line["num_probe"], vectors
     )
-    first = {
-        **line,
-        "vectors": _without(line["vectors"]),
-        "errors": _without(line["errors"]),
-        "forward_equivalents": line["forward_equivalents"] - further,
+    kept = {
+        part: {name: v for name, v in line[part].items() if name not in vectors}
+        for part in ("vectors", "errors")
     }
-    return line if judge.asks(first) else first  # type: ignore[arg-type, return-value]
-
-
-def _without(vectors: dict[str, Any]) -> dict[str, Any]:
-    return {n: v for n, v in vectors.items() if n not in directed.WORDS}
+    return {**line, **kept, "forward_equivalents": line["forward_equivalents"] - work}  # type: ignore[typeddict-item]
 
 
 def judged(

@@ -12,6 +12,7 @@ from flax import nnx
 
 import ban_jax
 from ban_jax import detectors, verdict
+from ban_jax.detectors import witnesses
 from ban_jax.records import record
 from ban_jax.training import trainer
 
@@ -125,13 +126,14 @@ def test_a_model_in_memory_is_looked_at_closer_where_the_judge_asks(
 ):
     variables = Plain().init(jax.random.key(0), images[0][:1])
     told = {"profiles": None, **QUICK}
-    monkeypatch.setattr(verdict.Judge, "asks", lambda self, line: (1, 3))
+    question = witnesses.Question((1, 3), ("targeted", "universal"))
+    monkeypatch.setattr(verdict.Judge, "asks", lambda self, line: question)
     some = ban_jax.judge(Plain(), variables, *images, **told)
     assert set(some["vectors"]) == VECTORS
     for name in CLOSER:
         said = some["vectors"][name]
         assert [i for i, one in enumerate(said) if one is not None] == [1, 3]
-    monkeypatch.setattr(verdict.Judge, "asks", lambda self, line: ())
+    monkeypatch.setattr(verdict.Judge, "asks", lambda self, line: None)
     none = ban_jax.judge(Plain(), variables, *images, **told)
     assert not CLOSER & set(none["vectors"])
     further = detectors.DETECTORS["directed"]
@@ -145,7 +147,7 @@ def test_the_same_weights_get_the_same_verdict_as_module_state_dict_and_file(
     candidate, clean, monkeypatch
 ):
     # A closer look costs a minute to compile; `tests.scanning.test_closer` compares it.
-    monkeypatch.setattr(verdict.Judge, "asks", lambda self, line: ())
+    monkeypatch.setattr(verdict.Judge, "asks", lambda self, line: None)
     known = {"profiles": None, "mask_steps": 1}
     module = ban_jax.judge(
         candidate.spec.create(),

@@ -353,4 +353,4 @@ def test_programs_of_a_kind_are_expected_once_and_those_of_a_closer_look_perhaps
     )
     for _ in range(2):
         scan.expect(candidate())
-    assert asked == [(None, True, True), (3, False, False)]
+    assert asked == [(None, True, True), *[(3, False, False)] * 2]

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from ban_jax import verdict
+from ban_jax import records, verdict
 from ban_jax.baselines import profile, rates
-from ban_jax.records import Evidence, Record, job
+from ban_jax.records import Evidence, Record
 
 NONE = "none"
 UNANSWERED = "not looked at closer"
@@ -35,9 +35,7 @@ def unanswered(lines: Sequence[Evidence], judge: verdict.Judge) -> list[str]:
     return [
         line["path"]
         for line in lines
-        if not line["parts"]
-        and judge.asks(line)
-        and not any(note.startswith(job.FAILED) for note in line["notes"])
+        if not line["parts"] and judge.asks(line) and not records.has_failed(line)
     ]
 
 

@@ -65,7 +65,7 @@ def look_closer(
     asked = closer.questions(found, job, None if exhaustive else judge)
     with outcome.progress() as progress:
         task = progress.add_task(
-            "Looking closer", total=len(asked), visible=bool(asked)
+            "Looking closer", total=closer.count(asked), visible=bool(asked)
         )
         clock.say = functools.partial(outcome.say, progress)
         looked = []

@@ -125,7 +125,7 @@ def _measure(flags: ProfileFlags, files: list[str]) -> list[records.Evidence]:
             found.append(line)
             progress.advance(task)
         asked = closer.questions(found, job, None)
-        task = progress.add_task("Looking closer", total=len(asked))
+        task = progress.add_task("Looking closer", total=closer.count(asked))
         looked = []
         for line in closer.look(found, job, asked, measure=measure):
             looked.append(line)

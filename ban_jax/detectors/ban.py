@@ -254,9 +254,11 @@ DETECTOR = Detector(
     rule=witnesses.Agreement(
         (*CHEAP, *directed.WORDS),
         needed=tuple(name for name in CHEAP if name != evidence.RISE),
+        dear=directed.VECTORS,
         doubt=2.0,
         explained={"targeted": "stored", "untargeted": "stored"},
         proofs={"patch": "a patch of a hundredth of the image"},
+        levels={"universal": "one small change of all images' pixels"},
     ),
     further="directed",
     apart=("patch_steps", "patch_images", "patch_classes"),

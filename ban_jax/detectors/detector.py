@@ -48,7 +48,8 @@ class Detector:
       summary: one sentence, without a full stop, for help and report.
       vectors: words for each vector it yields.
       needs: what it takes besides weights: `images` and `labels`, or nothing; `classes`
-        where it is told which classes `[J]` to look at, as an argument of that name.
+        where it is told which classes `[J]` to look at, and `vectors` where it is told
+        which of its vectors to measure, as arguments of that name; `work` is told too.
       further: name of the detector, if any, whose vectors the rule takes besides: they
         are measured where those of this one leave doubt.
       published: whether the rule under `within` is the one the method was published
@@ -63,7 +64,7 @@ class Detector:
     detect: Detect
     settings: type
     rule: Rule
-    work: Callable[[Any, int, int], int]
+    work: Callable[..., int]
     summary: str
     vectors: Mapping[str, Words]
     needs: frozenset[str] = frozenset({"images", "labels"})

@@ -24,6 +24,8 @@ from ban_jax.types import MINIBATCH, Array, Network, Probe, Variables
 
 SALIENT_STEPS = 2
 """On all pixels, to find where a patch lies."""
+VECTORS = ("targeted", "universal")
+"""What is searched for, class by class; each can be had without the other."""
 
 
 @functools.partial(
@@ -262,6 +264,7 @@ def detect(
     key: Array,
     config: Settings,
     classes: Array | None = None,
+    vectors: tuple[str, ...] = VECTORS,
 ) -> evidence.Evidence:
     """Measures one candidate; pure.
 
@@ -272,6 +275,7 @@ def detect(
       key: typed key, consumed.
       config: see `Settings`.
       classes: `[J]` those that are searched towards; None: all.
+      vectors: those that are searched for; static.
 
     Returns:
       Evidence with `targeted` (noise) and `universal` (pixels): the mean probability that
@@ -279,40 +283,41 @@ def detect(
     """
     if classes is None:
         classes = jnp.arange(network.num_classes)
-    reached = {
-        "targeted": noise(
-            network,
-            variables,
-            probe,
-            classes,
-            key=key,
-            epsilon=config.epsilon,
-            steps=config.steps,
+    searches = {
+        "targeted": functools.partial(
+            noise, key=key, epsilon=config.epsilon, steps=config.steps
         ),
-        "universal": pixels(
-            network,
-            variables,
-            probe,
-            classes,
+        "universal": functools.partial(
+            pixels,
             epsilon=config.pixel_epsilon,
             steps=config.pixel_steps,
             num_images=config.pixel_images,
         ),
     }
+    reached = {
+        name: searches[name](network, variables, probe, classes) for name in vectors
+    }
     return evidence.Evidence(
         vectors={name: found.share for name, found in reached.items()},
         errors={name: found.error for name, found in reached.items()},
         clean_accuracy=jnp.array(jnp.nan),
-        is_finite=reached["targeted"].is_finite & reached["universal"].is_finite,
+        is_finite=jnp.all(jnp.stack([found.is_finite for found in reached.values()])),
     )
 
 
-def work(config: Settings, num_classes: int, num_images: int) -> int:
+def work(
+    config: Settings,
+    num_classes: int,
+    num_images: int,
+    vectors: tuple[str, ...] = VECTORS,
+) -> int:
     """Image forward-equivalents of so many classes, see `Detector.work`."""
     minibatch = min(num_images, MINIBATCH)
-    noise = 2 * config.steps * minibatch
-    pixels = 2 * config.pixel_steps * min(minibatch, config.pixel_images)
-    return num_classes * (noise + pixels + 2 * minibatch)
+    searches = {
+        "targeted": 2 * config.steps * minibatch,
+        "universal": 2 * config.pixel_steps * min(minibatch, config.pixel_images),
+    }
+    return num_classes * sum(searches[name] + minibatch for name in vectors)
 
 
 WORDS = {
@@ -340,6 +345,6 @@ DETECTOR = Detector(
     work=work,
     summary="searches towards each class, of neuron noise and of one change of all images",
     vectors=WORDS,
-    needs=frozenset({"images", "labels", "classes"}),
+    needs=frozenset({"images", "labels", "classes", "vectors"}),
     counts=("steps", "pixel_steps"),
 )

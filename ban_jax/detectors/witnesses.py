@@ -8,6 +8,8 @@ deviations of what is left of the others, so that the odd class does not hide it
 of how widely clean models scatter at that class. A clean model's odd class differs from
 vector to vector, a backdoor's is the same in all: hence an order statistic over the
 witnesses, not their mean.
+
+What is fitted away, the level of a whole vector, is no witness but for one: see `LEVEL`.
 """
 
 import dataclasses
@@ -35,7 +37,25 @@ SUSPICIOUS = {"within": 3.0, "trusted": 2.4, "population": 2.4, "profile": 2.4}
 PROOF = 0.5
 """Probability that a change too small to be an image of a class adds to it, on images of
 other classes, from which on no clean model is expected: most images follow it."""
+LEVEL = 3.0
+"""Logarithm of the odds ratio to clean models, at one class, from which on a vector flags
+the candidate by itself: twenty times their odds. Where a search reaches nearly all images
+at several classes none of them stands out from the others, and no clean model's does."""
+SMALLEST = 0.005
+"""Probability, and distance from 1, that several hundred images can tell."""
 VOID = "no class differs from the others by more than chance"
+
+
+class Question(NamedTuple):
+    """What a closer look is asked for.
+
+    Attributes:
+      classes: that are searched towards, in order.
+      vectors: that are measured.
+    """
+
+    classes: tuple[int, ...]
+    vectors: tuple[str, ...]
 
 
 class Reading(NamedTuple):
@@ -72,18 +92,22 @@ class Agreement:
     Attributes:
       vectors: the witnesses, by the names of their vectors.
       needed: those that every candidate's evidence must hold.
+      dear: those that cost a search per class: a closer look measures them.
       thresholds: score above which a candidate is flagged, per kind of baseline.
       suspicious: score above which it is called suspicious.
-      doubt: z of a witness from which on those that were not measured are worth their
-        price.
+      doubt: z of another witness from which on the dear ones are worth their price.
       explained: vectors that, without a baseline, are read against the logarithm of
         another one, the model's own confusions.
       proofs: vectors that flag a class by themselves above `PROOF`, whatever others say,
         and what they are called. Such a class scores `CERTAIN`.
+      levels: vectors of probabilities that flag a candidate by themselves from `LEVEL` on,
+        where no class is flagged otherwise, and what they are called. They are asked of
+        every candidate that is not flagged.
     """
 
     vectors: tuple[str, ...]
     needed: tuple[str, ...]
+    dear: tuple[str, ...] = ()
     thresholds: Mapping[str, float] = dataclasses.field(
         default_factory=lambda: THRESHOLDS
     )
@@ -94,6 +118,7 @@ class Agreement:
     pools: bool = True
     explained: Mapping[str, str] = dataclasses.field(default_factory=dict)
     proofs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    levels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def read(
         self, vectors: Vectors, errors: Vectors, against: Baseline
@@ -133,12 +158,14 @@ class Agreement:
         limit: float,
         most: int,
         seed: int,
-    ) -> tuple[int, ...]:
-        """Classes at which witnesses that were not measured could change the verdict.
+    ) -> Question | None:
+        """What dear witnesses that were not measured could change of the verdict, and where.
 
         They cannot where two others agree already: more can only raise a score. Where no
-        class stands out in any, they are not asked; what that misses is measured. Where
-        nothing is known of how clean models answer them, they are asked in any case.
+        class stands out in any other, only those that flag by their level are asked; what
+        that misses is measured. Where nothing is known of how clean models answer them,
+        all are asked in any case. What some dear ones said already changes nothing of
+        what is asked of the rest: a scan that was stopped asks what it would have asked.
 
         Args:
           vectors, errors, against: as for `scores`.
@@ -148,26 +175,32 @@ class Agreement:
           seed: of that draw.
 
         Returns:
-          The classes in order; none where there is nothing to ask.
+          The question; None where there is nothing to ask.
         """
-        missing = set(self.vectors) - set(vectors)
+        missing = tuple(name for name in self.dear if name not in vectors)
         if not missing:
-            return ()
-        found = self.scores(vectors, errors, against)
+            return None
+        cheap = {name: v for name, v in vectors.items() if name not in self.dear}
+        found = self.scores(cheap, errors, against)
         count = len(found.values)
         flagged = np.max(found.values) > limit
         largest = np.max(
             [np.full(count, -np.inf), *map(_known, found.witnesses.values())], axis=0
         )
-        is_known = against.kind != "within" and missing <= set(against.centre)
-        if is_known and (flagged or np.max(largest) <= self.doubt):
-            return ()
+        if against.kind != "within" and set(self.dear) <= set(against.centre):
+            if flagged:
+                return None
+            if np.max(largest) <= self.doubt:
+                missing = tuple(name for name in missing if name in self.levels)
+        if not missing:
+            return None
         if count <= most:
-            return tuple(range(count))
+            return Question(tuple(range(count)), missing)
         order = np.argsort(-largest, kind="stable")
         drawn = most // 3
         rest = np.random.default_rng(seed).permutation(order[most - drawn :])[:drawn]
-        return tuple(sorted(map(int, [*order[: most - drawn], *rest])))
+        classes = sorted(map(int, [*order[: most - drawn], *rest]))
+        return Question(tuple(classes), missing)
 
     def scores(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
         """See `rules.Rule.scores`."""
@@ -175,7 +208,30 @@ class Agreement:
         for name in self.proofs:
             if name in vectors:
                 agreed = self._proven(agreed, name, vectors[name])
+        for name in self.levels:
+            if name in vectors and name in against.centre:
+                agreed = self._levelled(agreed, name, vectors[name], against)
         return agreed
+
+    def _levelled(
+        self, scores: Scores, name: str, vector: np.ndarray, against: Baseline
+    ) -> Scores:
+        """Scores in which classes where a vector `[K]` is beyond clean models' level are
+        flagged, unless some are without it: of several such classes what all witnesses
+        say together tells which is the target."""
+        limit = self.thresholds.get(against.kind, self.thresholds["trusted"])
+        says = np.where(np.isnan(scores.values), 0.0, scores.values)
+        centre = against.centre[name]
+        beyond = _known(_logit(vector) - _logit(centre)) > LEVEL
+        if against.kind == "within" or np.max(says) > limit or not beyond.any():
+            return scores
+        values = np.where(beyond, CERTAIN + SHARE * np.clip(says, -3, 3), says)
+        target = int(np.argmax(values))
+        meaning = (
+            f"{self.levels[name]} turns {vector[target]:.0%} of images of other classes "
+            f"into class {target}, of clean models {centre[target]:.0%}"
+        )
+        return scores._replace(values=values, error=0.0, meaning=meaning, reason="")
 
     def _proven(self, scores: Scores, name: str, vector: np.ndarray) -> Scores:
         """Scores in which classes that a vector `[K]` proves have `CERTAIN` at least."""
@@ -261,6 +317,12 @@ def class_spreads(read: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndar
         squares = np.sort(np.where(known, z, 0.0) ** 2, axis=0).sum(0)
         spreads[name] = np.sqrt((squares + PRIOR) / (known.sum(0) + PRIOR))
     return spreads
+
+
+def _logit(share: np.ndarray) -> np.ndarray:
+    """Logarithm of the odds of probabilities; NaN stays."""
+    inside = np.clip(np.asarray(share, float), SMALLEST, 1 - SMALLEST)
+    return np.log(inside / (1 - inside))
 
 
 def _known(z: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The lines of a results file: what is measured and judged of a candidate."""
 
-from ban_jax.records.job import Job, key_of, merged, of_the_file
+from ban_jax.records.job import Job, has_failed, key_of, merged, of_the_file
 from ban_jax.records.jsonl import (
     Loaded,
     PathLike,
@@ -41,6 +41,7 @@ __all__ = [
     "json_schema",
     "key_of",
     "load",
+    "has_failed",
     "merged",
     "of_the_file",
     "rewrite",

@@ -55,12 +55,18 @@ class Job:
         """Hash of settings and images."""
         return self.settings.digest(self.probe)
 
-    def closer(self, lines: Mapping[str, tuple[int, ...]], found: Lines) -> "Job":
+    def closer(
+        self,
+        lines: Mapping[str, tuple[int, ...]],
+        found: Lines,
+        vectors: tuple[str, ...] | None = None,
+    ) -> "Job":
         """The job that measures what the lines of this one lack.
 
         Args:
           lines: path -> the classes that are asked about.
           found: the lines.
+          vectors: that are measured; None: all.
 
         Raises:
           ValueError: when no other detector looks closer.
@@ -73,6 +79,7 @@ class Job:
             for line in found
             if line["path"] in lines
         }
+        settings = dataclasses.replace(settings, vectors=vectors)
         return dataclasses.replace(self, settings=settings, asked=asked)
 
     def key_of(self, candidate: checkpoints.Candidate) -> str:
@@ -133,7 +140,7 @@ class Job:
         count = 0 if self.probe is None else self.probe.labels.size
         asked = self.asked.get(path)
         classes = len(asked.classes) if asked else identity["num_classes"]
-        work = settings.detector.work(settings.config, classes, count)
+        work = settings.work(classes, count)
         if found.work is not None:  # it may have ended early
             work = int(found.work)
         return self._line(
@@ -224,6 +231,11 @@ def merged(line: Evidence, more: Evidence) -> Evidence:
         + more["forward_equivalents"],
         "seconds": line["seconds"] + more["seconds"],
     }
+
+
+def has_failed(line: Evidence) -> bool:
+    """Whether a closer look at a line failed."""
+    return any(note.startswith(FAILED) for note in line["notes"])
 
 
 def _told(found: evidence.Evidence) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What decides the evidence of a candidate besides its own weights."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import Any
@@ -21,6 +22,7 @@ class Settings:
       config: the detector's numbers, of its own settings class.
       further: settings of the detector that looks closer where this one leaves doubt;
         None: the documented ones.
+      vectors: of a detector that is told them, those that are measured; None: all.
       seed: folded with each candidate's weights hash into its key.
       dataset: name of the clean data; chooses the pixel constants to try.
       class_names: of the data set, where it names them.
@@ -35,6 +37,7 @@ class Settings:
     mode: str = "ban"
     config: Any = ban.Settings()
     further: Any = None
+    vectors: tuple[str, ...] | None = None
     seed: int = 0
     dataset: str = ""
     class_names: tuple[str, ...] | None = None
@@ -48,6 +51,16 @@ class Settings:
     def detector(self) -> detectors.Detector:
         """The detector of the mode."""
         return detectors.DETECTORS[self.mode]
+
+    @property
+    def detect(self) -> detectors.Detect:
+        """The detector's measurement, of the vectors that are wanted."""
+        return _detect(self.detector.detect, self.vectors)
+
+    def work(self, classes: int, images: int) -> int:
+        """Image forward-equivalents of a candidate, see `Detector.work`."""
+        told = {} if self.vectors is None else {"vectors": self.vectors}
+        return self.detector.work(self.config, classes, images, **told)
 
     @property
     def closer(self) -> "Settings | None":
@@ -93,3 +106,11 @@ class Settings:
         if isinstance(self.lowering, convolution.Choice):
             return self.lowering.identity()
         return convolution.Choice(self.lowering, table=self.lowering).identity()
+
+
+@functools.lru_cache(maxsize=64)
+def _detect(
+    detect: detectors.Detect, vectors: tuple[str, ...] | None
+) -> detectors.Detect:
+    """The same object for the same vectors: programs are known by it."""
+    return detect if vectors is None else functools.partial(detect, vectors=vectors)

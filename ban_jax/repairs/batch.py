@@ -13,7 +13,7 @@ from ban_jax.baselines import usable
 from ban_jax.records import Evidence, Job, seal
 from ban_jax.repairs import comparison, inputs, writing
 from ban_jax.repairs.record import SEALED, RepairRecord, empty
-from ban_jax.scanning import chunks, closer, loop, runner, timeline
+from ban_jax.scanning import chunks, closer, loop, runner, scan, timeline
 from ban_jax.storage import run_folder
 from ban_jax.types import Network, Variables
 
@@ -197,18 +197,18 @@ class Task:
         """
         lines = _of_all_kinds(self._scan, candidates, last=last)
         asked = closer.questions(lines, self._job, verdict.Judge())
-        doubtful = [one for one in candidates if one.path in asked]
-        if not doubtful:
-            return lines
-        further = chunks.Scan(
-            self._job.closer(asked, lines), self._clock, self._placement
-        )
-        looked = _of_all_kinds(further, doubtful, last=last)
-        more = {one.path: line for one, line in zip(doubtful, looked, strict=True)}
-        return [
-            records.merged(line, more[line["path"]]) if line["path"] in more else line
-            for line in lines
-        ]
+        by_path = {one.path: one for one in candidates}
+
+        def measure(
+            paths: Sequence[str], job: Job, clock: timeline.Timeline | None = None
+        ) -> Iterator[scan.Measured]:
+            further = chunks.Scan(job, self._clock, self._placement)
+            doubtful = [by_path[path] for path in paths]
+            for line in _of_all_kinds(further, doubtful, last=last):
+                yield scan.Measured(line, is_new=True)
+
+        looked = closer.look(lines, self._job, asked, measure=measure)
+        return closer.joined(lines, looked)
 
     def _unfit(self, candidate: checkpoints.Candidate, scanned: Evidence) -> str:
         """Why the evidence forbids a repair, or an empty string."""

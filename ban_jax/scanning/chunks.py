@@ -147,9 +147,11 @@ class Scan:
             means=known, stds=known, classes=np.zeros(count, np.int32)
         )
         common = self._common._replace(config=settings.closer.config)
-        function = _examined(settings.closer, spec)
         kind = Kind(spec, True, count)
-        self._runner.expect(kind, function, member, common, surely=False)
+        for vector in settings.closer.detector.rule.vectors:
+            closer = dataclasses.replace(settings.closer, vectors=(vector,))
+            function = _examined(closer, spec)
+            self._runner.expect(kind, function, member, common, surely=False)
 
     def is_lasting(self, result: Evidence) -> bool:
         """A failure is tried again."""
@@ -244,7 +246,7 @@ class Scan:
 
 def _examined(settings: Settings, spec: checkpoints.ModelSpec) -> Any:
     """What is computed of each candidate of an architecture."""
-    return examination.examiner(settings.network(spec), settings.detector.detect)
+    return examination.examiner(settings.network(spec), settings.detect)
 
 
 def unfit(candidate: checkpoints.Candidate, job: Job) -> str:

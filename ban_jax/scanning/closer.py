@@ -4,17 +4,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from ban_jax import records
+from ban_jax.detectors.witnesses import Question
 from ban_jax.records import Evidence, Job, seal
 from ban_jax.scanning import scan, timeline
 
-Questions = Mapping[str, tuple[int, ...]]
-"""Path -> the classes that are asked about."""
+Questions = Mapping[str, Question]
+"""Path -> what is asked."""
 
 
 class Asker(Protocol):
     """Whatever says at which classes a closer look is worth it, as `verdict.Judge`."""
 
-    def asks(self, record: Evidence) -> tuple[int, ...]: ...
+    def asks(self, record: Evidence) -> Question | None: ...
 
 
 def questions(found: Sequence[Evidence], job: Job, judge: Asker | None) -> Questions:
@@ -30,11 +31,11 @@ def questions(found: Sequence[Evidence], job: Job, judge: Asker | None) -> Quest
     asked = {}
     for line in found:
         if judge is not None:
-            classes = judge.asks(line)
+            question = judge.asks(line)
         else:
-            classes = _missing(line, job)
-        if classes:
-            asked[line["path"]] = classes
+            question = _missing(line, job)
+        if question is not None:
+            asked[line["path"]] = question
     return asked
 
 
@@ -48,6 +49,9 @@ def look(
 ) -> Iterator[Evidence]:
     """The lines that are asked about, with what is found besides; see `scan.scan`.
 
+    Each vector has a program of its own. Those of which more are asked are measured once
+    for each, and their line is given each time, so that nothing measured is lost.
+
     Args:
       found: all lines.
       job: that measured them.
@@ -55,13 +59,35 @@ def look(
       clock: collects where the time goes.
       measure: `scan.scan`, or that of another engine.
     """
-    if not asked:
-        return
-    lines = {line["path"]: line for line in found}
-    further = job.closer(asked, found)
-    for more, _ in measure(list(asked), further, clock=clock):
-        line = records.merged(lines[more["path"]], more)
-        yield seal.sealed(line) if line["key"] else line
+    lines, waiting = {line["path"]: line for line in found}, dict(asked)
+    for vector in vectors(asked):
+        some = {p: one.classes for p, one in waiting.items() if vector in one.vectors}
+        if not some:
+            continue
+        further = job.closer(some, found, (vector,))
+        for more, _ in measure(list(some), further, clock=clock):
+            path = more["path"]
+            line = records.merged(lines[path], more)
+            lines[path] = seal.sealed(line) if line["key"] else line
+            # What failed once is not tried with the next vector: its note would be lost.
+            if records.has_failed(line):
+                del waiting[path]
+            yield lines[path]
+
+
+def is_through(line: Evidence, asked: Question) -> bool:
+    """Whether `look` has nothing more to tell of a line."""
+    return records.has_failed(line) or set(asked.vectors) <= set(line["vectors"])
+
+
+def count(asked: Questions) -> int:
+    """Lines that `look` gives where nothing fails."""
+    return sum(len(one.vectors) for one in asked.values())
+
+
+def vectors(asked: Questions) -> list[str]:
+    """The vectors that are asked for, each once; of every question in its own order."""
+    return list(dict.fromkeys(name for one in asked.values() for name in one.vectors))
 
 
 def joined(found: Sequence[Evidence], looked: Iterable[Evidence]) -> list[Evidence]:
@@ -70,15 +96,17 @@ def joined(found: Sequence[Evidence], looked: Iterable[Evidence]) -> list[Eviden
     return [more.get(line["path"], line) for line in found]
 
 
-def _missing(line: Evidence, job: Job) -> tuple[int, ...]:
-    """All classes, where not all of them were searched towards."""
+def _missing(line: Evidence, job: Job) -> Question | None:
+    """All classes, and the vectors that do not have all of them."""
     if (
         not line["vectors"]
         or line["num_classes"] is None
         or job.settings.closer is None
     ):
-        return ()
-    wanted = job.settings.closer.detector.rule.vectors
-    known = [line["vectors"].get(name, [None]) for name in wanted]
-    whole = all(None not in values for values in known)
-    return () if whole else tuple(range(line["num_classes"]))
+        return None
+    wanted = tuple(
+        name
+        for name in job.settings.closer.detector.rule.vectors
+        if None in line["vectors"].get(name, [None])
+    )
+    return Question(tuple(range(line["num_classes"])), wanted) if wanted else None

@@ -11,6 +11,7 @@ from ban_jax import checkpoints, data, population, records
 from ban_jax.convolution import tables
 from ban_jax.data import normalisation as normalisations
 from ban_jax.data import probe as probes
+from ban_jax.detectors.witnesses import Question
 from ban_jax.models import adapters
 from ban_jax.records import Evidence, Job
 from ban_jax.records.job import Asked
@@ -67,11 +68,10 @@ def subject_of(
 
 def measure(
     subject: Subject,
-    settings: records.Settings | None,
+    settings: records.Settings,
     classes: tuple[int, ...] | None = None,
 ) -> Evidence:
     """The evidence of one model; `classes` for a detector that is told them."""
-    assert settings is not None
     job, path = Job(settings, subject.probe), f"<{subject.name}>"
     identity: dict[str, Any] = {
         "sha256": subject.sha256,
@@ -95,7 +95,7 @@ def measure(
         None if classes is None else np.array(classes, np.int32),
     )
     (found,) = population.run(
-        examination.examiner(subject.network, settings.detector.detect),
+        examination.examiner(subject.network, settings.detect),
         # One model is one device's work, however many there are.
         population.Placement((jax.local_devices()[0],), stacked=False),
         [member],
@@ -117,6 +117,24 @@ def measure(
         examination.tried_work(subject.probe, len(subject.constants)),
         **identity,
     )
+
+
+def look_closer(
+    subject: Subject, settings: records.Settings, found: Evidence, asked: Question
+) -> Evidence:
+    """The evidence of a first look, with what a closer one at a model finds besides.
+
+    Args:
+      subject: the model.
+      settings: of the first look.
+      found: by it.
+      asked: what is measured besides, one vector after the other as of files.
+    """
+    for vector in asked.vectors:
+        assert settings.closer is not None
+        closer = dataclasses.replace(settings.closer, vectors=(vector,))
+        found = records.merged(found, measure(subject, closer, asked.classes))
+    return found
 
 
 def network_of(

@@ -166,7 +166,7 @@ def what_looks_closer_is_known_and_tells_what_the_rule_lacks(subject):
     if subject.detector.further is None:
         return
     further = detectors.DETECTORS[subject.detector.further]
-    assert {"images", "labels", "classes"} == further.needs
+    assert {"images", "labels", "classes", "vectors"} == further.needs
     assert further.further is None
     # A vector of both would take the place of what the first look gave.
     assert not set(further.vectors) & set(subject.evidence.vectors)

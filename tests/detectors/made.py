@@ -11,6 +11,7 @@ from ban_jax.detectors.rules import Baseline
 RULE = witnesses.Agreement(
     ("a", "b", "c"),
     needed=("a", "b"),
+    dear=("c",),
     thresholds={"within": 9.0, "trusted": 3.0, "population": 3.0, "profile": 3.0},
     suspicious={"within": 6.0, "trusted": 2.0, "population": 2.0, "profile": 2.0},
     doubt=2.0,

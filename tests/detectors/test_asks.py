@@ -1,9 +1,11 @@
 """At which classes witnesses that cost a search are worth their price."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from ban_jax.detectors import rules
+from ban_jax.detectors import rules, witnesses
 from tests.detectors.made import RULE, errors_of, profile_of
 
 CLASSES = 12
@@ -32,9 +34,11 @@ def asked(
 ):
     vectors = {"a": a, "b": b}
     against = rules.WITHIN if kind == "within" else profile_of(*names, count=CLASSES)
-    return rule.asks(
+    found = rule.asks(
         vectors, errors_of(vectors), against, limit=limit, most=most, seed=seed
     )
+    assert found is None or found.vectors == ("c",)
+    return () if found is None else found.classes
 
 
 def test_nothing_is_asked_where_all_was_measured():
@@ -42,7 +46,7 @@ def test_nothing_is_asked_where_all_was_measured():
     against = profile_of("a", "b", "c", count=CLASSES)
     errors = errors_of(vectors)
     asks = RULE.asks(vectors, errors, against, limit=3, most=12, seed=0)
-    assert asks == () != asked(spoken(3), QUIET)
+    assert asks is None and asked(spoken(3), QUIET)
 
 
 def test_nothing_is_asked_where_two_agree_or_none_speaks():
@@ -90,3 +94,26 @@ def test_all_is_asked_where_nothing_is_known_of_clean_answers(unknown):
     assert asked(QUIET, QUIET[::-1], **unknown) == tuple(range(CLASSES))
     assert asked(spoken(3), spoken(3), **unknown) == tuple(range(CLASSES))
     assert len(asked(QUIET, QUIET[::-1], most=4, **unknown)) == 4
+
+
+def test_vectors_that_flag_by_their_level_are_asked_of_all_that_are_not_flagged():
+    rule = dataclasses.replace(
+        RULE, vectors=("a", "b", "c", "d"), dear=("c", "d"), levels={"d": "it"}
+    )
+    against = profile_of("a", "b", "c", "d", count=CLASSES)
+
+    def ask(a, b, **more):
+        vectors = {"a": a, "b": b, **more}
+        told = {"limit": 3.0, "most": 12, "seed": 0}
+        return rule.asks(vectors, errors_of(vectors), against, **told)
+
+    everywhere = tuple(range(CLASSES))
+    assert ask(QUIET, QUIET[::-1]) == witnesses.Question(everywhere, ("d",))
+    assert ask(spoken(3), QUIET) == witnesses.Question(everywhere, ("c", "d"))
+    # Whatever those say that were measured since.
+    for said in (QUIET, spoken(3)):
+        one = witnesses.Question(everywhere, ("c",))
+        assert ask(spoken(3), QUIET, d=said) == one
+        assert ask(QUIET, QUIET[::-1], d=said) is None
+        assert ask(spoken(3), QUIET, c=said).vectors == ("d",)
+    assert ask(spoken(3), spoken(3)) is None

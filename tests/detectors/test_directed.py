@@ -178,3 +178,17 @@ def test_a_network_without_normalisation_is_searched_all_the_same():
     assert bool(found.is_finite)
     for name in directed.WORDS:
         assert np.ptp(found.vectors[name]) > 0.01
+
+
+def test_each_vector_can_be_had_without_the_other_and_costs_its_own():
+    variables, probe = tiny.variables(), tiny.probe(2)
+    both = detect(variables, probe, CONFIG)
+    work = []
+    for name in directed.VECTORS:
+        alone = directed.detect(
+            tiny.NETWORK, variables, probe, key=KEY, config=CONFIG, vectors=(name,)
+        )
+        assert set(alone.vectors) == set(alone.errors) == {name}
+        np.testing.assert_allclose(alone.vectors[name], both.vectors[name], atol=1e-5)
+        work.append(directed.work(CONFIG, 10, 512, (name,)))
+    assert sum(work) == directed.work(CONFIG, 10, 512) and min(work) > 0

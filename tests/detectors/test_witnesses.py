@@ -265,3 +265,67 @@ def test_proof_needs_no_other_witness():
     found = proven(0.9, rules.WITHIN, **void)
     assert np.argmax(found.values) == 6 and not found.reason
     assert np.all(np.isfinite(found.values))
+
+
+LEVELS = dataclasses.replace(RULE, levels={"c": "one change"})
+QUIET = np.array([0.2, 0.1, 0.3, 0.2, 0.1])
+"""Shares of clean models: odds of 1/4, 1/9, 3/7, 1/4, 1/9."""
+
+
+def levelled(shares, *, kind="profile", known=True, **vectors):
+    """Scores where nobody agrees, of a candidate with these shares of images reached."""
+    against = dataclasses.replace(profile_of("a", "b", "c"), kind=kind)
+    if known:
+        against = dataclasses.replace(against, centre={**against.centre, "c": QUIET})
+    else:
+        against = dataclasses.replace(against, centre={"a": QUIET, "b": QUIET})
+    given = {"a": np.array([1.0, 2, 3, 4, 3]), "b": np.array([3.0, 1, 4, 2, 2.5])}
+    given |= {"c": np.array(shares)} | vectors
+    return LEVELS.scores(given, errors_of(given, 0.01), against)
+
+
+def odds(share):
+    return share / (1 - share)
+
+
+def test_a_level_of_twenty_times_the_odds_of_clean_models_flags_by_itself():
+    times = math.exp(witnesses.LEVEL)
+    assert times == pytest.approx(20, rel=0.01)
+    for factor in (0.99, 1.01):
+        share = odds(0.1) * times * factor
+        share /= 1 + share
+        found = levelled([0.2, share, 0.3, 0.2, 0.1])
+        assert (np.max(found.values) > LEVELS.thresholds["profile"]) == (factor > 1)
+    assert np.argmax(found.values) == 1 and found.error == 0
+    assert found.values[1] == pytest.approx(witnesses.CERTAIN, abs=3 * SHARE)
+    told = f"one change turns {share:.0%} of images of other classes into class 1"
+    assert found.meaning == f"{told}, of clean models 10%"
+
+
+def test_of_several_classes_at_that_level_the_one_that_others_speak_for_is_the_target():
+    shares = [0.2, 1.0, 0.3, 0.99, 0.1]
+    for target, other in ((1, 3), (3, 1)):
+        spoken = {name: np.zeros(5) for name in "ab"}
+        for name, vector in spoken.items():
+            vector[:] = [0.0, 1, 2, 1, 0.5] if name == "a" else [1.0, 0, 2, 1, 0.5]
+            vector[target], vector[other] = 1.9, 0.1
+        found = levelled(shares, **spoken)
+        assert np.argmax(found.values) == target
+        assert np.min(found.values[[1, 3]]) > LEVELS.thresholds["profile"]
+
+
+def test_a_level_says_nothing_where_a_class_is_flagged_or_nothing_is_known_of_it():
+    shares = [0.2, 1.0, 0.3, 0.2, 0.1]
+    agreed = levelled(shares, a=A, b=A)
+    assert np.argmax(agreed.values) == 4 and "one change" not in agreed.meaning
+    for unknown in ({"known": False}, {"kind": "within"}):
+        found = levelled(shares, **unknown)
+        assert "one change" not in found.meaning
+    assert "one change" in levelled(shares, kind="trusted").meaning
+
+
+def test_a_level_counts_where_all_witnesses_are_void():
+    flat = {name: np.full(5, 0.2) for name in "ab"}
+    found = levelled([1.0] * 5, **flat)
+    assert np.all(np.isfinite(found.values)) and not found.reason
+    assert np.min(found.values) > LEVELS.thresholds["profile"]

@@ -11,6 +11,7 @@ import pytest
 
 from ban_jax import checkpoints, cli, population, records, repairs, verdict
 from ban_jax.commands import outcome
+from ban_jax.detectors import witnesses
 from ban_jax.records import jsonl
 from ban_jax.repairs import batch, record
 from tests.commands import processes
@@ -109,10 +110,12 @@ def test_models_before_and_after_are_looked_at_closer_where_there_is_doubt(
 
     def asks(self, line):
         if "universal" in line["vectors"]:
-            return ()
+            return None
         name = os.path.basename(line["path"])
         asked.append(name)
-        return (1, 3) if name.startswith(("1", "2.safetensors")) else ()
+        if not name.startswith(("1", "2.safetensors")):
+            return None
+        return witnesses.Question((1, 3), ("targeted", "universal"))
 
     monkeypatch.setattr(verdict.Judge, "asks", asks)
     out = tmp_path / "out"

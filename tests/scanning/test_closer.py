@@ -12,7 +12,7 @@ import pytest
 from ban_jax import checkpoints, population, records
 from ban_jax.data import normalisation
 from ban_jax.data import probe as probes
-from ban_jax.detectors import ban, directed, weights
+from ban_jax.detectors import ban, directed, weights, witnesses
 from ban_jax.records import record
 from ban_jax.scanning import chunks, closer, examination, in_memory, scan
 from tests.scanning import files
@@ -48,11 +48,15 @@ def first_look(folder, one):
     return [line for line, _ in scan.scan(checkpoints.find([str(folder)]), one)]
 
 
+def question(classes):
+    return witnesses.Question(classes, directed.VECTORS)
+
+
 def asker(*names, classes=(0, 1, 2, 3, 4)):
     """Asks of the files of these names, at these classes."""
     return types.SimpleNamespace(
         asks=lambda line: (
-            classes if os.path.basename(line["path"])[:-12] in names else ()
+            question(classes) if os.path.basename(line["path"])[:-12] in names else None
         )
     )
 
@@ -92,7 +96,7 @@ def test_only_those_in_doubt_are_looked_at_and_only_at_the_classes_asked(
     del measured[:]
     more = look(found, one, asker("0", "2", classes=(1, 4)))
     assert set(more) == {"0", "2"} and {mode for mode, _ in measured} == {"directed"}
-    assert sum(count for _, count in measured) == 2
+    assert sum(count for _, count in measured) == 2 * len(MORE)
     before = {os.path.basename(line["path"])[:-12]: line for line in found}
     for name, line in more.items():
         assert set(line["vectors"]) == set(before[name]["vectors"]) | MORE
@@ -115,7 +119,7 @@ def test_classes_asked_of_some_and_others_of_others_are_not_mixed_up(folder, pro
     found = first_look(folder, one)
     asked = {"0": (1, 4), "1": (0, 1, 2, 3, 4), "2": (2, 3)}
     asks = types.SimpleNamespace(
-        asks=lambda line: asked[os.path.basename(line["path"])[:-12]]
+        asks=lambda line: question(asked[os.path.basename(line["path"])[:-12]])
     )
     alone = {
         name: look(found, one, asker(name, classes=classes))[name]
@@ -144,7 +148,7 @@ def test_without_a_judge_all_is_measured_that_was_not(folder, probe):
     part = look(found, one, asker("1", classes=(0, 2)))["1"]
     whole = look(found, one, asker("2"))["2"]
     lines = [found[0], part, whole, failed]
-    everything = (0, 1, 2, 3, 4)
+    everything = question((0, 1, 2, 3, 4))
     assert closer.questions(lines, one, None) == {
         found[0]["path"]: everything,
         part["path"]: everything,
@@ -194,7 +198,7 @@ def test_equal_weights_under_several_paths_are_measured_once_and_all_get_it(
     one = job(probe)
     found = first_look(tmp_path, one)
     more = look(found, one, asker("a", "b", "c", classes=(0, 3)))
-    assert measured == [("ban", 1), ("directed", 1)]
+    assert measured == [("ban", 1), ("directed", 1), ("directed", 1)]
     assert set(more) == set("abc")
     for name, line in more.items():
         assert os.path.basename(line["path"]) == f"{name}.safetensors"
@@ -283,9 +287,11 @@ def test_a_model_in_memory_and_its_file_get_the_same_closer_look(folder, probe):
         CONFIG,
     )
     settings = dataclasses.replace(settings, further=FURTHER)
-    more = in_memory.measure(subject, settings.closer, (1, 3))
+    before = in_memory.measure(subject, settings)
+    more = in_memory.look_closer(subject, settings, before, question((1, 3)))
     assert more["sha256"] == found["sha256"] and more["num_classes"] == 5
-    assert more["forward_equivalents"] == directed.work(FURTHER, 2, 256)
+    told = more["forward_equivalents"] - before["forward_equivalents"]
+    assert told == directed.work(FURTHER, 2, 256)
     for vector in MORE:
         assert known_classes(more, vector) == [1, 3]
         np.testing.assert_allclose(

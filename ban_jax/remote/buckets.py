@@ -9,6 +9,7 @@ import base64
 import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,10 @@ from ban_jax.remote import address, errors, source, web
 # each attempt would be printed with its traceback.
 for _name in ("fsspec", "gcsfs"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
+
+
+_GRPC = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
+"""gcsfs's variable: whether it asks over gRPC; zonal buckets are read by that alone."""
 
 
 class _Body:
@@ -86,9 +91,7 @@ def folder(place: address.Address) -> source.Source:
       FetchError: without the packages for it, and whatever the bucket answers.
     """
     try:
-        import fsspec
-
-        files = fsspec.filesystem(place.scheme)
+        files = _opened(place.scheme)
     except ImportError as error:
         raise errors.FetchError(
             f"{place.shown}: fsspec cannot open it ({error}): "
@@ -120,6 +123,22 @@ def folder(place: address.Address) -> source.Source:
             f"{place.shown}: no file there, or none that you may list"
         )
     return source.Source(place.shown, place.shown, listed)
+
+
+def _opened(scheme: str) -> Any:
+    """fsspec's client of such a store.
+
+    Of the two that gcsfs has, the one that asks over HTTPS alone, unless the user names the
+    other: that asks over gRPC for each file which kind its bucket is, and waits for minutes
+    where gRPC is not let through.
+    """
+    import fsspec
+
+    if scheme == "gs" and _GRPC not in os.environ:
+        from gcsfs import core
+
+        return core.GCSFileSystem()
+    return fsspec.filesystem(scheme)
 
 
 def _alone(files: Any, path: str) -> dict[str, Any]:

@@ -236,13 +236,10 @@ class TestGoogle:
         gcsfs = pytest.importorskip("gcsfs")
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.url)
         monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
-        monkeypatch.setattr(gcsfs.GCSFileSystem, "cachable", False)
-
-        async def no_kind(self, bucket):
-            return gcsfs.extended_gcsfs.BucketType.UNKNOWN
-
-        if hasattr(gcsfs.GCSFileSystem, "_get_bucket_type"):  # asks Google over gRPC
-            monkeypatch.setattr(gcsfs.GCSFileSystem, "_get_bucket_type", no_kind)
+        monkeypatch.delenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", raising=False)
+        monkeypatch.setattr(gcsfs.core.GCSFileSystem, "cachable", False)
+        if gcsfs.GCSFileSystem is not gcsfs.core.GCSFileSystem:  # it asks over gRPC
+            monkeypatch.setattr(gcsfs.GCSFileSystem, "__init__", pytest.fail)
 
         async def sleep(seconds):
             pass

@@ -8,7 +8,10 @@ from ban_jax import checkpoints
 
 
 def chosen(
-    found: checkpoints.Found, include: Sequence[str], exclude: Sequence[str]
+    found: checkpoints.Found,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    data: str | None = None,
 ) -> checkpoints.Found:
     """The files that the patterns leave; the others are told of as passed.
 
@@ -21,10 +24,13 @@ def chosen(
       found: of a search.
       include: patterns of which one must match; without any, all files are taken.
       exclude: patterns of which none may match.
+      data: name or path of the clean images, which may lie beside the models.
     """
     paths, passed = [], list(found.passed)
     for path in found.paths:
         reason = why_not(path, include, exclude)
+        if data and not reason and _is_same(path, data):
+            reason = "the clean images (--data)"
         if reason:
             passed.append(checkpoints.Passed(path, reason))
         else:
@@ -49,6 +55,13 @@ def why_not(path: str, include: Sequence[str], exclude: Sequence[str]) -> str:
     if include and not any(_matches(path, pattern) for pattern in include):
         return "left out by --include"
     return ""
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):  # members of archives, addresses, names of data sets
+        return False
 
 
 def _matches(path: str, pattern: str) -> bool:

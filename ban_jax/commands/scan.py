@@ -217,7 +217,7 @@ def _run(flags: ScanFlags, outlet: documents.Outlet, places: elsewhere.Places) -
     names = [*outcome.WRITTEN, "trusted.jsonl", "plan.json"]
     own = [shard.name(name) if shard else name for name in names]
     searched = places.search(flags.paths)
-    found = choosing.chosen(searched, flags.include, flags.exclude)
+    found = choosing.chosen(searched, flags.include, flags.exclude, flags.data)
     if not found.paths:
         print(
             f"nothing to scan: no checkpoint in {', '.join(flags.paths)}",

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 from ban_jax import cli, records
@@ -80,6 +81,20 @@ def test_files_beside_a_model_that_are_none_do_not_make_it_inconclusive(
         assert told in page
     scan(models, out, "--show-skipped")
     assert f"  {models / 'notes.txt'}: text" in capsys.readouterr().out.splitlines()
+
+
+def test_clean_images_that_lie_beside_the_models_are_no_checkpoint(
+    models, tmp_path, capsys
+):
+    clean, strange = models / "clean.npz", models / "strange.npz"
+    for path in (clean, strange):
+        np.savez(path, images=np.zeros((4, 8, 8, 1), np.uint8), labels=np.arange(4))
+    out = tmp_path / "out"
+    assert scan(models, out, "--data", clean, "--show-skipped") == outcome.INCONCLUSIVE
+    assert set(lines(out)) == {"good.safetensors", "strange.npz"}
+    assert f"{clean}: the clean images (--data)" in capsys.readouterr().out
+    strange.unlink()
+    assert scan(models, tmp_path / "again", "--data", clean) == outcome.CLEAN
 
 
 def test_the_passed_files_are_told_of_again_by_report(models, tmp_path, capsys):

@@ -10,8 +10,12 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ban_jax.detectors import witnesses
-from benchmarks import _results, _verdict_models, verdict_evidence
+import numpy as np
+
+from ban_jax import verdict
+from ban_jax.baselines import profile
+from ban_jax.detectors import directed, witnesses
+from benchmarks import _results, _verdict_models, verdict_evidence, verdict_study
 
 DETECTION = (
     ("CIFAR-10, 26 models", "CIFAR-10, width 8", "ban", "`ban`, shipped profile"),
@@ -37,7 +41,8 @@ def work() -> list[str]:
     found = _results.load("paper_work")["detectors"]
     cells = {name: f"{one['work']['10']:,}" for name, one in found.items()}
     further = cells.pop("directed")
-    cells["ban"] += f", in doubt {further} more"
+    alone = directed.work(directed.Settings(), 10, 512, ("universal",))
+    cells["ban"] += f", then {alone:,} more, in doubt {further}"
     return [
         rf"\| `{name}` \|[^`]*\| {re.escape(cell)} \|" for name, cell in cells.items()
     ]
@@ -209,6 +214,43 @@ def patches() -> list[str]:
     ]
 
 
+def levels() -> list[str]:
+    """What the level of universal perturbations shows, in both halves of the study."""
+    clean: dict[bool, list[float]] = {True: [], False: []}
+    shown = named = agreed = count = 0
+    for data in ("digits", "cifar10"):
+        path = str(_results.RESULTS / f"verdict_evidence_{data}.jsonl.xz")
+        known = profile.baseline(profile.load(data))
+        judge, without = (verdict.Judge("profile", profiles="shipped") for _ in "ab")
+        for model in _verdict_models.load(path)[1]:
+            line = model.line
+            if "universal" not in line["vectors"]:
+                continue
+            beyond = witnesses.above(
+                np.array(line["vectors"]["universal"], float), known.centre["universal"]
+            )
+            if model.is_clean:
+                clean[model.is_design].append(float(np.max(beyond)))
+            elif model.works and data == "cifar10" and _is_softened_blend(model):
+                count += 1
+                shown += bool(np.max(beyond) > witnesses.LEVEL)
+                named += judge(line)["target"] == model.truth["target"]
+                cheap = verdict_study.without(line, ("universal",))
+                agreed += without(cheap)["verdict"] == "backdoored"
+    return [
+        f"finds {shown} of {count} fine-tuned Blend models of both halves",
+        f"names the target of {named}",
+        f"finds {agreed} of them",
+        f"whose {len(clean[True])} clean models and variants of both data sets reach "
+        f"{max(clean[True]):.2f}",
+        f"the {len(clean[False])} of the reported half reach {max(clean[False]):.2f}",
+    ]
+
+
+def _is_softened_blend(model: _verdict_models.Model) -> bool:
+    return (model.truth["kind"], model.truth.get("variant")) == ("blend", "finetuned")
+
+
 def evaders() -> list[str]:
     """Attackers who train against the noise, at full strength."""
     rows = _results.load("evading_attacker")["table"]
@@ -277,7 +319,7 @@ def ray() -> list[str]:
 
 PAGES: dict[str, tuple[Callable[[], Iterable[str]], ...]] = {
     "docs/methods.md": (work, detection, accelerated, features, lipschitz),
-    "docs/verdicts.md": (profile_scan, older_rules, patches),
+    "docs/verdicts.md": (profile_scan, older_rules, patches, levels),
     "docs/limits.md": (evaders,),
     "docs/repair.md": (repairs,),
     "docs/scale.md": (numerics,),

@@ -57,13 +57,13 @@ def staged(model: _verdict_models.Model, judge: verdict.Judge) -> records.Eviden
     line = model.line
     if not set(directed.WORDS) & set(line["vectors"]):
         return line
-    first = _without(line, directed.VECTORS)
+    first = without(line, directed.VECTORS)
     asked = judge.asks(first)
     known = () if asked is None else asked.vectors
-    return _without(line, tuple(n for n in directed.VECTORS if n not in known))
+    return without(line, tuple(n for n in directed.VECTORS if n not in known))
 
 
-def _without(line: records.Evidence, vectors: tuple[str, ...]) -> records.Evidence:
+def without(line: records.Evidence, vectors: tuple[str, ...]) -> records.Evidence:
     """Evidence as it is where these vectors of all classes were not measured."""
     work = directed.work(
         directed.Settings(), int(line["num_classes"] or 0), line["num_probe"], vectors

@@ -117,7 +117,7 @@ def test_a_rule_with_no_more_than_the_page_names_judges():
         ]
         judged = verdict.judge_all(many)
         alone = verdict.Judge()(found)
-        assert verdict.Judge().asks(found) == ()
+        assert verdict.Judge().asks(found) is None
     assert {one["baseline"] for one in judged} == {"population"}
     assert (alone["verdict"], alone["suspicious_above"]) == ("backdoored", 2.0)
 

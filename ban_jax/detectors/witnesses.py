@@ -159,7 +159,7 @@ class Agreement:
         most: int,
         seed: int,
     ) -> Question | None:
-        """What dear witnesses that were not measured could change of the verdict, and where.
+        """What dear witnesses that were not measured could change, and at which classes.
 
         They cannot where two others agree already: more can only raise a score. Where no
         class stands out in any other, only those that flag by their level are asked; what
@@ -222,7 +222,7 @@ class Agreement:
         limit = self.thresholds.get(against.kind, self.thresholds["trusted"])
         says = np.where(np.isnan(scores.values), 0.0, scores.values)
         centre = against.centre[name]
-        beyond = _known(_logit(vector) - _logit(centre)) > LEVEL
+        beyond = _known(above(vector, centre)) > LEVEL
         if against.kind == "within" or np.max(says) > limit or not beyond.any():
             return scores
         values = np.where(beyond, CERTAIN + SHARE * np.clip(says, -3, 3), says)
@@ -317,6 +317,11 @@ def class_spreads(read: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndar
         squares = np.sort(np.where(known, z, 0.0) ** 2, axis=0).sum(0)
         spreads[name] = np.sqrt((squares + PRIOR) / (known.sum(0) + PRIOR))
     return spreads
+
+
+def above(vector: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Logarithm of the odds ratio of probabilities `[K]` to clean models', see `LEVEL`."""
+    return _logit(vector) - _logit(centre)
 
 
 def _logit(share: np.ndarray) -> np.ndarray:

@@ -5,8 +5,10 @@
 ZOO is a labelled folder, RESULTS.jsonl what `ban-jax scan --profile none` (or
 `benchmarks.verdict_evidence --cache`) left of its models. Told per family: how often a
 witness has its largest value at the target of a backdoored model, how large it is there
-and in clean models, what a patch proves, and the verdicts that a scan gives. Models whose
-backdoor failed are left out, and so are those without results.
+and in clean models, what a patch proves, and the verdicts that a scan gives; where all
+was measured (`--exhaustive`), the same with every other clean model of the family as
+models one vouches for. Models whose backdoor failed are left out, and so are those
+without results.
 """
 
 import collections
@@ -23,7 +25,7 @@ from ban_jax import records, verdict
 from ban_jax.detectors import witnesses
 from benchmarks import _timing, _zoo
 
-VECTORS = ("untargeted", "last_layer", "patch")
+VECTORS = ("untargeted", "last_layer", "patch", "targeted", "universal")
 """Those that networks without batch statistics have."""
 
 
@@ -79,7 +81,11 @@ def family(zoo: str, results: str) -> dict[str, Any]:
     models = models_of(zoo, results)
     told: dict[str, Any] = {
         "models": collections.Counter(entry["kind"] for entry, _ in models),
-        "witnesses": {name: witness(name, models) for name in VECTORS},
+        "witnesses": {
+            name: witness(name, models)
+            for name in VECTORS
+            if all(name in line["vectors"] for _, line in models)
+        },
     }
     proofs = collections.Counter(
         (entry["kind"], bool(max(line["vectors"]["patch"]) > witnesses.PROOF))
@@ -89,12 +95,30 @@ def family(zoo: str, results: str) -> dict[str, Any]:
         kind: [proofs[kind, True], proofs[kind, True] + proofs[kind, False]]
         for kind in dict.fromkeys(entry["kind"] for entry, _ in models)
     }
-    judged = verdict.judge_all([line for _, line in models], profiles=None)
-    told["verdicts"] = collections.Counter(
-        f"{'clean' if entry['kind'] == 'clean' else 'backdoored'}: {one['verdict']}"
-        for (entry, _), one in zip(models, judged, strict=True)
-    )
+    told["verdicts"] = verdicts(models, ())
+    if "universal" in told["witnesses"]:
+        clean = [pair for pair in models if pair[0]["kind"] == "clean"]
+        known = [line for _, line in clean[::2]]
+        rest = [pair for pair in models if pair not in clean[::2]]
+        told["trusted"] = len(known)
+        told["verdicts_with_trusted"] = verdicts(rest, known)
     return told
+
+
+def verdicts(
+    models: Sequence[tuple[dict[str, Any], records.Evidence]],
+    trusted: Sequence[records.Evidence],
+) -> dict[str, int]:
+    """How many models of which kind get which verdict, and whether the target is named."""
+    judged = verdict.judge_all(
+        [line for _, line in models], trusted=trusted, profiles=None
+    )
+    found: collections.Counter[str] = collections.Counter()
+    for (entry, _), one in zip(models, judged, strict=True):
+        found[f"{entry['kind']}: {one['verdict']}"] += 1
+        if one["verdict"] == "backdoored" and one["target"] == entry["target"]:
+            found[f"{entry['kind']}: right target"] += 1
+    return dict(sorted(found.items()))
 
 
 def main(flags: Flags) -> None:

@@ -208,7 +208,8 @@ def stacked_networks_get_what_each_gets_alone(subject):
 
 def classes_that_are_searched_apart_get_what_they_get_together(subject):
     detect = subject.detector.detect
-    if not isinstance(detect, by_class.ByClass):
+    # Those that train networks go the same way, and take a minute to compile.
+    if not isinstance(detect, by_class.ByClass) or "width" in subject.fields:
         return
     rest = {"key": jax.random.key(0), "config": subject.settings}
     model = (tiny.NETWORK, tiny.variables(), subject.probe())
@@ -216,9 +217,8 @@ def classes_that_are_searched_apart_get_what_they_get_together(subject):
     found = [search(jnp.array([one])) for one in reversed(range(tiny.CLASSES))]
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *reversed(found))
     evidence = subject.compiled(lambda found: detect.finish(*model, found, **rest))
-    off = 1e-3 if "width" in subject.fields else 1e-4
     chex.assert_trees_all_close(
-        jax.device_get(evidence(joined)), subject.evidence, rtol=1e-4, atol=off
+        jax.device_get(evidence(joined)), subject.evidence, rtol=1e-4, atol=1e-4
     )
 
 

@@ -216,6 +216,9 @@ def test_the_pages_command_for_the_image_has_no_network_and_one_folder_to_write_
     )
     assert options[options.index("--network") + 1] == "none"
     assert {"--read-only", "--user"} <= set(options)
+    assert (
+        options[options.index("--tmpfs") + 1] == "/tmp"
+    )  # nothing is imported without
     volumes = [options[at + 1] for at, word in enumerate(options) if word == "--volume"]
     writable = [one.rpartition(":")[2] for one in volumes if not one.endswith(":ro")]
     assert writable == ["/work"]

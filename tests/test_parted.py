@@ -52,7 +52,10 @@ def test_only_threads_of_a_cpu_compute_parts_apart(monkeypatch):
     def compiled(placement):
         return population.program(TIMES, placement, MEMBERS[0], np.float32(5), 4)
 
-    assert isinstance(compiled(tiny.ONE_ON_THREADS), parted.Program)
+    program = compiled(tiny.ONE_ON_THREADS)
+    assert isinstance(program, parted.Program)
+    found = program(MEMBERS[0], np.float32(5))
+    np.testing.assert_array_equal(found["all"], EXPECTED[0])
     assert not isinstance(compiled(tiny.ONE_STACKED), parted.Program)
     device = type("Device", (), {"platform": "gpu"})()
     elsewhere = population.Placement((device,), stacked=False)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-from flax import linen as nn
 from jax import numpy as jnp
 
 from ban_jax.detectors import rules, transforms
 from ban_jax.detectors.transforms import Clean
+from ban_jax.models import unet
 from ban_jax.types import Array, Network, Probe, Variables
 
 
@@ -74,7 +74,7 @@ class Ready(NamedTuple):
 
     clean: Clean
     few: Few
-    net: nn.Module
+    net: unet.UNet
     features_of: Callable[[Array], Array]
     features: Array
     centres: Array

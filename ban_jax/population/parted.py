@@ -43,7 +43,7 @@ class Parted:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The compiled programs of a `Parted`.
+    """The compiled programs of a `Parted`; called, those of one candidate.
 
     Attributes:
       part, join: programs of one candidate.
@@ -53,6 +53,11 @@ class Program:
     part: Any
     join: Any
     count: int
+
+    def __call__(self, member: Any, shared: Any) -> Any:
+        """The result of one candidate, part after part."""
+        (found,) = self.for_each([member], shared, workers=1)
+        return found
 
     @property
     def needed(self) -> int | None:

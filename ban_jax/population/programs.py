@@ -34,7 +34,7 @@ def place(members: Sequence[Any], placement: Placement, size: int) -> Any:
 
 
 Program = jax.stages.Compiled | stored.Program | parted.Program
-"""A compiled program of `(members, shared)`; a parted one is for `for_each` alone."""
+"""A compiled program of `(members, shared)`; on host threads of one member."""
 
 
 def program(
@@ -65,7 +65,7 @@ def program(
             function,
             member,
             shared,
-            lambda *asked: program(asked[0], placement, *asked[1:], size),
+            lambda one, member, shared: program(one, placement, member, shared, size),
         )
     asked = _asked(function, placement, member, shared, size, advances)
     with _turn(*asked):

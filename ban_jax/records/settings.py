@@ -113,4 +113,5 @@ def _detect(
     detect: detectors.Detect, vectors: tuple[str, ...] | None
 ) -> detectors.Detect:
     """The same object for the same vectors: programs are known by it."""
-    return detect if vectors is None else functools.partial(detect, vectors=vectors)
+    one: Any = detect
+    return one if vectors is None else functools.partial(one, vectors=vectors)

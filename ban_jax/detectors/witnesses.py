@@ -220,7 +220,7 @@ class Agreement:
         flagged, unless some are without it: of several such classes what all witnesses
         say together tells which is the target."""
         limit = self.thresholds.get(against.kind, self.thresholds["trusted"])
-        says = np.where(np.isnan(scores.values), 0.0, scores.values)
+        says = np.where(np.isfinite(scores.values), scores.values, 0.0)
         centre = against.centre[name]
         beyond = _known(above(vector, centre)) > LEVEL
         if against.kind == "within" or np.max(says) > limit or not beyond.any():
@@ -240,7 +240,7 @@ class Agreement:
             return scores
         target = int(np.argmax(share))
         says = np.where(share > PROOF, CERTAIN, 0.0)
-        others = np.where(np.isnan(scores.values), 0.0, scores.values)
+        others = np.where(np.isfinite(scores.values), scores.values, 0.0)
         meaning = (
             f"{self.proofs[name]} turns {share[target]:.0%} of images of other classes "
             f"into class {target}"

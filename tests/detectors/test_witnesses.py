@@ -267,6 +267,19 @@ def test_proof_needs_no_other_witness():
     assert np.all(np.isfinite(found.values))
 
 
+def test_what_flags_by_itself_needs_no_word_of_classes_that_one_witness_alone_knows():
+    against = profile_of(*detectors.DETECTORS["ban"].rule.vectors, count=10)
+    some = np.array([0.1, 0.6, 0.3, 0.2, 0.5, 0.4] + [np.nan] * 4)
+    void = {"untargeted": np.zeros(10), "targeted": some}
+    assert np.isneginf(proven(0.4, against, **void).values).sum() == 4
+    won = np.where(np.arange(10) == 2, 0.99, 0.002)
+    for found, target in (
+        (proven(0.9, against, **void), 6),
+        (proven(0.4, against, **void, universal=np.where(some > 0, won, np.nan)), 2),
+    ):
+        assert np.all(np.isfinite(found.values)) and np.argmax(found.values) == target
+
+
 LEVELS = dataclasses.replace(RULE, levels={"c": "one change"})
 QUIET = np.array([0.2, 0.1, 0.3, 0.2, 0.1])
 """Shares of clean models: odds of 1/4, 1/9, 3/7, 1/4, 1/9."""

@@ -220,6 +220,7 @@ class Agreement:
         flagged, unless some are without it: of several such classes what all witnesses
         say together tells which is the target."""
         limit = self.thresholds.get(against.kind, self.thresholds["trusted"])
+        limit = max(limit, against.largest or limit)  # as `verdict` takes it
         says = np.where(np.isfinite(scores.values), scores.values, 0.0)
         centre = against.centre[name]
         beyond = _known(above(vector, centre)) > LEVEL

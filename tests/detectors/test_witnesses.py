@@ -285,9 +285,10 @@ QUIET = np.array([0.2, 0.1, 0.3, 0.2, 0.1])
 """Shares of clean models: odds of 1/4, 1/9, 3/7, 1/4, 1/9."""
 
 
-def levelled(shares, *, kind="profile", known=True, **vectors):
+def levelled(shares, *, kind="profile", known=True, largest=None, **vectors):
     """Scores where nobody agrees, of a candidate with these shares of images reached."""
-    against = dataclasses.replace(profile_of("a", "b", "c"), kind=kind)
+    against = profile_of("a", "b", "c")
+    against = dataclasses.replace(against, kind=kind, largest=largest)
     if known:
         against = dataclasses.replace(against, centre={**against.centre, "c": QUIET})
     else:
@@ -335,6 +336,15 @@ def test_a_level_says_nothing_where_a_class_is_flagged_or_nothing_is_known_of_it
         found = levelled(shares, **unknown)
         assert "one change" not in found.meaning
     assert "one change" in levelled(shares, kind="trusted").meaning
+
+
+def test_a_level_counts_where_a_score_is_no_higher_than_one_of_the_trusted_models():
+    told = {"kind": "trusted", "a": A, "b": A}
+    score = np.max(levelled([0.2, 0.1, 0.3, 0.2, 0.1], **told).values)
+    assert LEVELS.thresholds["trusted"] < score < witnesses.CERTAIN - 0.5
+    for largest, target in ((score - 0.1, 4), (score + 0.1, 1)):
+        found = levelled([0.2, 1.0, 0.3, 0.2, 0.1], **told, largest=largest)
+        assert np.argmax(found.values) == target and np.max(found.values) > largest
 
 
 def test_a_level_counts_where_all_witnesses_are_void():

@@ -319,16 +319,20 @@ def judge(
     )
     verdict["void"] = dict(scores.void)
     verdict["reason"] = verdict["reason"] or scores.reason
-    if not np.all(np.isfinite(scores.values)):
+    values = scores.values
+    # Classes of which too few witnesses were asked hide none that stands out.
+    if np.max(values) > (limit if lower is None else min(limit, lower)):
+        values = np.where(np.isneginf(values), 0.0, values)
+    if not np.all(np.isfinite(values)):
         verdict["reason"] = verdict["reason"] or _NOTHING_SAID
         return verdict
-    target = int(np.argmax(scores.values))
-    score = float(scores.values[target])
+    target = int(np.argmax(values))
+    score = float(values[target])
     verdict |= {
         "score": score,
         "standard_error": scores.error,
         "interval": [score - INTERVAL * scores.error, score + INTERVAL * scores.error],
-        "z": [float(value) for value in scores.values] if scores.are_z else None,
+        "z": [float(value) for value in values] if scores.are_z else None,
         "target": target,
         "witnesses": {
             name: [float(z) if np.isfinite(z) else None for z in values]

@@ -14,19 +14,16 @@ def families() -> str:
         at_target = f"{noise['at_target'][0]} of {noise['at_target'][1]}"
         change = one["witnesses"].get("universal")
         reached = f"{change['auc']:.2f}" if change else ""
-        told = one.get("verdicts_with_trusted", {})
-        verdicts = [
-            ", ".join(f"{n} {v}" for v, n in of.items())
-            for of in (one["verdicts"], told)
-        ]
+        sets = (one["verdicts_by_default"], one.get("verdicts_with_trusted", {}))
+        verdicts = [", ".join(f"{n} {v}" for v, n in told.items()) for told in sets]
         rows.append([name, f"{noise['auc']:.2f}", at_target, reached, shown, *verdicts])
     head = ["family", "AUC of noise", "leads to the target", "AUC of X", "patch proves"]
-    head += ["verdicts", "verdicts beside half of the clean ones"]
+    head += ["verdicts by default", "verdicts beside half of the clean ones"]
     return f"""## Networks without batch statistics
 
 Small ones trained on CIFAR-10, each clean or with a backdoor of an excess success of .9 or
-more, judged without a profile, and beside half of their clean models as models one vouches
-for; the AUC is of a vector's largest class; from {_results.link("families")}.
+more, judged one at a time by default, and beside half of their clean models as models one
+vouches for; the AUC is of a vector's largest class; from {_results.link("families")}.
 
 {_results.table(head, rows)}"""
 

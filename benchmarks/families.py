@@ -5,9 +5,9 @@
 ZOO is a labelled folder, RESULTS.jsonl what `ban-jax scan --profile none` (or
 `benchmarks.verdict_evidence --cache`) left of its models. Told per family: how often a
 witness has its largest value at the target of a backdoored model, how large it is there
-and in clean models, what a patch proves, and the verdicts that a scan gives; where all
-was measured (`--exhaustive`), the same with every other clean model of the family as
-models one vouches for. Models whose backdoor failed are left out, and so are those
+and in clean models, what a patch proves, and the verdicts: without a profile, with those
+that ship, where one fits, and, where all was measured (`--exhaustive`), beside every other
+clean model of the family. Models whose backdoor failed are left out, and so are those
 without results.
 """
 
@@ -95,24 +95,27 @@ def family(zoo: str, results: str) -> dict[str, Any]:
         kind: [proofs[kind, True], proofs[kind, True] + proofs[kind, False]]
         for kind in dict.fromkeys(entry["kind"] for entry, _ in models)
     }
-    told["verdicts"] = verdicts(models, ())
+    told["verdicts"] = verdicts(models)
+    told["verdicts_by_default"] = verdicts(models, profiles="shipped")
     if "universal" in told["witnesses"]:
         clean = [pair for pair in models if pair[0]["kind"] == "clean"]
         known = [line for _, line in clean[::2]]
         rest = [pair for pair in models if pair not in clean[::2]]
         told["trusted"] = len(known)
-        told["verdicts_with_trusted"] = verdicts(rest, known)
+        told["verdicts_with_trusted"] = verdicts(rest, trusted=known)
     return told
 
 
 def verdicts(
     models: Sequence[tuple[dict[str, Any], records.Evidence]],
-    trusted: Sequence[records.Evidence],
+    *,
+    profiles: verdict.Profiles = None,
+    trusted: Sequence[records.Evidence] = (),
 ) -> dict[str, int]:
     """How many models of which kind get which verdict, and whether the target is named."""
-    judged = verdict.judge_all(
-        [line for _, line in models], trusted=trusted, profiles=None
-    )
+    # One at a time: a labelled folder is no crowd that users have.
+    judge = verdict.Judge(trusted=trusted, profiles=profiles)
+    judged = [judge(line) for _, line in models]
     found: collections.Counter[str] = collections.Counter()
     for (entry, _), one in zip(models, judged, strict=True):
         found[f"{entry['kind']}: {one['verdict']}"] += 1

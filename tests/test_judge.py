@@ -406,3 +406,17 @@ def test_evidence_without_a_vector_that_is_needed_is_inconclusive():
     found = judged(line=line, profiles=toy())
     assert found["verdict"] == "inconclusive"
     assert found["reason"] == "the evidence lacks b, which the verdict needs"
+
+
+def test_classes_that_one_witness_alone_knows_hide_none_at_which_two_agree():
+    def of(bumps):
+        one = made.clean(99, bumps, names=ALL)
+        some = [*one["vectors"]["c"][:6], None, None]
+        vectors = {**one["vectors"], "b": [0.2] * made.CLASSES, "c": some}
+        return judged(line={**one, "vectors": vectors}, profiles=toy())
+
+    found = of({"a": 3, "c": 3})
+    assert (found["verdict"], found["target"]) == ("backdoored", 3)
+    assert found["z"][6:] == [0, 0] and "b" in found["void"]
+    quiet = of({})
+    assert quiet["verdict"] == "inconclusive" and quiet["z"] is None

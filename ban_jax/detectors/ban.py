@@ -256,6 +256,7 @@ DETECTOR = Detector(
         needed=tuple(name for name in CHEAP if name != evidence.RISE),
         dear=directed.VECTORS,
         doubt=2.0,
+        noisy=dict.fromkeys(("untargeted", "targeted"), evidence.RISE),
         explained={"targeted": "stored", "untargeted": "stored"},
         proofs={"patch": "a patch of a hundredth of the image"},
         levels={"universal": "one small change of all images' pixels"},

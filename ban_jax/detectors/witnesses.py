@@ -44,6 +44,8 @@ at several classes none of them stands out from the others, and no clean model's
 SMALLEST = 0.005
 """Probability, and distance from 1, that several hundred images can tell."""
 VOID = "no class differs from the others by more than chance"
+BLIND = "noise shows nothing in a network without batch statistics"
+"""It leads nearly everything into one class, in clean and backdoored ones alike."""
 
 
 class Question(NamedTuple):
@@ -96,6 +98,8 @@ class Agreement:
       thresholds: score above which a candidate is flagged, per kind of baseline.
       suspicious: score above which it is called suspicious.
       doubt: z of another witness from which on the dear ones are worth their price.
+      noisy: those that noise on neurons gives, and what the evidence of a network with
+        batch statistics holds besides: without it they are void, and not asked for.
       explained: vectors that, without a baseline, are read against the logarithm of
         another one, the model's own confusions.
       proofs: vectors that flag a class by themselves above `PROOF`, whatever others say,
@@ -116,6 +120,7 @@ class Agreement:
     )
     doubt: float = 0.0
     pools: bool = True
+    noisy: Mapping[str, str] = dataclasses.field(default_factory=dict)
     explained: Mapping[str, str] = dataclasses.field(default_factory=dict)
     proofs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     levels: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -128,6 +133,9 @@ class Agreement:
         void: dict[str, str] = {}
         for name in self.vectors:
             if name not in vectors:
+                continue
+            if self._is_blind(name, vectors):
+                void[name] = BLIND
                 continue
             centre = against.centre.get(name)
             confusions = vectors.get(self.explained.get(name, ""))
@@ -148,6 +156,9 @@ class Agreement:
                 spread = against.spreads.get(name, np.ones(len(reading.z)))
                 found[name] = Reading(reading.z / spread, reading.units * spread)
         return found, void
+
+    def _is_blind(self, name: str, vectors: Vectors) -> bool:
+        return name in self.noisy and self.noisy[name] not in vectors
 
     def asks(
         self,
@@ -177,7 +188,11 @@ class Agreement:
         Returns:
           The question; None where there is nothing to ask.
         """
-        missing = tuple(name for name in self.dear if name not in vectors)
+        missing = tuple(
+            name
+            for name in self.dear
+            if name not in vectors and not self._is_blind(name, vectors)
+        )
         if not missing:
             return None
         cheap = {name: v for name, v in vectors.items() if name not in self.dear}

@@ -221,11 +221,16 @@ def test_against_other_models_confusions_explain_nothing():
     np.testing.assert_allclose(found.witnesses["a"][4], 3 * math.sqrt(3))
 
 
+def known_by(rule):
+    """Vectors that a rule needs of a network with batch statistics."""
+    return dict.fromkeys((*rule.needed, *rule.noisy.values()))
+
+
 @pytest.mark.parametrize("name", ["ban", "directed"])
 def test_the_detectors_own_vectors_are_enough_to_judge_it_within_itself(name):
     rule = detectors.DETECTORS[name].rule
     told = detectors.DETECTORS[name].vectors
-    vectors = {vector: A + i for i, vector in enumerate(rule.needed)}
+    vectors = {vector: A + i for i, vector in enumerate(known_by(rule))}
     vectors |= {vector: A for vector in rule.explained.values() if vector in told}
     found = rule.scores(vectors, errors_of(vectors), rules.WITHIN)
     assert np.all(np.isfinite(found.values)) and np.argmax(found.values) == 4
@@ -235,7 +240,7 @@ def proven(share, against, **vectors):
     """Scores of the default rule for vectors that say nothing, and a patch's."""
     rule = detectors.DETECTORS["ban"].rule
     rng = np.random.default_rng(0)
-    given = {name: rng.normal(size=10) for name in rule.needed} | vectors
+    given = {name: rng.normal(size=10) for name in known_by(rule)} | vectors
     given["patch"] = np.array([0.02] * 6 + [share] + [0.01, np.nan, 0.05])
     return rule.scores(given, {name: np.full(10, 0.1) for name in given}, against)
 
@@ -270,7 +275,8 @@ def test_proof_needs_no_other_witness():
 def test_what_flags_by_itself_needs_no_word_of_classes_that_one_witness_alone_knows():
     against = profile_of(*detectors.DETECTORS["ban"].rule.vectors, count=10)
     some = np.array([0.1, 0.6, 0.3, 0.2, 0.5, 0.4] + [np.nan] * 4)
-    void = {"untargeted": np.zeros(10), "targeted": some}
+    void = {name: np.zeros(10) for name in ("untargeted", "batch_minus_stored")}
+    void["targeted"] = some
     assert np.isneginf(proven(0.4, against, **void).values).sum() == 4
     won = np.where(np.arange(10) == 2, 0.99, 0.002)
     for found, target in (
@@ -352,3 +358,19 @@ def test_a_level_counts_where_all_witnesses_are_void():
     found = levelled([1.0] * 5, **flat)
     assert np.all(np.isfinite(found.values)) and not found.reason
     assert np.min(found.values) > LEVELS.thresholds["profile"]
+
+
+def test_noise_is_void_where_there_are_no_batch_statistics_and_not_asked_for():
+    rule = dataclasses.replace(RULE, noisy={"a": "rise", "c": "rise"})
+    against = profile_of("a", "b", "c")
+    given = {"a": A, "b": B}
+    found = rule.scores(given, errors_of(given), against)
+    assert found.void == {"a": witnesses.BLIND} and set(found.witnesses) == {"b"}
+    assert np.all(np.isnan(found.values)) and "two must agree" in found.reason
+    told = {"limit": 9.0, "most": 12, "seed": 0}
+    assert rule.asks(given, errors_of(given), against, **told) is None
+    with_statistics = given | {"rise": B}
+    found = rule.scores(with_statistics, errors_of(with_statistics), against)
+    assert not found.void and np.argmax(found.values) == 4
+    asked = rule.asks(with_statistics, errors_of(with_statistics), against, **told)
+    assert asked.vectors == ("c",)

@@ -98,8 +98,9 @@ class Agreement:
       thresholds: score above which a candidate is flagged, per kind of baseline.
       suspicious: score above which it is called suspicious.
       doubt: z of another witness from which on the dear ones are worth their price.
-      noisy: those that noise on neurons gives, and what the evidence of a network with
-        batch statistics holds besides: without it they are void, and not asked for.
+      statistics: vector that only networks with batch statistics have. For others noise
+        is void, and models with batch statistics are no yardstick of levels.
+      noisy: those that noise on neurons gives.
       explained: vectors that, without a baseline, are read against the logarithm of
         another one, the model's own confusions.
       proofs: vectors that flag a class by themselves above `PROOF`, whatever others say,
@@ -120,7 +121,8 @@ class Agreement:
     )
     doubt: float = 0.0
     pools: bool = True
-    noisy: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    statistics: str = ""
+    noisy: tuple[str, ...] = ()
     explained: Mapping[str, str] = dataclasses.field(default_factory=dict)
     proofs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     levels: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -158,7 +160,13 @@ class Agreement:
         return found, void
 
     def _is_blind(self, name: str, vectors: Vectors) -> bool:
-        return name in self.noisy and self.noisy[name] not in vectors
+        return name in self.noisy and self.statistics not in vectors
+
+    def _are_alike(self, vectors: Vectors, against: Baseline) -> bool:
+        """Whether a baseline knows networks with batch statistics as the candidate is."""
+        return against.kind == "within" or (self.statistics in vectors) == (
+            self.statistics in against.centre
+        )
 
     def asks(
         self,
@@ -193,7 +201,7 @@ class Agreement:
             for name in self.dear
             if name not in vectors and not self._is_blind(name, vectors)
         )
-        if not missing:
+        if not missing or not self._are_alike(vectors, against):
             return None
         cheap = {name: v for name, v in vectors.items() if name not in self.dear}
         found = self.scores(cheap, errors, against)
@@ -223,7 +231,7 @@ class Agreement:
         for name in self.proofs:
             if name in vectors:
                 agreed = self._proven(agreed, name, vectors[name])
-        for name in self.levels:
+        for name in self.levels if self._are_alike(vectors, against) else ():
             if name in vectors and name in against.centre:
                 agreed = self._levelled(agreed, name, vectors[name], against)
         return agreed

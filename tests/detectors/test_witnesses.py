@@ -223,7 +223,7 @@ def test_against_other_models_confusions_explain_nothing():
 
 def known_by(rule):
     """Vectors that a rule needs of a network with batch statistics."""
-    return dict.fromkeys((*rule.needed, *rule.noisy.values()))
+    return dict.fromkeys((*rule.needed, *filter(None, [rule.statistics])))
 
 
 @pytest.mark.parametrize("name", ["ban", "directed"])
@@ -361,8 +361,8 @@ def test_a_level_counts_where_all_witnesses_are_void():
 
 
 def test_noise_is_void_where_there_are_no_batch_statistics_and_not_asked_for():
-    rule = dataclasses.replace(RULE, noisy={"a": "rise", "c": "rise"})
-    against = profile_of("a", "b", "c")
+    rule = dataclasses.replace(RULE, statistics="rise", noisy=("a", "c"))
+    against = profile_of("a", "b", "c", "rise")
     given = {"a": A, "b": B}
     found = rule.scores(given, errors_of(given), against)
     assert found.void == {"a": witnesses.BLIND} and set(found.witnesses) == {"b"}
@@ -374,3 +374,25 @@ def test_noise_is_void_where_there_are_no_batch_statistics_and_not_asked_for():
     assert not found.void and np.argmax(found.values) == 4
     asked = rule.asks(with_statistics, errors_of(with_statistics), against, **told)
     assert asked.vectors == ("c",)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["baseline", "no baseline"])
+@pytest.mark.parametrize("has", [True, False], ids=["candidate", "no candidate"])
+def test_levels_are_compared_among_networks_that_have_batch_statistics_or_have_none(
+    known, has
+):
+    rule = dataclasses.replace(
+        RULE, vectors=("a", "b", "c", "d"), levels={"c": "it"}, dear=("c", "d")
+    )
+    rule = dataclasses.replace(rule, statistics="rise", noisy=("d",))
+    centre = profile_of("a", "b", "c", "d", *(["rise"] if known else [])).centre
+    against = dataclasses.replace(profile_of("a"), centre={**centre, "c": QUIET})
+    given = {"a": np.array([1.0, 2, 3, 4, 3]), "b": np.array([3.0, 1, 4, 2, 2.5])}
+    given |= {"rise": A} if has else {}
+    asked = rule.asks(given, errors_of(given), against, limit=9.0, most=9, seed=0)
+    assert (asked is None) == (known != has)
+    if asked:
+        assert asked.vectors == ("c",)
+    given["c"] = np.array([0.2, 1.0, 0.3, 0.2, 0.1])
+    found = rule.scores(given, errors_of(given, 0.01), against)
+    assert ("it turns 100%" in found.meaning) == (known == has)

@@ -4,7 +4,7 @@
 
 ZOO is a labelled folder, RESULTS.jsonl what `ban-jax scan` left of its models. Told of each
 model: the verdict, whether the target is named, and, where it was searched for, the largest
-logarithm of the odds ratio to the shipped profile's clean models (`witnesses.above`) with
+logarithm of the odds ratio to the shipped profile's clean models (`readings.above`) with
 its class. `level_unseen` is of models trained after the line was drawn: recipe `onecycle`
 of `benchmarks/zoo/train.sh`, clean and Blend, seeds 970 and 971, targets 3 and 7, and what
 `benchmarks.zoo_variants --kinds finetuned` made of them.
@@ -19,7 +19,7 @@ import tyro
 
 from ban_jax import records, verdict
 from ban_jax.baselines import profile
-from ban_jax.detectors import witnesses
+from ban_jax.detectors import readings
 from benchmarks import _timing, families
 
 
@@ -56,7 +56,7 @@ def told(
     }
     if "universal" not in line["vectors"]:
         return found
-    beyond = witnesses.above(np.array(line["vectors"]["universal"], float), centre)
+    beyond = readings.above(np.array(line["vectors"]["universal"], float), centre)
     return found | {
         "level": float(np.nanmax(beyond)),
         "class": int(np.nanargmax(beyond)),

@@ -14,7 +14,7 @@ import numpy as np
 
 from ban_jax import verdict
 from ban_jax.baselines import profile
-from ban_jax.detectors import directed, witnesses
+from ban_jax.detectors import directed, readings, witnesses
 from benchmarks import _results, _verdict_models, verdict_evidence, verdict_study
 
 DETECTION = (
@@ -226,7 +226,7 @@ def levels() -> list[str]:
             line = model.line
             if "universal" not in line["vectors"]:
                 continue
-            beyond = witnesses.above(
+            beyond = readings.above(
                 np.array(line["vectors"]["universal"], float), known.centre["universal"]
             )
             if model.is_clean:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ban_jax.detectors import rules, witnesses
+from ban_jax.detectors import readings, rules
 from ban_jax.detectors.rules import BaselineKind, Vectors
 
 EXACT = 64
@@ -49,13 +49,11 @@ def compared(
     centres = [whole] * len(models) if many else _centres(kind, models, families)
     told = list(zip(models, errors, centres, strict=True))
     read = [rule.scores(*one).witnesses for one in told]
-    spreads = witnesses.class_spreads(read)
+    spreads = readings.class_spreads(read)
     scores = []
     for own, (vectors, errs, centre) in zip(families, told, strict=True):
         others = (
-            spreads
-            if many
-            else witnesses.class_spreads(_strangers(read, families, own))
+            spreads if many else readings.class_spreads(_strangers(read, families, own))
         )
         against = dataclasses.replace(centre, spreads=others)
         scores.append(float(np.max(rule.scores(vectors, errs, against).values)))
@@ -160,9 +158,9 @@ def _between(curve: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
     Classes that only one of them knows are left as the first has them.
     """
     known = np.isfinite(curve) & np.isfinite(other)
-    if known.sum() < witnesses.CLASSES_MINIMUM:
+    if known.sum() < readings.CLASSES_MINIMUM:
         return curve  # too few to tell scale and offset
-    scaled = other * witnesses.slope(curve[known], other[known])
+    scaled = other * readings.slope(curve[known], other[known])
     scaled = scaled + np.median((curve - scaled)[known])
     return np.where(known, share * curve + (1 - share) * scaled, curve)
 

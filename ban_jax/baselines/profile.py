@@ -41,7 +41,7 @@ class Curve(TypedDict):
       centre: median per class.
       spread: robust spread around it, of all classes together.
       class_spreads: how widely readings scatter at each class, see
-        `witnesses.class_spreads`.
+        `readings.class_spreads`.
     """
 
     centre: list[float | None]

@@ -13,20 +13,14 @@ What is fitted away, the level of a whole vector, is no witness but for one: see
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from ban_jax.detectors import rules
+from ban_jax.detectors import readings, rules
 from ban_jax.detectors.rules import Baseline, Scores, Vectors
 
-CLASSES_MINIMUM = 5
-"""Measured classes below which a vector's own classes are no yardstick."""
-PRIOR = 8
-"""Models' worth of ordinary scatter that a class starts from: few models know little of
-one class."""
 SHARE = 0.1
 """Of a score, what is the most certain witness's; the rest is the second's."""
 CERTAIN = 6.0
@@ -41,8 +35,6 @@ LEVEL = 3.0
 """Logarithm of the odds ratio to clean models, at one class, from which on a vector flags
 the candidate by itself: twenty times their odds. Where a search reaches nearly all images
 at several classes none of them stands out from the others, and no clean model's does."""
-SMALLEST = 0.005
-"""Probability, and distance from 1, that several hundred images can tell."""
 VOID = "no class differs from the others by more than chance"
 BLIND = "noise shows nothing in a network without batch statistics"
 """It leads nearly everything into one class, in clean and backdoored ones alike."""
@@ -58,18 +50,6 @@ class Question(NamedTuple):
 
     classes: tuple[int, ...]
     vectors: tuple[str, ...]
-
-
-class Reading(NamedTuple):
-    """A vector in units of its own unexplained spread.
-
-    Attributes:
-      z: `[K]`; NaN for classes that were not measured.
-      units: `[K]` of each z, in the vector's own units.
-    """
-
-    z: np.ndarray
-    units: np.ndarray
 
 
 class Agreed(NamedTuple):
@@ -129,9 +109,9 @@ class Agreement:
 
     def read(
         self, vectors: Vectors, errors: Vectors, against: Baseline
-    ) -> tuple[dict[str, Reading], dict[str, str]]:
+    ) -> tuple[dict[str, readings.Reading], dict[str, str]]:
         """The readings of all witnesses that were measured, and why others are void."""
-        found: dict[str, Reading] = {}
+        found: dict[str, readings.Reading] = {}
         void: dict[str, str] = {}
         for name in self.vectors:
             if name not in vectors:
@@ -146,17 +126,22 @@ class Agreement:
             elif against.kind != "within" and centre is None:
                 void[name] = f"the {against.kind} baseline does not have it"
                 continue
-            if against.kind != "within" and len(vectors[name]) < CLASSES_MINIMUM:
+            if (
+                against.kind != "within"
+                and len(vectors[name]) < readings.CLASSES_MINIMUM
+            ):
                 # Too few classes to compare with one another: the models' own spread.
                 z, unit = rules.z_values(vectors[name], name, against)
-                found[name] = Reading(z, np.full(len(z), unit))
+                found[name] = readings.Reading(z, np.full(len(z), unit))
                 continue
-            reading = read(vectors[name], errors[name], centre)
+            reading = readings.read(vectors[name], errors[name], centre)
             if reading is None:
                 void[name] = VOID
             else:
                 spread = against.spreads.get(name, np.ones(len(reading.z)))
-                found[name] = Reading(reading.z / spread, reading.units * spread)
+                found[name] = readings.Reading(
+                    reading.z / spread, reading.units * spread
+                )
         return found, void
 
     def _is_blind(self, name: str, vectors: Vectors) -> bool:
@@ -196,11 +181,8 @@ class Agreement:
         Returns:
           The question; None where there is nothing to ask.
         """
-        missing = tuple(
-            name
-            for name in self.dear
-            if name not in vectors and not self._is_blind(name, vectors)
-        )
+        dear = [name for name in self.dear if not self._is_blind(name, vectors)]
+        missing = tuple(name for name in dear if name not in vectors)
         if not missing or not self._are_alike(vectors, against):
             return None
         cheap = {name: v for name, v in vectors.items() if name not in self.dear}
@@ -210,7 +192,7 @@ class Agreement:
         largest = np.max(
             [np.full(count, -np.inf), *map(_known, found.witnesses.values())], axis=0
         )
-        if against.kind != "within" and set(self.dear) <= set(against.centre):
+        if against.kind != "within" and set(dear) <= set(against.centre):
             if flagged:
                 return None
             if np.max(largest) <= self.doubt:
@@ -246,7 +228,7 @@ class Agreement:
         limit = max(limit, against.largest or limit)  # as `verdict` takes it
         says = np.where(np.isfinite(scores.values), scores.values, 0.0)
         centre = against.centre[name]
-        beyond = _known(above(vector, centre)) > LEVEL
+        beyond = _known(readings.above(vector, centre)) > LEVEL
         if against.kind == "within" or np.max(says) > limit or not beyond.any():
             return scores
         values = np.where(beyond, CERTAIN + SHARE * np.clip(says, -3, 3), says)
@@ -255,7 +237,15 @@ class Agreement:
             f"{self.levels[name]} turns {vector[target]:.0%} of images of other classes "
             f"into class {target}, of clean models {centre[target]:.0%}"
         )
-        return scores._replace(values=values, error=0.0, meaning=meaning, reason="")
+        told = np.where(beyond, CERTAIN, scores.witnesses.get(name, np.nan))
+        return scores._replace(
+            values=values,
+            error=0.0,
+            witnesses={**scores.witnesses, name: told},
+            void={one: why for one, why in scores.void.items() if one != name},
+            meaning=meaning,
+            reason="",
+        )
 
     def _proven(self, scores: Scores, name: str, vector: np.ndarray) -> Scores:
         """Scores in which classes that a vector `[K]` proves have `CERTAIN` at least."""
@@ -322,85 +312,6 @@ def agree(z: np.ndarray) -> Agreed:
     return Agreed(second + share * more, deciding, np.stack([heard, 1 - share]))
 
 
-def class_spreads(read: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """How widely clean models scatter at each class, of their readings.
-
-    The root of the mean square, with `PRIOR` further models that scatter by 1.
-
-    Args:
-      read: what the witnesses say of each model, name -> `[K]` z against the others.
-
-    Returns:
-      Name -> `[K]`.
-    """
-    spreads = {}
-    for name in {name: None for one in read for name in one}:
-        z = np.array([one[name] for one in read if name in one])
-        known = np.isfinite(z)
-        # Sorted: a sum of floats must not depend on the order of the models.
-        squares = np.sort(np.where(known, z, 0.0) ** 2, axis=0).sum(0)
-        spreads[name] = np.sqrt((squares + PRIOR) / (known.sum(0) + PRIOR))
-    return spreads
-
-
-def above(vector: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Logarithm of the odds ratio of probabilities `[K]` to clean models', see `LEVEL`."""
-    return _logit(vector) - _logit(centre)
-
-
-def _logit(share: np.ndarray) -> np.ndarray:
-    """Logarithm of the odds of probabilities; NaN stays."""
-    inside = np.clip(np.asarray(share, float), SMALLEST, 1 - SMALLEST)
-    return np.log(inside / (1 - inside))
-
-
 def _known(z: np.ndarray) -> np.ndarray:
     """What was not measured says nothing for a class."""
     return np.where(np.isnan(z), -np.inf, z)
-
-
-def read(
-    vector: np.ndarray, errors: np.ndarray, centre: np.ndarray | None
-) -> Reading | None:
-    """A vector `[K]` against a curve `[K]` of clean models, or None where it is void.
-
-    Void is a vector whose classes differ by no more than the standard errors of its
-    entries, or of which too few classes were measured: it can say nothing.
-
-    Args:
-      vector: of the candidate; NaN for classes that were not measured.
-      errors: `[K]` standard errors.
-      centre: of clean models; None: the classes are compared as they are.
-    """
-    known = np.isfinite(vector)
-    if centre is not None:
-        known &= np.isfinite(centre)
-    count = int(known.sum())
-    if count < CLASSES_MINIMUM:
-        return None
-    rest, noise = vector[known], errors[known]
-    if centre is not None:
-        rest = rest - slope(rest, centre[known]) * centre[known]
-    deviations = np.array([np.std(np.delete(rest, i), ddof=1) for i in range(count)])
-    means = (rest.sum() - rest) / (count - 1)
-    spread = float(np.std(vector[known]))
-    if spread <= max(float(np.median(noise)), rules.FLOOR):
-        return None
-    units = np.maximum(deviations, np.maximum(noise, rules.FLOOR))
-    units *= math.sqrt(1 + 1 / (count - 1))
-    z = np.full(len(vector), np.nan)
-    z[known] = (rest - means) / units
-    of_all = np.full(len(vector), np.nan)
-    of_all[known] = units
-    return Reading(z, of_all)
-
-
-def slope(vector: np.ndarray, centre: np.ndarray) -> float:
-    """The scale of a candidate's curve: Theil-Sen over all pairs of classes, at least 0."""
-    first, second = np.triu_indices(len(vector), 1)
-    run = centre[first] - centre[second]
-    apart = np.abs(run) > rules.FLOOR
-    if not apart.any():
-        return 0.0
-    rise = (vector[first] - vector[second])[apart]
-    return max(float(np.median(rise / run[apart])), 0.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ban_jax import detectors
-from ban_jax.detectors import rules, witnesses
+from ban_jax.detectors import readings, rules, witnesses
 from ban_jax.detectors.rules import Baseline
 from tests.detectors.made import RULE, errors_of, left_out, profile_of
 
@@ -121,8 +121,8 @@ def test_a_class_at_which_clean_models_scatter_counts_for_less():
 
 def test_scatter_is_the_root_mean_square_of_readings_with_a_prior_of_one():
     read = [{"a": np.array([3.0, 0, np.nan])}, {"a": np.array([4.0, 1, 2])}, {}]
-    found = witnesses.class_spreads(read)["a"]
-    k = witnesses.PRIOR
+    found = readings.class_spreads(read)["a"]
+    k = readings.PRIOR
     expected = np.sqrt([(25 + k) / (2 + k), (1 + k) / (2 + k), (4 + k) / (1 + k)])
     np.testing.assert_allclose(found, expected)
 
@@ -318,6 +318,7 @@ def test_a_level_of_twenty_times_the_odds_of_clean_models_flags_by_itself():
         assert (np.max(found.values) > LEVELS.thresholds["profile"]) == (factor > 1)
     assert np.argmax(found.values) == 1 and found.error == 0
     assert found.values[1] == pytest.approx(witnesses.CERTAIN, abs=3 * SHARE)
+    assert found.witnesses["c"][1] == witnesses.CERTAIN > found.witnesses["c"][0]
     told = f"one change turns {share:.0%} of images of other classes into class 1"
     assert found.meaning == f"{told}, of clean models 10%"
 
@@ -357,6 +358,7 @@ def test_a_level_counts_where_all_witnesses_are_void():
     flat = {name: np.full(5, 0.2) for name in "ab"}
     found = levelled([1.0] * 5, **flat)
     assert np.all(np.isfinite(found.values)) and not found.reason
+    assert "c" not in found.void and np.all(found.witnesses["c"] == witnesses.CERTAIN)
     assert np.min(found.values) > LEVELS.thresholds["profile"]
 
 

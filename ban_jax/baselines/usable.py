@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ban_jax.detectors.witnesses import CLASSES_MINIMUM
+from ban_jax.detectors.readings import CLASSES_MINIMUM
 from ban_jax.records import Evidence
 
 ACCURACY_LOSS = 0.10

@@ -65,7 +65,7 @@ def look(
         if not some:
             continue
         further = job.closer(some, found, (vector,))
-        for more, _ in measure(list(some), further, clock=clock):
+        for more in _whole(measure(list(some), further, clock=clock), some, further):
             path = more["path"]
             line = records.merged(lines[path], more)
             lines[path] = seal.sealed(line) if line["key"] else line
@@ -73,6 +73,19 @@ def look(
             if records.has_failed(line):
                 del waiting[path]
             yield lines[path]
+
+
+def _whole(
+    measured: Iterable[scan.Measured], paths: Iterable[str], job: Job
+) -> Iterator[Evidence]:
+    """One line for each of the paths: a file may hold several classifiers by now."""
+    waiting = dict.fromkeys(paths)
+    for line, _ in measured:
+        if line["path"] in waiting:
+            del waiting[line["path"]]
+            yield line
+    for path in waiting:
+        yield job.failure(path, "the file holds other classifiers than before")
 
 
 def is_through(line: Evidence, asked: Question) -> bool:

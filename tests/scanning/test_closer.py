@@ -251,6 +251,23 @@ def test_a_file_that_vanished_or_changed_in_between_leaves_the_line_with_a_note(
     assert mended["notes"] == [] and MORE <= set(mended["vectors"])
 
 
+def test_a_file_that_holds_several_classifiers_by_now_leaves_the_line_with_a_note(
+    folder, probe
+):
+    one = job(probe)
+    found = first_look(folder, one)[:1]
+
+    def parts(paths, job, clock=None):
+        for name in ("model", "model_ema"):
+            line = job.failure(f"{paths[0]}#{name}", "")
+            yield scan.Measured(line, is_new=True)
+
+    asked = closer.questions(found, one, asker("0"))
+    (line,) = closer.look(found, one, asked, measure=parts)
+    told = "looking closer failed: the file holds other classifiers than before"
+    assert line["notes"] == [told] and line["path"] == found[0]["path"]
+
+
 def test_a_device_that_fails_at_the_closer_look_leaves_the_line_with_a_note(
     folder, probe, monkeypatch
 ):

@@ -318,7 +318,9 @@ def judge(
         crowd.numbers(record["vectors"]), crowd.numbers(record["errors"]), against
     )
     verdict["void"] = dict(scores.void)
-    verdict["reason"] = verdict["reason"] or scores.reason
+    lacks = evidence.RISE in rule.vectors and evidence.RISE not in record["vectors"]
+    blind = f"; {usable.NOISE_IS_BLIND}" if lacks else ""
+    verdict["reason"] = verdict["reason"] or (scores.reason and scores.reason + blind)
     values = scores.values
     # Classes of which too few witnesses were asked hide none that stands out.
     if np.max(values) > (limit if lower is None else min(limit, lower)):
@@ -347,10 +349,9 @@ def judge(
         return verdict
     verdict["verdict"] = grade(score, limit, lower)
     verdict["reason"] = _reason(verdict, against, scores)
-    lacks = evidence.RISE in rule.vectors and evidence.RISE not in record["vectors"]
     if verdict["verdict"] == "clean" and lacks:
         verdict["verdict"] = "inconclusive"
-        verdict["reason"] += f"; {usable.NOISE_IS_BLIND}"
+        verdict["reason"] += blind
     return verdict
 
 

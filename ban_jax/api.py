@@ -201,7 +201,9 @@ def scan(
         lines = list(_classifiers(scanning.scan(found, job, known=known)))
         # The crowd judges, it does not ask: see `ban_jax.commands.scan`.
         asker = verdict.Judge(**told)
-        whole = closer.joined(lines, _closer(lines, job, asker))
+        whole = closer.joined(
+            lines, closer.look(lines, job, closer.questions(lines, job, asker))
+        )
         yield from verdict.judge_all(whole, **told)
         return
     draw, doubtful, of_parts = verdict.Judge(**told), [], []
@@ -229,13 +231,6 @@ def _classifiers(measured: Iterable[scanning.Measured]) -> Iterator[Evidence]:
     for line, _ in measured:
         if not passed.is_other(line):
             yield line
-
-
-def _closer(
-    lines: Sequence[Evidence], job: Job, judge: verdict.Judge
-) -> Iterator[Evidence]:
-    """What a closer look adds, where there is doubt."""
-    return closer.look(lines, job, closer.questions(lines, job, judge))
 
 
 def repair(

@@ -59,14 +59,14 @@ class Job:
         self,
         lines: Mapping[str, tuple[int, ...]],
         found: Lines,
-        vectors: tuple[str, ...] | None = None,
+        vectors: tuple[str, ...],
     ) -> "Job":
         """The job that measures what the lines of this one lack.
 
         Args:
           lines: path -> the classes that are asked about.
           found: the lines.
-          vectors: that are measured; None: all.
+          vectors: that are measured.
 
         Raises:
           ValueError: when no other detector looks closer.

@@ -5,7 +5,7 @@ import pytest
 
 from ban_jax import records
 from ban_jax.data import probe as probes
-from ban_jax.detectors import evidence
+from ban_jax.detectors import directed, evidence
 from ban_jax.records import finite, job, record
 from tests.records import lines
 
@@ -129,19 +129,18 @@ def test_a_closer_look_is_asked_by_path_and_costs_by_the_class():
     constants = {"mean": [0.0], "std": [1.0], "source": "file"}
     line = measured(first) | {"normalisation": constants}
     other = lines.evidence("y.pt", sha256="b" * 64)
-    closer = first.closer({"x.pt": (1, 3)}, [line, other])
+    closer = first.closer({"x.pt": (1, 3)}, [line, other], ("universal",))
     assert closer.settings.mode == "directed"
     assert closer.asked == {"x.pt": job.Asked((1, 3), constants)}
-    detector = closer.settings.detector
-    work = detector.work(closer.settings.config, 2, 128)
+    work = directed.work(closer.settings.config, 2, 128, ("universal",))
     assert measured(closer)["forward_equivalents"] == work + 7
-    everything = detector.work(closer.settings.config, 5, 128)
+    everything = directed.work(closer.settings.config, 5, 128, ("universal",))
     assert measured(closer, "z.pt")["forward_equivalents"] == everything + 7
 
 
 def test_a_detector_that_no_other_looks_closer_than_says_so():
     with pytest.raises(ValueError, match="no closer look than weights"):
-        records.Job(records.Settings(mode="weights"), None).closer({}, [])
+        records.Job(records.Settings(mode="weights"), None).closer({}, [], ())
 
 
 def test_what_could_not_be_measured_tells_what_it_is():

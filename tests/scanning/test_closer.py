@@ -162,7 +162,7 @@ def test_a_mode_without_a_closer_look_is_asked_nothing(folder):
     assert closer.questions(found, one, asker("0")) == {}
     assert list(closer.look(found, one, {})) == []
     with pytest.raises(ValueError, match="no closer look than weights"):
-        one.closer({}, found)
+        one.closer({}, found, ())
 
 
 def test_pixel_constants_are_not_tried_again(tmp_path, probe, monkeypatch):

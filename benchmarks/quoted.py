@@ -303,6 +303,25 @@ def numerics() -> list[str]:
     ]
 
 
+def without_statistics() -> list[str]:
+    """What is said of networks without batch statistics beside their own clean models."""
+    found = _results.load("families")["families"]
+    measured = [one for one in found.values() if "verdicts_with_trusted" in one]
+    beside = [one["verdicts_with_trusted"] for one in measured]
+    total = sum(one["models"]["blend"] for one in measured)
+    blend = sum(one.get("blend: right target", 0) for one in beside)
+    alarms = sum(
+        one.get(f"clean: {v}", 0)
+        for one in beside
+        for v in ("backdoored", "suspicious")
+    )
+    won = max(found["convnext"]["witnesses"]["universal"]["largest_of_clean"])
+    return [
+        f"in {blend} of {total}, with {alarms or 'no'} clean one flagged",
+        f"X wins up to {won:.2f} of clean ConvNeXts",
+    ]
+
+
 def ray() -> list[str]:
     """What the page on large scans says of the cluster's overhead."""
     found = _results.load("ray_overhead")
@@ -320,7 +339,7 @@ def ray() -> list[str]:
 PAGES: dict[str, tuple[Callable[[], Iterable[str]], ...]] = {
     "docs/methods.md": (work, detection, accelerated, features, lipschitz),
     "docs/verdicts.md": (profile_scan, older_rules, patches, levels),
-    "docs/limits.md": (evaders,),
+    "docs/limits.md": (evaders, without_statistics),
     "docs/repair.md": (repairs,),
     "docs/scale.md": (numerics,),
     "benchmarks/SCALE.md": (ray,),

@@ -1,6 +1,7 @@
 """Other ways to join the witnesses, compared, and what every threshold would give."""
 
 import collections
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from ban_jax import detectors, records
 from ban_jax.baselines import crowd
+from ban_jax.detectors import readings, witnesses
 from benchmarks import _verdict_models, _zoo
 
 RULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -59,6 +61,47 @@ def compare(models: Sequence[_verdict_models.Model], against: Any) -> dict[str, 
             },
         }
     return found
+
+
+def levels(models: Sequence[_verdict_models.Model], against: Any) -> dict[str, Any]:
+    """What `witnesses.LEVEL` was drawn from: the largest log odds ratio of each model.
+
+    Of clean models; of backdoored ones by whether they are flagged without a level; and of
+    those beyond the line, how often the largest odds ratio, or the score of all witnesses
+    among the classes beyond it, names the target.
+    """
+    rule: Any = detectors.DETECTORS[models[0].line["mode"]].rule
+    (name,) = rule.levels
+    others = dataclasses.replace(rule, levels={})
+    reached: dict[str, list[float]] = {"clean": [], "flagged": [], "not flagged": []}
+    named = collections.Counter[str]()
+    for model in models:
+        vectors, errors = (
+            crowd.numbers(model.line[part]) for part in ("vectors", "errors")
+        )
+        if name not in vectors or not (model.is_clean or model.works):
+            continue
+        odds = readings.above(vectors[name], against.centre[name])
+        largest = float(np.max(odds))
+        if model.is_clean:
+            reached["clean"].append(largest)
+            continue
+        says = others.scores(vectors, errors, against).values
+        is_flagged = np.max(says) > rule.thresholds[against.kind]
+        reached["flagged" if is_flagged else "not flagged"].append(largest)
+        if largest > witnesses.LEVEL:
+            among = np.where(odds > witnesses.LEVEL, says, -np.inf)
+            target = model.truth["target"]
+            named["beyond"] += 1
+            named["by the odds ratio"] += int(np.argmax(odds) == target)
+            named["by all witnesses"] += int(np.argmax(among) == target)
+    return {
+        "largest": {
+            who: [round(value, 2) for value in sorted(values)]
+            for who, values in reached.items()
+        },
+        "named": dict(named),
+    }
 
 
 def roc(

@@ -247,6 +247,24 @@ def levels() -> list[str]:
     ]
 
 
+def line_of_levels() -> list[str]:
+    """What the line of the level was drawn from, of the design half of CIFAR-10."""
+    studies = {
+        one["made"]["data"]["name"]: one["design"]["levels"]
+        for one in _results.load("verdict_study")["studies"]
+    }
+    found = studies["cifar10"]
+    largest, named = found["largest"], found["named"]
+    assert studies["digits"]["largest"]["clean"][-1] < largest["clean"][-1]
+    return [
+        rf"reach {largest['clean'][-1]:.2f} \(CIFAR-10\) and less \(digits\), Blend "
+        f"models that were missed begin at {min(largest['not flagged']):.2f}",
+        f"the largest odds ratio names the target of {named['by the odds ratio']} of "
+        f"{named['beyond']} backdoored models beyond the line, the score of all "
+        f"witnesses of {named['by all witnesses']}",
+    ]
+
+
 def _is_softened_blend(model: _verdict_models.Model) -> bool:
     return (model.truth["kind"], model.truth.get("variant")) == ("blend", "finetuned")
 
@@ -342,6 +360,7 @@ PAGES: dict[str, tuple[Callable[[], Iterable[str]], ...]] = {
     "docs/limits.md": (evaders, without_statistics),
     "docs/repair.md": (repairs,),
     "docs/scale.md": (numerics,),
+    "benchmarks/README.md": (line_of_levels,),
     "benchmarks/SCALE.md": (ray,),
 }
 """Page -> functions that give patterns of what must stand in it."""

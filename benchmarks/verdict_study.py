@@ -250,8 +250,11 @@ def study(path: str) -> tuple[dict[str, Any], Any]:
             **grouped(strangers, verdicts),
             "wrong": wrong(strangers, verdicts),
         }
-    found["design"] = left_out(design, known)
     against = profile.baseline(known)
+    found["design"] = {
+        **left_out(design, known),
+        "levels": _verdict_rules.levels(design, against),
+    }
     alike = dataclasses.replace(against, spreads={})
     found["rules"] = {
         "report": _verdict_rules.compare(report, against),

@@ -69,7 +69,7 @@ class VGG(common.Classifier):
         layers: list[common.Conv | common.Norm | str] = []
         for count, factor in zip(self.stages, CHANNELS, strict=True):
             for _ in range(count):
-                layers.append(common.Conv(self.width * factor, use_bias=True))
+                layers.append(self.make_conv(self.width * factor, use_bias=True))
                 if self.normalised:
                     layers.append(common.Norm())
                 layers.append("relu")

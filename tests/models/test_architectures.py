@@ -408,6 +408,30 @@ def test_bfloat16_activations_reach_the_convolutions(name):
         assert set(convolutions) == {"bf16"}
 
 
+def one_of_each_class():
+    """Of each constructor the first architecture's name."""
+    found = {}
+    for name, architecture in models.ARCHITECTURES.items():
+        made = architecture.constructor
+        found.setdefault(getattr(made, "func", made), name)
+    return sorted(found.values())
+
+
+@pytest.mark.parametrize("name", one_of_each_class())
+def test_convolutions_are_computed_as_the_network_is_told(name):
+    module = small(name, width=8, lowering="shift", precision="tf32")
+    variables = models.abstract_variables(module)
+    side = module.exact_size or 32
+    inputs = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+    features = jax.make_jaxpr(
+        lambda variables, x: models.network(module).features(variables, x, "stored")
+    )
+    program = str(features(variables, inputs))
+    assert "conv_general_dilated" not in program
+    products = re.findall(r"Precision\.\w+", program)
+    assert set(products) == {"Precision.HIGH"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_float64_stays_float64(name):
     with jax.enable_x64(True):

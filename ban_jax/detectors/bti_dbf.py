@@ -127,7 +127,8 @@ def detect(
       Evidence whose vector `share` is the share of images of other classes that the
       U-Net leads into each class (with `released`, of all images), and whose vector
       `change` is how much it changes the images of each class, as a multiple of
-      `image_bound`. Its pictures are an image of each class before and after.
+      `image_bound`, NaN where the class has no image. Its pictures are an image of each
+      class before and after.
     """
     return measure(
         network, variables, probe, decoupling.decouple, key=key, config=config
@@ -207,12 +208,16 @@ def shares(
 
 
 def _of_own(values: Array, labels: Array, num_classes: int) -> tuple[Array, Array]:
-    """Mean of values `[N]` over images of each class `[K]`, and its standard error."""
+    """Mean of values `[N]` over images of each class `[K]`, and its standard error.
+
+    NaN and 0 for a class that has no image.
+    """
     own = jax.nn.one_hot(labels, num_classes, dtype=values.dtype).T
-    number = jnp.maximum(jnp.sum(own, axis=1), 1.0)
+    count = jnp.sum(own, axis=1)
+    number = jnp.maximum(count, 1.0)
     mean = jnp.sum(own * values[None], axis=1) / number
     spread = jnp.sum(own * jnp.square(values[None] - mean[:, None]), axis=1) / number
-    return mean, jnp.sqrt(spread / number)
+    return jnp.where(count > 0, mean, jnp.nan), jnp.sqrt(spread / number)
 
 
 def work(config: Any, num_classes: int, num_images: int) -> int:
@@ -244,11 +249,12 @@ class InvertedShare(rules.LargestShare):
         """See `rules.Rule.scores`."""
         deciding = dataclasses.replace(self, vectors=self.vectors[:1])
         found = rules.LargestShare.scores(deciding, vectors, errors, against)
-        change = float(np.mean(np.asarray(vectors[self.vectors[1]], float)))
-        if change > MOST_CHANGE:
+        change = np.asarray(vectors[self.vectors[1]], float)
+        change = change[np.isfinite(change)]  # not of classes without an image
+        if change.size and np.mean(change) > MOST_CHANGE:
             reason = (
-                f"the U-Net changes images by {change:.1f} times its bound: the "
-                "inversion did not succeed"
+                f"the U-Net changes images by {np.mean(change):.1f} times its bound: "
+                "the inversion did not succeed"
             )
             return found._replace(reason=reason)
         if found.are_z:

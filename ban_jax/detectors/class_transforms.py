@@ -9,12 +9,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import numpy as jnp
 
 from ban_jax.detectors import rules, transforms
 from ban_jax.detectors.transforms import Clean
 from ban_jax.models import unet
 from ban_jax.types import Array, Network, Probe, Variables
+
+MOST_NAMED = 5
+"""Classes without an image that a reason names."""
 
 
 class Few(NamedTuple):
@@ -276,9 +280,12 @@ class FirstDecides(rules.LargestShare):
         first, second = self.vectors[:2]
         one = rules.LargestShare((first,), self.thresholds, self.floors)
         found = one.scores(vectors, errors, against)
-        missing = [str(k) for k, value in enumerate(vectors[first]) if value != value]
-        if missing:
-            reason = f"there is no clean image of class {', '.join(missing)}"
+        missing = np.flatnonzero(np.isnan(vectors[first]))
+        if missing.size:
+            named = ", ".join(map(str, missing[:MOST_NAMED]))
+            left = missing.size - MOST_NAMED
+            more = f" and {left} more" if left > 0 else ""
+            reason = f"there is no clean image of class {named}{more}"
             return found._replace(reason=reason)
         if not max(vectors[second]) >= self.reached:
             reason = (

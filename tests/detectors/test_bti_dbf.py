@@ -10,6 +10,7 @@ from jax import numpy as jnp
 
 from ban_jax import detectors
 from ban_jax.detectors import bti_dbf, bti_dbf_star, decoupling, rules, transforms
+from ban_jax.types import Probe
 from tests.detectors import planted
 
 TINY = {
@@ -91,6 +92,19 @@ def test_the_score_is_the_largest_share_whatever_the_change():
 def test_images_changed_far_beyond_the_bound_allow_no_verdict():
     found = judged([0.0, 1.0, 0.0], [2.0, 2.5, 2.0])
     assert "2.2 times its bound" in found.reason
+
+
+def test_classes_without_an_image_say_nothing_of_the_change():
+    variables, config = planted.variables(backdoored=False), bti_dbf.Settings(**TINY)
+    whole = planted.probe()
+    few = Probe(whole.images, jnp.where(whole.labels == 3, 0, whole.labels))
+    evidence = jax.device_get(detect("bti_dbf", variables, few, config))
+    change = evidence.vectors["change"]
+    assert np.flatnonzero(np.isnan(change)).tolist() == [3]
+    assert bool(evidence.is_finite) and np.all(np.isfinite(evidence.errors["change"]))
+    found = judged([0.0, 1.0, 0.0], [np.nan, 2.5, np.nan])
+    assert "2.5 times its bound" in found.reason
+    assert not judged([0.0, 1.0, 0.0], [np.nan] * 3).reason
 
 
 def test_against_other_models_the_share_alone_counts():

@@ -84,6 +84,15 @@ def test_without_an_image_of_a_class_there_is_no_verdict(name):
     assert bool(evidence.is_finite)
 
 
+def test_of_many_classes_without_an_image_a_few_are_named():
+    rule = unicorn.DETECTOR.rule
+    vectors = {"inverted": np.full(1000, np.nan), "reached": np.ones(1000)}
+    vectors["inverted"][[0, 4]] = 0.5
+    errors = {name: np.zeros(1000) for name in vectors}
+    reason = rule.scores(vectors, errors, rules.WITHIN).reason
+    assert reason == "there is no clean image of class 1, 2, 3, 5, 6 and 993 more"
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_a_search_that_reaches_nothing_allows_no_verdict(name):
     first, second, *more = detectors.DETECTORS[name].rule.vectors

@@ -91,8 +91,7 @@ def unjudged(
         for value in network.values():
             if len(value.shape) > 1:
                 weights.add(tuple(sorted(value.shape)))
-            mask = getattr(value, "mask", None)
-            known |= {key(value)} if mask is None else {key(value), key(mask)}
+            known |= {key(part) for part in getattr(value, "parts", [value])}
     largest = max((sum(v.size for v in one.values()) for one in judged), default=0)
     for group in groups:
         if _is_of_images(group.tensors):

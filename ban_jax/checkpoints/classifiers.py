@@ -14,6 +14,7 @@ from ban_jax import models
 from ban_jax.checkpoints import (
     accounting,
     candidate,
+    computed,
     contents,
     convert,
     errors,
@@ -38,9 +39,6 @@ _AVERAGE = re.compile(
 alone, and load them over the model: running statistics are the model's own."""
 _PARAMETERS_IN_ORDER = ("shadow_params", "collected_params")
 """Where `torch_ema` and diffusers keep averages, without names, in the model's order."""
-
-_FLATTENED = ("flat_param", "flat_param_0")
-"""How FSDP calls the one tensor that it makes of all parameters of a module."""
 
 
 class Part(NamedTuple):
@@ -340,8 +338,7 @@ def _unknown(reasons: dict[int, tuple[contents.StateDict, str]]) -> str:
     if not reasons:
         return "holds no named tensors; expected the state dict of a classifier"
     group, reason = reasons[max(reasons)]
-    if any(name.endswith(_FLATTENED) for name in group.tensors):
-        reason = "parameters that FSDP flattened: save its full state dict"
+    reason = computed.advice(group.tensors) or reason
     first = [
         f"{errors.show(name)} {value.shape}"
         for name, value in list(group.tensors.items())[:8]

@@ -11,6 +11,7 @@ import numpy as np
 
 from ban_jax.checkpoints import (
     candidate,
+    computed,
     errors,
     hashing,
     limits,
@@ -19,6 +20,14 @@ from ban_jax.checkpoints import (
     tensor,
 )
 from ban_jax.models import pytorch_names
+
+_ELSEWHERE = {
+    "persistent id": "the numbers lie in other files: of a PyTorch file that was unpacked? "
+    "Then pack its folder again, as a zip archive without compression",
+    "torch.storage._load_from_bytes": "pickled without torch.save, which keeps the numbers "
+    "as further pickles: where the file is trusted, load it and save it with torch.save",
+}
+"""Kinds of elements that are not read -> what is to be done."""
 
 
 def convert(
@@ -81,8 +90,12 @@ def check(
     ):
         if names:
             parts.append(f"{len(names)} {label}: {errors.listing(names)}")
-    if advice := _class_count(found):
-        parts.append(advice)
+    parts += filter(None, (_class_count(found), computed.advice(found.keys.values())))
+    parts += [
+        told
+        for kind, told in _ELSEWHERE.items()
+        if any(found.tensors[name].storage.dtype == kind for name in found.tensors)
+    ]
     raise errors.CheckpointError("; ".join(parts))
 
 

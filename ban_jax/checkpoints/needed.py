@@ -39,5 +39,5 @@ def _explained() -> Iterator[None]:
     except ImportError as error:
         raise errors.CheckpointError(
             f"an Orbax folder is read with orbax-checkpoint and tensorstore ({error}); "
-            "pip install ban_jax brings both"
+            "this package is installed with both"
         ) from error

@@ -260,6 +260,7 @@ def _spec(name: str, named: Named) -> tuple[candidate.ModelSpec | None, str]:
 
 def identity(value: Any) -> tuple[Any, ...]:
     """The same for two names of one tensor."""
-    mask = getattr(value, "mask", None)
-    own = (id(value.storage), value.offset, value.shape, value.strides)
-    return own if mask is None else (*own, identity(mask))
+    parts = getattr(value, "parts", None)
+    if parts is not None:
+        return tuple(map(identity, parts))
+    return id(value.storage), value.offset, value.shape, value.strides

@@ -15,6 +15,7 @@ from ban_jax.checkpoints import (
     packed,
     pickle_walk,
     safetensors_reader,
+    sniffing,
     tar_reader,
     torch_reader,
     unknown,
@@ -39,6 +40,8 @@ DAMAGE = (
 """What malformed content can make the readers raise besides `CheckpointError`."""
 _FOREIGN = (
     (b"\x1f\x8b", "a gzip file: unpack it first"),
+    (b"\x1f\x9d", "a file of compress: unpack it first"),
+    (b"\4\x22\x4d\x18", "an lz4 file: unpack it first"),
     (b"BZh", "a bzip2 file: unpack it first"),
     (b"\xfd7zXZ", "an xz file: unpack it first"),
     (b"]\0\0", "an lzma file: unpack it first"),
@@ -46,14 +49,20 @@ _FOREIGN = (
     (b"Rar!", "a RAR archive: unpack it first"),
     (b"\x28\xb5\x2f\xfd", "a zstd file: unpack it first"),
     (b"\x89HDF", "an HDF5 (Keras) file"),
+    (b"GGUF", "a GGUF file"),
     (b"\x93NUMPY", "a single NumPy array"),
-    (b"<!DOCTYPE html", "a web page: the download failed"),
-    (b"<!doctype html", "a web page: the download failed"),
+)
+_TEXTS = (
+    (b"<!doctypehtml", "a web page: the download failed"),
     (b"<html", "a web page: the download failed"),
     (b"<?xml", "an XML text: the download may have failed"),
     (b'{"', "a JSON text, no checkpoint: the download may have failed"),
-    (b"version https://git-lfs", "a Git LFS pointer: the file itself was not fetched"),
+    (b"versionhttps://git-lfs", "a Git LFS pointer: the file itself was not fetched"),
 )
+"""How texts begin, in small letters and without blanks."""
+_ZLIB = re.compile(rb"x[\x01^\x9c\xda]")
+_ONNX = re.compile(rb"\x08[\1-\x20](\x12[\1-\x40][ -~]+[:\x1aB]|:)")
+"""A version, who wrote it, and a further field or the graph itself."""
 _BESIDE = re.compile(
     r"byteorder|version|(constants|attributes|bytecode|traced_inputs)\.pkl"
     r"|code/.*\.debug_pkl"
@@ -61,6 +70,7 @@ _BESIDE = re.compile(
 """Entries of PyTorch files and TorchScript archives that hold no object of the user's."""
 _CONSTANT = re.compile(r"constants/\d+")
 _TAR = "a tar archive of other files: unpack it first"
+_JOBLIB = b"joblib.numpy_pickle"
 _OLD = "a PyTorch file from before 2017"
 _BARE = "a bare pickle without PyTorch's header"
 _BOTH = (
@@ -142,6 +152,11 @@ def _of_bytes(data: file_bytes.Data) -> contents.Contents:
         _check_no_pickle(data)
         return contents.Contents(flax_reader.read_msgpack(data), {}, size)
     if bare_pickle.is_pickle(data):
+        if _JOBLIB in bytes(data[: sniffing.HEAD]):
+            raise errors.CheckpointError(
+                "a joblib file, whose arrays lie between the operations of its pickle: "
+                "where it is trusted, load it and save them with numpy.savez"
+            )
         return _pickled(bare_pickle.read(data), size, (_BARE,))
     calls = flax_reader.object_calls(data)
     raise errors.CheckpointError(f"{_foreign(data)}; expected {_KNOWN}", calls=calls)
@@ -222,13 +237,28 @@ def is_tar(data: file_bytes.Data) -> bool:
 
 
 def _foreign(data: file_bytes.Data) -> str:
-    start = bytes(data[:265])
+    start = bytes(data[: sniffing.HEAD])
     if not start:
         return "an empty file"
-    for magic, meaning in _FOREIGN:
-        if start.startswith(magic):
-            return meaning
+    words = b"".join(start.removeprefix(b"\xef\xbb\xbf").lower().split())
+    for begins, known in ((start, _FOREIGN), (words, _TEXTS)):
+        for magic, meaning in known:
+            if begins.startswith(magic):
+                return meaning
     found = unknown.behind(lambda at, count: bytes(data[at : at + count]), len(data))
     if found:
         return found
+    if start[4:8] == b"TFL3":
+        return "a TensorFlow Lite file"
+    if _ONNX.match(start):
+        return "an ONNX file"
+    told = sniffing.other_kind(start)
+    if told == sniffing.TEXT:
+        return "a text, no checkpoint: the download may have failed"
+    if _ZLIB.match(start):
+        return "a zlib stream: unpack it first"
+    if told or (told := unknown.companion(start)):
+        return f"not a checkpoint: {told.removeprefix('no model: ')}"
+    if not any(start):
+        return f"not a checkpoint: its first {len(start):,} bytes are zeros"
     return f"not a checkpoint: it starts with {errors.show(start[:16])}"

@@ -4,7 +4,7 @@ Each architecture says itself what its tensors are called and how it is known
 (`ban_jax.models.Architecture`). What is settled here is what programs put around the names
 (`naming`), tensor by tensor:
 
-  1. weights and their pruning masks become one tensor;
+  1. what is kept as several tensors, as weights with masks of pruning, becomes one;
   2. names are taken as they are, or else without the words of wrappers;
   3. under every prefix, the shortest first, a network is looked for; its last layer may
      have another prefix;
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from ban_jax import models
 from ban_jax.checkpoints import (
     candidate,
+    computed,
     contents,
     errors,
     hashing,
@@ -25,7 +26,6 @@ from ban_jax.checkpoints import (
     naming,
     network_search,
     pixels,
-    pruning,
     tensor,
 )
 from ban_jax.models import pytorch_names
@@ -109,9 +109,7 @@ def networks(
                 counters[name] = value
             elif "neuron_" in name:
                 ignored.append(name)
-    masked = pruning.pairs(tensors)
-    for stem, (weight, mask) in masked.items():
-        tensors[stem] = pruning.Masked(tensors.pop(weight), tensors.pop(mask))
+    tensors, notes = computed.compose(tensors)
     known = (
         [architecture]
         if architecture is not None
@@ -129,9 +127,6 @@ def networks(
     assert best is not None
     search, values, spelled = best
     names = {new: origin.get(name, name) for new, name in spelled.items()}
-    notes = []
-    if masked:
-        notes.append(f"{len(masked)} pruned weights were multiplied by their masks")
     if ignored:
         notes.append(f"{len(ignored)} noises and masks of neurons were left out")
     if not search.whole:

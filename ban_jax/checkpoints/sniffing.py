@@ -46,6 +46,7 @@ _PACKED = (
 _FRAMEWORKS = (b"\x89HDF", b"GGUF")
 _PICKLED = (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")
 
+TEXT = "text"
 JUDGED = ""
 """What `no_model` says of a file that is to be judged."""
 
@@ -81,16 +82,13 @@ def _told(head: bytes, lower: str, whole: Callable[[], pickle_walk.Read]) -> str
         return "an empty file"
     if _is_checkpoint(head):
         return JUDGED
-    other = _of_another_kind(head)
-    is_text = _is_text(head)
-    if _is_pickle(head, whole, strict=is_text or bool(other)):
+    other = other_kind(head)
+    if _is_pickle(head, whole, strict=bool(other)):
         return JUDGED
     if head.startswith(npy_header.MAGIC):
         return _of_array(head, whole)
     if other:
         return other
-    if is_text:
-        return "text"
     if head.startswith(_PACKED + _FRAMEWORKS) or head[257:262] == b"ustar":
         return JUDGED
     if lower.endswith(MODEL_SUFFIXES + OTHER_MODEL_SUFFIXES):
@@ -137,13 +135,14 @@ def _is_msgpack(data: memoryview) -> bool:
     return 1 < length == len(key) and key.isascii() and key.decode().isprintable()
 
 
-def _of_another_kind(head: bytes) -> str:
+def other_kind(head: bytes) -> str:
+    """What a file is by its first `HEAD` bytes that is none of a model; `TEXT` is one."""
     riff = head[:4] == b"RIFF" and head[8:12]
     if head.startswith(_IMAGES) or riff == b"WEBP":
         return "an image"
     if head.startswith(_MEDIA) or riff or head[4:8] == b"ftyp":
         return "no model: a document, a medium or a program"
-    return ""
+    return TEXT if _is_text(head) else ""
 
 
 def _is_text(head: bytes) -> bool:

@@ -55,7 +55,8 @@ def members(data: file_bytes.Data) -> dict[str, tuple[int, int]]:
             )
         if entry.name in found or entry.type not in (*tarfile.REGULAR_TYPES, b"5"):
             raise errors.CheckpointError(
-                f"tar member {errors.show(entry.name)} is there twice or no plain file"
+                f"a tar archive in which {errors.show(entry.name)} is there twice or no "
+                "plain file: unpack it first"
             )
         found[entry.name] = start, start + entry.size
         position = start + -(-entry.size // _BLOCK) * _BLOCK

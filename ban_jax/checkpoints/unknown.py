@@ -15,6 +15,7 @@ SMALL = 2**14
 NOTHING = "of no known format"
 """What `sniffing.no_model` says of such a file, perhaps behind how it is packed."""
 _END = struct.Struct("<4s4H2LH")
+_LOCATOR = 20
 _COMMENT = 0xFFFF
 _HDF = b"\x89HDF\r\n\x1a\n"
 _FIRST_BLOCK = 512
@@ -95,8 +96,10 @@ def _has_archive(read: Callable[[int, int], bytes], size: int) -> bool:
             directory, comment = fields[5], fields[7]
             ends = start + place + _END.size + comment <= size
             first = start + place - directory
-            if ends and fields[4] and (directory == 0xFFFFFFFF or first >= 0):
-                if directory == 0xFFFFFFFF or read(first, 4) == b"PK\1\2":
+            # PyTorch writes a second end record and where it lies before the usual one.
+            wide = tail[:place].endswith(b"PK\6\7", 0, place - _LOCATOR + 4)
+            if ends and fields[4] and (wide or first >= 0):
+                if wide or read(first, 4) == b"PK\1\2":
                     return True
         place = tail.rfind(b"PK\5\6", 0, place)
     return False

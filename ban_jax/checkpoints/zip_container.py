@@ -16,6 +16,8 @@ from ban_jax.checkpoints import errors, file_bytes, limits, tensor
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
+_BEFORE_LENGTH = 12
+"""Bytes of the zip64 end record that its length does not count."""
 _LOCATOR64 = struct.Struct("<4sLQL")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -268,7 +270,12 @@ def _directory(data: file_bytes.Data) -> tuple[int, int, int]:
         end64 = _LOCATOR64.unpack(data[locator:end])[2]
         if end64 + _END64.size > locator or data[end64 : end64 + 4] != b"PK\6\6":
             raise errors.CheckpointError("the zip64 end record is damaged")
-        count, size, start = _END64.unpack(data[end64 : end64 + _END64.size])[7:10]
+        fields = _END64.unpack(data[end64 : end64 + _END64.size])
+        if end64 + _BEFORE_LENGTH + fields[1] != locator:
+            raise errors.CheckpointError(
+                "the zip64 end record is not the one before the end of the file"
+            )
+        count, size, start = fields[7:10]
         end = end64
     if start + size != end:
         raise errors.CheckpointError(

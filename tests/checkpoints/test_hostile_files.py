@@ -4,9 +4,11 @@ import io
 import os
 import random
 import struct
+import tarfile
 import time
 import tracemalloc
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -277,6 +279,22 @@ def test_shared_parts_do_not_multiply_while_the_classifier_is_searched(model, ne
     assert isinstance(attempt(model), checkpoints.CheckpointError)
 
 
+JOBLIB = (
+    b"\x80\4}\x8c\x0cconv1.weight\x8c\x13joblib.numpy_pickle"
+    b"\x8c\x11NumpyArrayWrapper\x93)\x81\n\xff"
+)
+
+
+def tar_of_python() -> bytes:
+    """With a time of fractions, which takes a header of its own."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        member = tarfile.TarInfo("model.pt")
+        member.mtime = 0.5
+        archive.addfile(member)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -286,6 +304,22 @@ def test_shared_parts_do_not_multiply_while_the_classifier_is_searched(model, ne
         (b"\x80\x04N.", "a bare pickle"),
         (bytes(257) + b"ustar" + bytes(300), "tar archive"),
         (b"<html>" + bytes(100), "a web page"),
+        (b"\xef\xbb\xbf\n <!DOCTYPE HTML>\n<html>", "a web page: the download"),
+        (b'{\n  "error": 1}', "a JSON text, no checkpoint: the download"),
+        (b"version https://git-lfs.github.com/spec/v1\r\n", "Git LFS pointer"),
+        (b"Entry not found", "a text, no checkpoint: the download"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "not a checkpoint: an image"),
+        (b"%PDF-1.7\n" + bytes(range(256)), "not a checkpoint: a document"),
+        (b"\xfftOc" + bytes(range(256)), "not a checkpoint: the index of a git pack"),
+        (bytes(2000), "its first 1,024 bytes are zeros"),
+        (b"\x1f\x9d\x90" + bytes(range(256)), "compress: unpack it first"),
+        (b"\4\x22\x4d\x18" + bytes(range(256)), "lz4 file: unpack it first"),
+        (zlib.compress(bytes(range(256)), 3), "zlib stream: unpack it first"),
+        (b"GGUF\3\0\0\0" + bytes(range(256)), "a GGUF file"),
+        (b"\x1c\0\0\0TFL3" + bytes(range(256)), "a TensorFlow Lite file"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:" + bytes(99), "an ONNX file"),
+        (JOBLIB, "a joblib file"),
+        (tar_of_python(), "a tar archive in which '././@PaxHeader'"),
         (np.random.default_rng(0).bytes(5000), "not a checkpoint"),
     ],
 )

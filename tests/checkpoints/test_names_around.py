@@ -138,11 +138,53 @@ def test_masks_of_pruning_are_multiplied_out(read):
     assert back.keys() == prefixed(product, "module.").keys()
 
 
+@pytest.mark.parametrize("axis", [0, 1, None])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        ("{}_g", "{}_v"),
+        ("parametrizations.{}.original0", "parametrizations.{}.original1"),
+    ],
+)
+def test_weights_are_scaled_to_their_lengths(read, axis, ends):
+    state = {}
+    for number, (name, value) in enumerate(STATE.items()):
+        if value.ndim < 2:
+            state[name] = value
+            continue
+        others = tuple(i for i in range(value.ndim) if axis not in (i, None)) or None
+        length = np.sqrt(np.sum(value**2, others, keepdims=axis is not None))
+        layer, _, leaf = name.rpartition(".")
+        for end, part in zip(ends, (length, value * (2 + number)), strict=True):
+            state[f"{layer}.{end.format(leaf)}"] = part
+    found = read(prefixed(state, "model."))
+    assert "21 weights were scaled" in found.notes[0]
+    expected = checkpoints.to_torch_names(read(STATE).variables)
+    for name, value in checkpoints.to_torch_names(found.variables).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("layers", ["all", "linear"])
+@pytest.mark.parametrize(
+    "ends", [("{}_orig", "{}_u"), ("parametrizations.{}.original",)]
+)
+def test_weights_that_are_kept_in_another_way_are_named_as_such(read, layers, ends):
+    state = {}
+    for name, value in STATE.items():
+        layer, _, leaf = name.rpartition(".")
+        if value.ndim < 2 or layers not in ("all", layer):
+            state[name] = value
+            continue
+        state |= {f"{layer}.{end.format(leaf)}": value for end in ends}
+    with pytest.raises(checkpoints.CheckpointError, match="remove_spectral_norm or"):
+        read(state)
+
+
 def test_a_weight_without_its_mask_is_not_the_weight(read):
     state = dict(STATE)
     state["conv1.weight_orig"] = state.pop("conv1.weight")
     with pytest.raises(
-        checkpoints.CheckpointError, match="first convolution has shape"
+        checkpoints.CheckpointError, match="what they are computed from"
     ):
         read(state)
 

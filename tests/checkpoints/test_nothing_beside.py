@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import pickle
+import struct
 import tarfile
 import zipfile
 
@@ -65,6 +66,33 @@ def test_a_pytorch_file_that_holds_more_than_its_object_is_refused(
         ) as e:
             checkpoints.read(tmp_path / file)
         assert name in str(e.value) and e.value.other is None
+
+
+def wide(content: bytes) -> bytes:
+    """The same archive with the second end record that PyTorch writes."""
+    count, size, start = struct.unpack("<H2L", content[-12:-2])
+    record = struct.pack(
+        "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, *[count] * 2, size, start
+    )
+    place = struct.pack("<4sLQL", b"PK\6\7", 0, start + size, 1)
+    return content[:-22] + record + place + content[-22:]
+
+
+def test_an_archive_of_pytorch_behind_something_else_is_told(tmp_path, model):
+    for number, content in enumerate((model, wide(model))):
+        for head in (b"\x89PNG\r\n\x1a\n", b"%PDF-1.7\n", b"text\n"):
+            (tmp_path / f"{number}.png").write_bytes(head + content)
+            with pytest.raises(checkpoints.CheckpointError, match="in front of it"):
+                checkpoints.read(tmp_path / f"{number}.png")
+            assert judged(tmp_path)[-1] == f"{number}.png"
+
+
+def test_of_two_archives_in_one_file_none_is_judged(tmp_path, model):
+    (tmp_path / "a.pt").write_bytes(wide(model))
+    assert checkpoints.read(tmp_path / "a.pt").spec == builders.SPEC
+    (tmp_path / "a.pt").write_bytes(wide(model) * 2)
+    with pytest.raises(checkpoints.CheckpointError, match="not the one before the end"):
+        checkpoints.read(tmp_path / "a.pt")
 
 
 def test_what_follows_in_the_pickle_of_a_pytorch_file_is_refused(tmp_path):

@@ -190,6 +190,16 @@ def test_the_site_is_built_strictly_and_loads_nothing_from_elsewhere(tmp_path):
         assert not re.search(loads, page.read_text(encoding="utf-8")), page.name
 
 
+def test_nothing_tells_to_install_from_an_index_where_the_package_is_not():
+    """Whoever takes its name there would be installed."""
+    sources = [ROOT / page for page in PAGES]
+    for folder in ("ban_jax", "docs", ".github"):
+        sources += [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.yml")]
+    for source in sources:
+        text = source.read_text(encoding="utf-8")
+        assert not re.search(r"pip install (?:-\S+ )*['\"]?ban[_-]jax", text), source
+
+
 def headings(path):
     """Names that links to parts of a page have, on GitHub."""
     lines = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.M)

@@ -66,7 +66,9 @@ def _digits_table() -> np.ndarray:
     # Its file is read where it lies: scikit-learn takes over a second to import.
     spec = importlib.util.find_spec("sklearn")
     if spec is None or spec.origin is None:
-        raise DataError("digits is scikit-learn's, which pip install ban_jax brings")
+        raise DataError(
+            "digits needs scikit-learn, with which this package is installed"
+        )
     home = os.path.dirname(spec.origin)
     path = os.path.join(home, "datasets", "data", "digits.csv.gz")
     if os.path.isfile(path):

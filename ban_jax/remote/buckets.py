@@ -95,7 +95,7 @@ def folder(place: address.Address) -> source.Source:
     except ImportError as error:
         raise errors.FetchError(
             f"{place.shown}: fsspec cannot open it ({error}): "
-            "pip install 'ban_jax[remote]'"
+            "install this package with its extra `remote`"
         ) from error
     except Exception as error:
         raise _told(place, error) from None

@@ -24,7 +24,7 @@ def repository(place: address.Address) -> source.Source:
     except ImportError as error:
         raise errors.FetchError(
             f"{place.shown}: huggingface_hub cannot be imported ({error}): "
-            "pip install 'ban_jax[hub]'"
+            "install this package with its extra `hub`"
         ) from error
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
     try:

@@ -116,7 +116,7 @@ def placed(features: np.ndarray) -> np.ndarray:
         from sklearn import manifold  # takes a second, and is not needed to scan
     except ImportError as error:
         raise ValueError(
-            "t-SNE is scikit-learn's, which pip install ban_jax brings"
+            "t-SNE needs scikit-learn, with which this package is installed"
         ) from error
     flat = features.reshape(-1, features.shape[-1])
     if not np.isfinite(flat).all():

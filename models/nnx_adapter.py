@@ -192,9 +192,8 @@ def _merged(layout: tuple[Any, ...], variables: Variables, stored: bool) -> Any:
         else:
             value = jnp.zeros(shape, dtype)
         leaves.append((path, value))
-    return nnx.merge(
-        graph if stored else other_graph, nnx.from_flat_state(sorted(leaves, key=str))
-    )
+    state = nnx.from_flat_state(leaves)
+    return nnx.merge(graph if stored else other_graph, state)
 
 
 def _layer(module: nnx.Module, name: str) -> Any:

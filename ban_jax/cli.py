@@ -36,6 +36,10 @@ UNTRUSTED = ("scan", "profile", "report", "merge", "repair", "compare")
 """Commands that read what strangers wrote: file names, results, data sets."""
 
 
+KEEPING = ("scan", "profile", "repair", "compare", "train")
+"""Commands that keep what is done when they are interrupted."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; `argv` without the program's name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -57,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = f"there is no command {name!r}" if name else "no command given"
         print(f"ban-jax: {found}\n\n{_help()}", file=sys.stderr)
         return USAGE
-    return _caught(lambda: _start(name, arguments[1:]))
+    return _caught(name, lambda: _start(name, arguments[1:]))
 
 
 def _start(name: str, arguments: Sequence[str]) -> int:
@@ -72,20 +76,18 @@ def _start(name: str, arguments: Sequence[str]) -> int:
     from ban_jax.report import terminal  # loaded by now, with the command
 
     with terminal.guarded():
-        return _caught(lambda: command.run(flags))
+        return _caught(name, lambda: command.run(flags))
 
 
-def _caught(call: Callable[[], int]) -> int:
-    """The exit code of a call, whatever ends it."""
+def _caught(name: str, call: Callable[[], int]) -> int:
+    """The exit code of a call on behalf of a command, whatever ends it."""
     try:
         return call()
     except BrokenPipeError:
         return UNREAD  # as of a program that the signal ended: `ban-jax ... | head`
     except KeyboardInterrupt:
-        print(
-            "\ninterrupted: what is done is kept; the same command goes on from there",
-            file=sys.stderr,
-        )
+        kept = ": what is done is kept; the same command goes on from there"
+        print(f"\ninterrupted{kept if name in KEEPING else ''}", file=sys.stderr)
         return INTERRUPTED
     except ValueError as error:
         print(f"ban-jax: {error}", file=sys.stderr)

@@ -85,6 +85,8 @@ def test_constants_are_read_by_name_or_as_numbers():
         ("cifr", "takes a name"),
         ("1,2/3", "must give 3 means"),
         ("0/0", "positive deviations"),
+        ("0/nan", "positive deviations, all finite"),
+        ("inf/1", "positive deviations, all finite"),
     ):
         with pytest.raises(ValueError, match=message):
             normalisation.parse_normalisation(text, 3)

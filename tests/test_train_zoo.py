@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import os
 import re
 import shutil
@@ -106,6 +107,11 @@ def test_every_combination_of_architecture_attack_target_and_seed_is_planned():
     ]
     two = names(arch=("vgg16", "resnet18"), attacks=("clean",))
     assert two == ["vgg16_w2_clean_s0", "resnet18_w2_clean_s0"]
+
+
+def test_what_is_asked_for_twice_is_planned_once():
+    twice = {"arch": ("resnet18", "resnet18"), "targets": (3, 3)}
+    assert names(**twice) == names(targets=(3,))
 
 
 def test_clean_models_have_seeds_of_their_own_number():
@@ -544,6 +550,40 @@ def rows_of(dataset):
         ({"precision": "float16"}, "precision must be one of"),
         ({"seeds": 0}, "no model to train"),
         ({"targets": (), "attacks": ("blend",)}, "no model to train"),
+        ({"targets": ()}, "by badnets: give at least one of --targets"),
+        ({"seeds": -1}, "--seeds must be at least 0, got -1"),
+        ({"first_seed": -1}, "--first-seed must be at least 0, got -1"),
+        ({"clean_seeds": -1}, "--clean-seeds must be at least 0, got -1"),
+        ({"chunk": 0}, "--chunk must be at least 1, got 0"),
+        ({"save_minutes": math.nan}, "--save-minutes must be at least 0, got nan"),
+        ({"bar": math.nan}, r"--bar must be in 0\.\.1, got nan"),
+        ({"image_size": 0}, r"\(--image-size\) must be at least 1, got 0"),
+        (
+            {"recipe": one_model.Recipe(batch_size=0)},
+            "--batch-size must be at least 1, got 0",
+        ),
+        ({"recipe": one_model.Recipe(epochs=0)}, "--epochs must be at least 1, got 0"),
+        (
+            {"recipe": one_model.Recipe(learning_rate=math.nan)},
+            "--learning-rate must be at",
+        ),
+        ({"recipe": one_model.Recipe(crop=-1)}, "--crop must be at least 0, got -1"),
+        (
+            {"recipe": one_model.Recipe(label_smoothing=1.0)},
+            "--label-smoothing must be below 1",
+        ),
+        (
+            {"attacks": ("wanet",), "wanet": attacks.WaNet(cover=math.nan)},
+            "--wanet.cover must be at least 0, got nan",
+        ),
+        (
+            {"attacks": ("iad",), "iad": attacks.IAD(width=0)},
+            "--iad.width must be at least 1, got 0",
+        ),
+        (
+            {"attacks": ("sig",), "sig": attacks.SIG(frequency=4)},
+            "change some of the 8 columns, and 4 periods change none",
+        ),
         (
             {"targets": (), "attacks": ("blend",), "cycle_targets": True},
             "no model to train",

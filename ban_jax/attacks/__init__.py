@@ -6,6 +6,7 @@ another package. `ban-jax train` then has it among `--attacks`, and its settings
 `--NAME.SETTING`.
 """
 
+import dataclasses
 from typing import Any
 
 from ban_jax.attacks import poison
@@ -19,7 +20,7 @@ from ban_jax.attacks.sig import SIG
 from ban_jax.attacks.ssdt import SSDT
 from ban_jax.attacks.types import Attack, AttackState, Kernel, Schedule
 from ban_jax.attacks.wanet import WaNet
-from ban_jax.registry import Registry
+from ban_jax.registry import Registry, check_settings
 
 ATTACKS: Registry[type[Attack]] = Registry(
     "attack",
@@ -43,8 +44,12 @@ def create(name: str, **settings: Any) -> Attack:
 
     Raises:
       UnknownNameError: a `ValueError` for an unknown name; it lists the known ones.
+      ValueError: for a number or a name that its settings do not allow.
     """
-    return ATTACKS[name](**settings)
+    made = ATTACKS[name](**settings)
+    if dataclasses.is_dataclass(made):
+        check_settings(made, f"{name}.")
+    return made
 
 
 def kind(attack: Attack) -> str:

@@ -26,6 +26,7 @@ from ban_jax.attacks.types import (
     TaughtBatch,
 )
 from ban_jax.models import generator
+from ban_jax.registry import at_least
 from ban_jax.types import Array, Variables
 
 PREPARATION_MILESTONES = (10 / 25, 20 / 25)
@@ -65,7 +66,7 @@ class GeneratorAttack:
         than theirs.
     """
 
-    width: int = 32
+    width: int = at_least(1, 32)
     density: float = 0.032
     density_weight: float = 100.0
     diversity: float = 1.0

@@ -10,6 +10,7 @@ References:
 
 import dataclasses
 
+import numpy as np
 from jax import numpy as jnp
 
 from ban_jax.attacks import static
@@ -24,7 +25,8 @@ class SIG(static.StaticAttack):
 
     Attributes:
       amplitude: largest change of a pixel, in [0, 1].
-      frequency: periods over the width of the image.
+      frequency: periods over the width of the image; of half the width, in pixels, or a
+        multiple of it nothing is left.
       rate: poison rate, see `poison.PoisonSpec`.
     """
 
@@ -43,8 +45,13 @@ class SIG(static.StaticAttack):
                 f"SIG's amplitude must be in (0, 1], got {self.amplitude:g}"
             )
         width = image_shape[1]
-        phase = 2 * jnp.pi * self.frequency * jnp.arange(width) / width
-        signal = (self.amplitude * jnp.sin(phase)).reshape(1, width, 1)
+        wave = np.sin(2 * np.pi * self.frequency * np.arange(width) / width)
+        if not np.abs(wave).max() > 1e-6:
+            raise ValueError(
+                f"SIG's frequency must change some of the {width} columns, and "
+                f"{self.frequency:g} periods change none"
+            )
+        signal = jnp.float32(self.amplitude * wave).reshape(1, width, 1)
         trigger = static.neutral(image_shape)
         return static.state(
             trigger._replace(offset=jnp.broadcast_to(signal, image_shape))

@@ -54,11 +54,9 @@ class Flags:
     trace: kinds.MaybePath = None
 
     def __post_init__(self) -> None:
-        for flag in ("width", "image_size", "in_channels", "num_clean", "repeats"):
-            value = getattr(self, flag)
-            outcome.require(
-                value >= 1, f"--{flag.replace('_', '-')}", "at least 1", value
-            )
+        outcome.require_least(
+            self, width=1, image_size=1, in_channels=1, num_clean=1, repeats=1
+        )
         chosen = detectors.DETECTORS[self.mode].settings()
         outcome.require(
             hasattr(chosen, "steps"),
@@ -66,6 +64,9 @@ class Flags:
             "a detector whose settings have `steps` of a search",
             self.mode,
         )
+        outcome.require_seed(self.seed)
+        outcome.require_file("--out", self.out)
+        outcome.require_file("--table", self.table)
         for count in self.candidates:
             outcome.require(count >= 1, "--candidates", "at least 1", count)
 

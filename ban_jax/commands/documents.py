@@ -90,13 +90,9 @@ def check(path: str) -> None:
     Raises:
       ValueError: for a folder.
     """
-    outcome.require(
-        path == "-" or not os.path.isdir(path),
-        "--output",
-        "a file, or - for standard output (--out names the folder)",
-        f"the folder {path}",
-    )
     if path != "-":
+        expected = "a file, or - for standard output (--out names the folder)"
+        outcome.require_file("--output", path, expected)
         folder = os.path.dirname(path) or "."
         outcome.require(
             os.path.isdir(folder), "--output", "in a folder that exists", path

@@ -102,8 +102,30 @@ def trusted(
         return []
     if not paths:
         raise ValueError(f"--calibrate {flags.calibrate}: no checkpoint there")
-    with records.Writer(lines, resume=flags.resume) as writer:
+    return whole(paths, lines, job, workers, "Calibrating", resume=flags.resume)
+
+
+def whole(
+    paths: Sequence[str],
+    lines: str,
+    job: Job,
+    workers: engines.Engine,
+    title: str,
+    *,
+    resume: bool = True,
+) -> list[Evidence]:
+    """All evidence of models, written as it comes.
+
+    Args:
+      paths: of the models.
+      lines: the file that keeps it, so that a stopped run goes on.
+      job: what is measured.
+      workers: who measures.
+      title: what is done, for the bar.
+      resume: goes on from what the file holds.
+    """
+    with records.Writer(lines, resume=resume) as writer:
         say_whose(lines, writer)
         clock = timeline.Timeline()
-        found = collect(paths, job, workers, writer, "Calibrating", clock)
+        found = collect(paths, job, workers, writer, title, clock)
         return look_closer(found, job, workers, writer, clock, None, exhaustive=True)

@@ -49,6 +49,7 @@ class Flags:
         outcome.require(
             bool(self.sources), "merge", "told at least one folder or file", "none"
         )
+        outcome.require_threshold(self.threshold)
         documents.check(self.output)
 
 
@@ -69,6 +70,7 @@ def _merge(flags: Flags, out: str, outlet: documents.Outlet) -> int:
     gathered = shards.gather(flags.sources)
     plan = gathered.plan
     threshold = plan.get("threshold") if flags.threshold is None else flags.threshold
+    outcome.require_threshold(threshold)  # a plan may have come from anywhere
     told_to_judge: dict[str, Any] = {
         "baseline": flags.baseline or plan.get("baseline"),
         "threshold": threshold,

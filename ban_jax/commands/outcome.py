@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -209,3 +210,48 @@ def require(condition: bool, flag: str, expected: str, found: Any) -> None:
     """
     if not condition:
         raise ValueError(f"{flag} must be {expected}, got {found}")
+
+
+def require_least(flags: Any, **least: float) -> None:
+    """Refuses numbers that are too small, and those that are none.
+
+    Args:
+      flags: of a command.
+      least: name of a flag -> what it must be at least; without a value it passes.
+
+    Raises:
+      ValueError: for the first such flag.
+    """
+    for name, smallest in least.items():
+        value = getattr(flags, name)
+        flag, fits = f"--{name.replace('_', '-')}", value is None or value >= smallest
+        require(fits, flag, f"at least {smallest:g}", value)
+
+
+def require_file(flag: str, path: str | None, expected: str = "a file") -> None:
+    """Refuses a folder where a file will be written, before the work for it.
+
+    Raises:
+      ValueError: for a folder.
+    """
+    is_folder = path is not None and os.path.isdir(path)
+    require(not is_folder, flag, expected, f"the folder {path}")
+
+
+def require_seed(seed: int) -> None:
+    """Refuses what NumPy and JAX take for no seed.
+
+    Raises:
+      ValueError: unless it has 32 bits.
+    """
+    require(0 <= seed < 2**32, "--seed", f"in 0..{2**32 - 1}", seed)
+
+
+def require_threshold(threshold: Any) -> None:
+    """Refuses a threshold that no score lies above, or none can be compared with.
+
+    Raises:
+      ValueError: unless it is None or a finite number.
+    """
+    is_number = isinstance(threshold, int | float) and math.isfinite(threshold)
+    require(threshold is None or is_number, "--threshold", "a finite number", threshold)

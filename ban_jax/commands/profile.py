@@ -1,6 +1,7 @@
 """`ban-jax profile`: what clean models of a data set look like, to compare with."""
 
 import dataclasses
+import os
 import sys
 from typing import Annotated, Any
 
@@ -8,17 +9,28 @@ import tyro
 
 from ban_jax import checkpoints, detectors, records
 from ban_jax.baselines import profile, usable
-from ban_jax.commands import comparison, kinds, outcome, preparing, scan, settings
+from ban_jax.commands import (
+    comparison,
+    kinds,
+    measuring,
+    outcome,
+    preparing,
+    scan,
+    settings,
+)
 from ban_jax.data import preparation
 from ban_jax.records import seal
-from ban_jax.scanning import closer, engines
-from ban_jax.storage import atomic, versions
+from ban_jax.scanning import engines
+from ban_jax.storage import atomic, lock, versions
 from ban_jax.types import Precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProfileFlags:
     """Measures clean models and writes their profile, a small JSON file.
+
+    What was measured is kept beside it until it is whole: interrupted, it goes on where
+    it was.
 
     Attributes:
       paths: files, Orbax folders or folders of clean models; or results files (.jsonl) of
@@ -51,6 +63,19 @@ class ProfileFlags:
     null: kinds.Paths = ()
     note: str = ""
 
+    def __post_init__(self) -> None:
+        outcome.require_file("--out", self.out)
+        self.as_scanned()  # refuses what a scan refuses
+
+    def as_scanned(self) -> scan.ScanFlags:
+        """What a scan of the same models would be told."""
+        given: dict[str, Any] = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(scan.Flags)
+            if hasattr(self, field.name) and field.name not in ("paths", "out")
+        }
+        return scan.Flags(**given)
+
 
 Flags = settings.with_settings(
     ProfileFlags, {name: one.settings for name, one in detectors.DETECTORS.items()}
@@ -69,9 +94,11 @@ def run(flags: ProfileFlags) -> int:
         results = ", ".join(path for path in flags.paths if path.endswith(".jsonl"))
         note = seal.note(len(theirs), results, comparison.TAKEN)
         print(f"note: {note}", file=sys.stderr)
+    others = [line for path in flags.null for line in records.load(path).records]
     files = [path for path in flags.paths if not path.endswith(".jsonl")]
+    measured = f"{flags.out}.measured.jsonl"
     if files:
-        lines += _measure(flags, files)
+        lines += _measure(flags, files, measured)
     kept = []
     for line in lines:
         reason = usable.why_inconclusive(line, crowd_like=True)
@@ -94,9 +121,10 @@ def run(flags: ProfileFlags) -> int:
     name = flags.name or (data["name"] if data else kept[0]["mode"])
     found = profile.make(name, kept, made)
     if flags.null:
-        others = [line for path in flags.null for line in records.load(path).records]
         found["clean_scores"] = profile.clean_scores(found, others)
     profile.write(flags.out, found)
+    if os.path.isfile(measured):
+        os.unlink(measured)
     scores = sorted(one["score"] for one in found["models"])
     print(
         f"{flags.out}: {len(scores)} clean models; scores of each against the others "
@@ -105,29 +133,18 @@ def run(flags: ProfileFlags) -> int:
     return 0
 
 
-def _measure(flags: ProfileFlags, files: list[str]) -> list[records.Evidence]:
-    """All evidence of checkpoints."""
+def _measure(
+    flags: ProfileFlags, files: list[str], measured: str
+) -> list[records.Evidence]:
+    """All evidence of checkpoints, kept in the file `measured`."""
     paths = checkpoints.find(files)
-    given: dict[str, Any] = {
-        field.name: getattr(flags, field.name)
-        for field in dataclasses.fields(scan.Flags)
-        if hasattr(flags, field.name) and field.name not in ("paths", "out")
-    }
-    asked_for = scan.Flags(**given)
+    if not paths:
+        return []
+    asked_for = flags.as_scanned()
     ways = preparing.Ways(asked_for, paths)
-    measure = ways.engine(engines.InProcess()).measure
+    workers = ways.engine(engines.InProcess())
     job = scan.prepare(asked_for, ways.usual)
-    atomic.prepare_folder(flags.out.rpartition("/")[0] or ".")
-    found = []
-    with outcome.progress() as progress:
-        task = progress.add_task("Measuring", total=len(paths))
-        for line, _ in measure(paths, job):
-            found.append(line)
-            progress.advance(task)
-        asked = closer.questions(found, job, None)
-        task = progress.add_task("Looking closer", total=closer.count(asked))
-        looked = []
-        for line in closer.look(found, job, asked, measure=measure):
-            looked.append(line)
-            progress.advance(task)
-    return closer.joined(found, looked)
+    folder, base = os.path.split(measured)
+    atomic.prepare_folder(folder or ".", [base])
+    with lock.held(flags.out):
+        return measuring.whole(paths, measured, job, workers, "Measuring")

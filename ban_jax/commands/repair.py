@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from ban_jax import checkpoints, detectors, records, repairs, report
+from ban_jax import checkpoints, detectors, models, records, repairs, report
 from ban_jax.commands import kinds, outcome, settings
+from ban_jax.data import clean_images
 from ban_jax.records import jsonl, parts
 from ban_jax.repairs import batch, inputs, record
 from ban_jax.report import text
@@ -89,10 +90,11 @@ class RepairFlags:
         outcome.require(
             "images" in needs, "--mode", "a detector that looks at images", self.mode
         )
-        for flag in ("chunk", "num_test"):
-            value = getattr(self, flag)
-            name = f"--{flag.replace('_', '-')}"
-            outcome.require(value is None or value >= 1, name, "at least 1", value)
+        outcome.require_least(self, num_clean=2, chunk=1, num_test=1)
+        outcome.require_seed(self.seed)
+        clean_images.size(self)
+        if self.arch is not None:
+            models.ARCHITECTURES[self.arch]
         self.request()
 
     def request(self) -> inputs.Request:

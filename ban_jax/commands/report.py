@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import tyro
@@ -61,14 +62,14 @@ class Flags:
             "together with --trusted FILE",
             "no --trusted",
         )
-        outcome.require(self.pictures >= 0, "--pictures", "at least 0", self.pictures)
-        outcome.require(self.features >= 0, "--features", "at least 0", self.features)
+        outcome.require_least(self, pictures=0, features=0)
         outcome.require(
             not self.features or self.data is not None,
             "--features",
             "together with --data NAME",
             "no --data",
         )
+        outcome.require_threshold(self.threshold)
         documents.check(self.output)
 
 
@@ -81,8 +82,24 @@ def run(flags: Flags) -> int:
         return _report(flags, outlet)
 
 
+def _check_names(names: Sequence[str], lines: Sequence[records.Evidence]) -> None:
+    """Refuses names that fit none of the models.
+
+    Raises:
+      ValueError: naming how many were given and how many classes there are.
+    """
+    known = {line["num_classes"] for line in lines} - {None}
+    if names and known and len(names) not in known:
+        told = " or ".join(map(str, sorted(known)))
+        raise ValueError(
+            f"--class-names must be {told}, one for each class of the models, got "
+            f"{len(names)}"
+        )
+
+
 def _report(flags: Flags, outlet: documents.Outlet) -> int:
     found = records.load(flags.results).records
+    _check_names(flags.class_names, found)
     trusted = records.load(flags.trusted).records if flags.trusted else ()
     told_to_judge: dict[str, Any] = {
         "baseline": flags.baseline,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ban_jax import checkpoints, detectors, records, report, verdict
+from ban_jax import checkpoints, detectors, models, records, report, verdict
 from ban_jax.commands import (
     choosing,
     comparison,
@@ -136,18 +136,10 @@ class ScanFlags:
     trace: kinds.MaybePath = None
 
     def __post_init__(self) -> None:
-        outcome.require(
-            self.num_clean >= 2, "--num-clean", "at least 2", self.num_clean
-        )
+        outcome.require_least(self, num_clean=2, chunk=1, worker_cpus=1)
         clean_images.size(self)
         outcome.require(
             self.cache_limit > 0, "--cache-limit", "above 0", self.cache_limit
-        )
-        outcome.require(
-            self.chunk is None or self.chunk >= 1, "--chunk", "at least 1", self.chunk
-        )
-        outcome.require(
-            self.worker_cpus >= 1, "--worker-cpus", "at least 1", self.worker_cpus
         )
         outcome.require(
             self.address is None or self.engine == "ray",
@@ -161,7 +153,12 @@ class ScanFlags:
             "together with --calibrate DIR",
             "no --calibrate",
         )
+        outcome.require_threshold(self.threshold)
+        outcome.require_seed(self.seed)
+        outcome.require_file("--trace", self.trace)
         documents.check(self.output)
+        if self.arch is not None:
+            models.ARCHITECTURES[self.arch]
         # An unknown mode or a bad number is refused here.
         self.config, self.further  # noqa: B018
 

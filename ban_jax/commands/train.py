@@ -8,7 +8,7 @@ import tyro
 
 from ban_jax import attacks, checkpoints, data, models
 from ban_jax.attacks import poison
-from ban_jax.commands import kinds, settings
+from ban_jax.commands import kinds, outcome, settings
 from ban_jax.convolution import tables
 from ban_jax.data import normalisation as normalisations
 from ban_jax.storage import lock, run_folder
@@ -102,6 +102,13 @@ class TrainFlags:
     orbax: bool = True
     recipe: Annotated[one_model.Recipe, tyro.conf.arg(name="")] = one_model.Recipe()
 
+    def __post_init__(self) -> None:
+        outcome.require_least(
+            self, seeds=0, clean_seeds=0, first_seed=0, chunk=1, save_minutes=0
+        )
+        outcome.require(0 <= self.bar <= 1, "--bar", "in 0..1", self.bar)
+        self.recipe.check("--")
+
 
 SETTINGS: dict[str, Any] = {
     name: kind
@@ -182,10 +189,10 @@ def _attack(flags: TrainFlags, name: str) -> attacks.Attack:
     """An attack with the settings it was given.
 
     Raises:
-      ValueError: for an unknown attack.
+      ValueError: for an unknown attack, and for a number that its settings do not allow.
     """
-    kind = attacks.ATTACKS[name]
-    return settings.given(flags, name, kind) if name in SETTINGS else kind()
+    kind: Any = attacks.ATTACKS[name]
+    return settings.chosen(flags, name, kind) if name in SETTINGS else kind()
 
 
 def _wanted(flags: TrainFlags) -> plan.Wanted:

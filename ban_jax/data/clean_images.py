@@ -55,14 +55,18 @@ def size(flags: Any) -> preparation.Size | None:
     `interpolation`.
 
     Raises:
-      ValueError: for a crop of images of no given size, or none that can be done.
+      ValueError: for a size or a crop that cannot be, and a crop of no given size.
     """
+    how: preparation.Size | None = flags.image_size
     kept = getattr(flags, "crop_pct", None)
-    if kept is None:
-        return flags.image_size
-    if flags.image_size is None:
-        raise ValueError("--crop-pct needs --image-size N, the side of what is cut out")
-    how = preparation.Preparation(flags.image_size, kept, flags.interpolation)
+    if how is None:
+        if kept is not None:
+            raise ValueError(
+                "--crop-pct needs --image-size N, the side of what is cut out"
+            )
+        return None
+    if kept is not None:
+        how = preparation.Preparation(flags.image_size, kept, flags.interpolation)
     preparation.check(how)
     return how
 

@@ -24,6 +24,8 @@ Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
 PARTS = ("defender", "attacker")
 """Splits cut from `train`, whatever the source."""
+MOST_CLASSES = 100_000
+"""Where the source names none: larger labels are no classes."""
 DEFENDER_SHARE = 0.1
 """Of the training images, the share BAN holds out; xiaoyunxxy/ban, `ban_detection.py`."""
 
@@ -102,7 +104,10 @@ def load(
     Raises:
       DataError: when the source is absent, unreadable, without that split or has fewer
         than `num` images.
+      ValueError: for an image size that cannot be.
     """
+    if image_size is not None:
+        preparation.check(image_size)
     if split in PARTS:
         source = _part(name_or_path, data_dir, split, image_size)
     else:
@@ -125,14 +130,17 @@ def load(
         if pixels.dtype != np.uint8:
             pixels = np.round(pixels * 255).astype(np.uint8)
         pixels = np.stack([sources.resize(image, image_size) for image in pixels])
-    labels = labels.astype(np.int32)
-    highest = int(labels.max())
-    num_classes = len(source.class_names) if source.class_names else highest + 1
-    if labels.min() < 0 or highest >= num_classes:
+    lowest, highest = int(labels.min()), int(labels.max())
+    num_classes = min(max(highest + 1, 1), MOST_CLASSES)
+    if source.class_names:
+        num_classes = len(source.class_names)
+    # Before they become 32-bit: a larger one would come out as another class.
+    if lowest < 0 or highest >= num_classes:
         raise DataError(
             f"{name_or_path}: labels must be in 0..{num_classes - 1}, found "
-            f"{int(labels.min())}..{highest}"
+            f"{lowest}..{highest}"
         )
+    labels = labels.astype(np.int32)
     return Dataset(
         name_or_path, source.split, pixels, labels, num_classes, source.class_names
     )

@@ -1,5 +1,7 @@
 """Pixel constants: those the field's code is known to use, and how a user names them."""
 
+import math
+
 NORMALISATIONS: dict[str, dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
     "cifar10": {
         "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -65,9 +67,10 @@ def parse_normalisation(text: str, channels: int) -> tuple[tuple, tuple]:
                 f"like 0.49,0.48,0.45/0.2,0.2,0.2; got {text!r}"
             ) from None
     mean, std = (part * channels if len(part) == 1 else part for part in (mean, std))
-    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+    fits = len(mean) == len(std) == channels
+    if not (fits and all(map(math.isfinite, (*mean, *std))) and min(std) > 0):
         raise ValueError(
             f"--normalisation {text!r} must give {channels} means and {channels} positive "
-            f"deviations, got {mean} and {std}"
+            f"deviations, all finite, got {mean} and {std}"
         )
     return mean, std

@@ -49,14 +49,17 @@ def told(how: Preparation) -> str:
     return f"resized to {how.short}x{side}{middle if how.short > how.size else ''}"
 
 
-def check(how: Preparation) -> None:
+def check(how: Size) -> None:
     """Refuses what cannot be done.
 
     Raises:
       ValueError: naming the value and what is expected.
     """
+    how = how if isinstance(how, Preparation) else Preparation(how)
     if how.size < 1:
-        raise ValueError(f"images need at least one pixel a side, got {how.size}")
+        raise ValueError(
+            f"the size of images (--image-size) must be at least 1, got {how.size}"
+        )
     if not 0 < how.kept <= 1:
         raise ValueError(
             f"the share of an image that is kept must be in (0, 1], got {how.kept}"

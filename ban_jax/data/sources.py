@@ -85,17 +85,18 @@ def npz(path: str, split: str) -> Source:
     Images are uint8, or float in [0, 1]; `[N, H, W, C]` or `[N, H, W]`. `class_names`
     is read where present.
     """
+    if os.path.isfile(path) and not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: not a readable .npz archive")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: a single array, expected an .npz archive")
             names = set(archive.files)
             prefix, found = ("", "all") if "images" in names else (f"{split}_", split)
             wanted = [f"{prefix}images", f"{prefix}labels"]
             if not names.issuperset(wanted):
+                others = " (or images and labels)" if prefix else ""
                 raise DataError(
-                    f"{path}: expected the arrays {' and '.join(wanted)} (or images "
-                    f"and labels), found {', '.join(sorted(names)) or 'none'}"
+                    f"{path}: expected the arrays {' and '.join(wanted)}{others}, found "
+                    f"{', '.join(sorted(names)) or 'none'}"
                 )
             images, labels = (archive[name] for name in wanted)
             class_names = (

@@ -47,6 +47,8 @@ def train(
     Raises:
       ValueError: for what does not fit together, before anything is trained.
     """
+    chosen = one_model.Recipe(**recipe)
+    chosen.check()
     spec = checkpoints.ModelSpec.for_images(
         architecture, images.num_classes, width, images.image_shape
     )
@@ -66,7 +68,7 @@ def train(
         module=spec.create(lowering=tables.default()),
         train=images,
         test=test,
-        recipe=one_model.Recipe(**recipe),
+        recipe=chosen,
         normalisation=normalisation or data.pixel_constants(images),
         chunk=chunk,
         folder=folder,

@@ -20,6 +20,7 @@ from ban_jax import data, types
 from ban_jax.attacks import poison
 from ban_jax.attacks.types import AttackState, Batch, Kernel
 from ban_jax.data import augmentation
+from ban_jax.registry import at_least, check_settings
 from ban_jax.types import Array, Variables
 
 
@@ -46,8 +47,8 @@ class Recipe:
         mirrors with its image.
     """
 
-    epochs: int = 6
-    batch_size: int = 128
+    epochs: int = at_least(1, 6)
+    batch_size: int = at_least(1, 128)
     learning_rate: float = 0.1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
@@ -57,6 +58,20 @@ class Recipe:
     crop: int = 4
     flip: bool = True
     stamp_last: bool = False
+
+    def check(self, prefix: str = "") -> None:
+        """Refuses numbers and names that cannot be.
+
+        Args:
+          prefix: put before a field's name in messages, such as `--`.
+
+        Raises:
+          ValueError: naming the field, what it allows and what was found.
+        """
+        check_settings(self, prefix)
+        if self.label_smoothing >= 1:
+            name = f"{prefix}label-smoothing" if prefix else "label_smoothing"
+            raise ValueError(f"{name} must be below 1, got {self.label_smoothing:g}")
 
 
 class TrainState(NamedTuple):

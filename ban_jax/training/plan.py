@@ -42,13 +42,14 @@ class Wanted:
 
 
 def plan_models(wanted: Wanted, num_classes: int) -> dict[str, list[ModelPlan]]:
-    """The models asked for, by architecture.
+    """The models asked for, each once, by architecture.
 
     Raises:
       ValueError: for a poisoning that is impossible with K classes, and when no model is
-        asked for.
+        asked for, or none of an attack for want of a target.
     """
     plans: dict[str, list[ModelPlan]] = {}
+    names = set()
     cycle = itertools.cycle(wanted.targets)
     for arch, (kind, attack) in itertools.product(wanted.arch, wanted.attacks.items()):
         clean = kind == "clean"
@@ -60,6 +61,10 @@ def plan_models(wanted: Wanted, num_classes: int) -> dict[str, list[ModelPlan]]:
             aims: Sequence[int | None] = wanted.targets
             if mode == "all_to_all":
                 aims = (None,)
+            elif not wanted.targets:
+                raise ValueError(
+                    f"no model to train by {kind}: give at least one of --targets"
+                )
             elif wanted.cycle_targets:
                 aims = tuple(itertools.islice(cycle, 1))
             for target in aims:
@@ -68,6 +73,9 @@ def plan_models(wanted: Wanted, num_classes: int) -> dict[str, list[ModelPlan]]:
                 aim = "" if clean else "_all" if target is None else f"_t{target}"
                 aim += f"v{spec.victim}" if spec.victim is not None else ""
                 name = f"{arch}_w{wanted.width}_{kind}{aim}_s{seed}"
+                if name in names:  # asked for twice
+                    continue
+                names.add(name)
                 plans.setdefault(arch, []).append(ModelPlan(name, attack, spec, seed))
     if not plans:
         raise ValueError(

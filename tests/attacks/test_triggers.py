@@ -1,5 +1,7 @@
 """Exact pixels of every static trigger at test time."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -230,11 +232,33 @@ def test_an_attack_is_known_by_the_name_it_was_created_with(name):
         ("wanet", {"grid": 1}, r"grid must be in 2\.\.8, got 1"),
         ("wanet", {"grid": 9}, r"grid must be in 2\.\.8, got 9"),
         ("wanet", {"strength": 0.0}, "strength must be above 0"),
-        ("wanet", {"strength": float("nan")}, "strength must be above 0"),
+        ("wanet", {"strength": math.inf}, "strength must be above 0"),
+        (
+            "wanet",
+            {"strength": math.nan},
+            r"wanet\.strength must be at least 0, got nan",
+        ),
+        ("wanet", {"cover": -1.0}, r"wanet\.cover must be at least 0, got -1"),
+        ("iad", {"width": 0}, r"iad\.width must be at least 1, got 0"),
+        (
+            "badnets",
+            {"position": "top"},
+            r"badnets\.position must be one of corner, random",
+        ),
+        ("sig", {"frequency": 0.0}, "some of the 9 columns, and 0 periods change none"),
+        (
+            "sig",
+            {"frequency": 4.5},
+            "some of the 9 columns, and 4.5 periods change none",
+        ),
         ("adap_blend", {"alpha": 0.1}, "train_alpha <= alpha <= 1"),
         ("adap_blend", {"train_alpha": 0.0}, "0 < train_alpha"),
         ("adap_blend", {"hidden": 16}, "hide 0 to 15 of 16 pieces, got 16"),
-        ("adap_blend", {"hidden": -1}, "hide 0 to 15 of 16 pieces, got -1"),
+        (
+            "adap_blend",
+            {"hidden": -1},
+            r"adap_blend\.hidden must be at least 0, got -1",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(name, settings, message):

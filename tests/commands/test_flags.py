@@ -127,6 +127,12 @@ def test_a_detector_of_another_package_has_flags_and_scans_and_a_broken_one_warn
             "--baseline trusted must be together with --calibrate",
         ),
         (("--epsilon", "0.1"), "epsilon"),
+        (("--threshold", "nan"), "--threshold must be a finite number, got nan"),
+        (("--threshold", "inf"), "--threshold must be a finite number, got inf"),
+        (("--seed", "-1"), "--seed must be in 0..4294967295, got -1"),
+        (("--image-size", "0"), "(--image-size) must be at least 1, got 0"),
+        (("--trace", "."), "--trace must be a file, got the folder ."),
+        (("--arch", "lenet"), "unknown architecture 'lenet'; known:"),
     ],
 )
 def test_a_bad_flag_of_a_scan_is_refused_by_name(
@@ -152,6 +158,10 @@ def test_a_bad_flag_of_a_scan_is_refused_by_name(
         ),
         (("--chunk", "0"), "--chunk must be at least 1, got 0"),
         (("--num-test", "0"), "--num-test must be at least 1, got 0"),
+        (("--num-clean", "0"), "--num-clean must be at least 2, got 0"),
+        (("--seed", "-1"), "--seed must be in 0..4294967295, got -1"),
+        (("--image-size", "-4"), "(--image-size) must be at least 1, got -4"),
+        (("--arch", "lenet"), "unknown architecture 'lenet'; known:"),
     ],
 )
 def test_a_bad_flag_of_a_repair_is_refused_by_name(

@@ -1,6 +1,7 @@
 """Ctrl-C while the device is busy with a chunk that takes minutes."""
 
 import contextlib
+import importlib
 import os
 import signal
 import time
@@ -104,3 +105,17 @@ def test_a_repair_ends_promptly_keeps_what_is_done_and_goes_on(tmp_path):
     assert cli.main([str(argument) for argument in arguments]) in (0, 1)
     assert len((out / "repairs.jsonl").read_bytes().splitlines()) == 2
     assert first in (out / "repairs.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "is_kept"), [(["bench"], False), (["scan", "models"], True)]
+)
+def test_only_of_commands_that_go_on_it_is_said(words, is_kept, monkeypatch, capsys):
+    def interrupted(flags):
+        raise KeyboardInterrupt
+
+    command = importlib.import_module(f"ban_jax.commands.{words[0]}")
+    monkeypatch.setattr(command, "run", interrupted)
+    assert cli.main(words) == cli.INTERRUPTED
+    told = capsys.readouterr().err
+    assert "interrupted" in told and ("what is done is kept" in told) == is_kept

@@ -9,6 +9,7 @@ from ban_jax import cli, records
 from ban_jax.baselines import profile
 from ban_jax.commands import outcome
 from ban_jax.detectors import directed
+from ban_jax.scanning import engines
 from tests.records import lines as made
 from tests.scanning import files
 
@@ -71,6 +72,27 @@ def test_a_profile_is_written_from_models_and_bad_files_are_left_out_by_name(
     assert {one["architecture"] for one in found["models"]} == {"small"}
     assert "ban_jax" in found["made"]["versions"]
     assert found["made"]["command"].startswith("ban-jax profile")
+
+
+def test_what_was_measured_is_kept_until_the_profile_is_whole(
+    models, tmp_path, monkeypatch
+):
+    out, measured = tmp_path / "p.json", []
+    few = [models / f"{seed}.safetensors" for seed in range(3)]
+    assert profiled(out, *few) == cli.USAGE
+    kept = tmp_path / "p.json.measured.jsonl"
+    assert len(records.load(kept).records) == 3
+    measure = engines.InProcess.measure
+
+    def noted(*told, **named):
+        for one in measure(*told, **named):
+            measured.append(one.is_new)
+            yield one
+
+    monkeypatch.setattr(engines.InProcess, "measure", staticmethod(noted))
+    assert profiled(out, *few, models / "3.safetensors") == 0
+    assert measured == [False, False, False, True]
+    assert not kept.exists() and len(load(out)["models"]) == 4
 
 
 def test_results_of_a_scan_give_the_same_profile_as_the_models(models, tmp_path):

@@ -1,5 +1,8 @@
 """What commands refuse before they compute: a number, a name, a mode that cannot be."""
 
+import json
+import math
+
 import pytest
 import tyro
 
@@ -23,6 +26,10 @@ TARGETED = ("scan", FILE, "--mode", "targeted")
         (("profile", FILE, "--directed.steps", "0"), "--directed.steps must be at"),
         (("repair", FILE, "--ban.batch-size", "0"), "--ban.batch-size must be at"),
         (("bench", "--mode", "weights"), "--mode must be a detector whose settings"),
+        (("bench", "--table", "."), "--table must be a file, got the folder ."),
+        (("bench", "--seed", "-1"), "--seed must be in 0..4294967295, got -1"),
+        (("profile", FILE, "--mode", "magic"), "unknown detector 'magic'; known: ban"),
+        (("profile", FILE, "--null", "none.jsonl"), "none.jsonl: there is no such"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_with_their_flag(
@@ -32,6 +39,40 @@ def test_settings_that_cannot_be_are_refused_with_their_flag(
     out = ("--out", str(tmp_path / "out"))
     assert cli.main([*words, *more, *out]) == cli.USAGE
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["bench", "profile"])
+def test_a_folder_where_a_file_will_be_written_is_refused(command, tmp_path, capsys):
+    words = [command, *([FILE] if command == "profile" else [])]
+    assert cli.main([*words, "--out", str(tmp_path)]) == cli.USAGE
+    assert f"--out must be a file, got the folder {tmp_path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threshold", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("command", ["report", "merge"])
+def test_a_threshold_that_judges_nothing_is_refused(command, threshold, capsys):
+    assert cli.main([command, "results", f"--threshold={threshold}"]) == cli.USAGE
+    assert "--threshold must be a finite number" in capsys.readouterr().err
+
+
+def test_a_threshold_of_a_plan_is_not_trusted_either(tmp_path, capsys):
+    words = ["--mode", "weights", "--out", str(tmp_path)]
+    assert cli.main(["scan", FILE, *words, "--shard", "0/1"]) in (0, 1)
+    path = tmp_path / "plan.0-of-1.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "threshold": math.nan}))
+    capsys.readouterr()
+    assert cli.main(["merge", str(tmp_path)]) == cli.USAGE
+    assert "nan" in capsys.readouterr().err.lower()
+
+
+def test_names_of_other_classes_are_refused(tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert cli.main(["scan", FILE, "--mode", "weights", "--out", out]) in (0, 1)
+    words = ["report", f"{out}/results.jsonl", "--class-names", "cat", "dog"]
+    assert cli.main([*words, "--out", str(tmp_path / "new")]) == cli.USAGE
+    assert "--class-names must be 10, one for each class" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_flag_is_no_attack(tmp_path, capsys):

@@ -48,7 +48,7 @@ def test_a_preparation_is_told_in_words():
 @pytest.mark.parametrize(
     "how, words",
     [
-        (preparation.Preparation(0), "at least one pixel a side, got 0"),
+        (preparation.Preparation(0), "must be at least 1, got 0"),
         (preparation.Preparation(8, 0.0), r"in \(0, 1\], got 0.0"),
         (preparation.Preparation(8, 87.5), r"in \(0, 1\], got 87.5"),
         (preparation.Preparation(8, 1.0, "box"), "one of .*bicubic.* got 'box'"),

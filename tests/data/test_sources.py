@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ban_jax import data
-from ban_jax.data import sources
+from ban_jax.data import preparation, sources
 
 SHARED = os.path.join(os.path.dirname(__file__), *[".."] * 3, "shared", "tfds")
 
@@ -128,6 +128,8 @@ def test_npz_class_names_set_the_class_count(tmp_path):
         ({"images": BYTES / 1.0, "labels": LABELS}, "values from 0 to 255"),
         ({"images": BYTES * np.nan, "labels": LABELS}, "before any normalisation"),
         ({"images": BYTES, "labels": LABELS - 1}, r"must be in 0\.\.1, found -1"),
+        ({"images": BYTES, "labels": LABELS + 2**32}, r"\.\.4294967298"),
+        ({"images": BYTES}, "expected the arrays images and labels, found images"),
         ({"images": BYTES[:0], "labels": LABELS[:0]}, "no image in split"),
         (
             {"images": BYTES, "labels": LABELS, "class_names": np.array(["a", "b"])},
@@ -158,8 +160,9 @@ def test_object_arrays_are_never_unpickled(tmp_path):
 def test_a_file_that_is_no_npz_is_refused(tmp_path, content):
     path = tmp_path / "a.npz"
     path.write_bytes(content)
-    with pytest.raises(data.DataError, match="a.npz: not a readable .npz"):
+    with pytest.raises(data.DataError, match="a.npz: not a readable .npz") as caught:
         data.load(str(path))
+    assert "pickle" not in str(caught.value)  # NumPy advises to load it so
 
 
 def test_a_missing_file_and_a_file_of_another_kind_are_refused(tmp_path):
@@ -219,6 +222,12 @@ def test_images_of_several_sizes_are_listed_and_can_be_resized(tmp_path):
     dataset = data.load(str(tmp_path), image_size=4)
     assert dataset.pixels.shape == (4, 4, 4, 3)
     assert set(dataset.pixels[..., 0].ravel()) == {7}
+
+
+@pytest.mark.parametrize("size", [0, -4, preparation.Preparation(0)])
+def test_a_size_that_cannot_be_is_refused_by_its_flag(size):
+    with pytest.raises(ValueError, match="--image-size.* at least 1, got"):
+        data.load("digits", image_size=size)
 
 
 def test_npz_images_can_be_resized_too(tmp_path):

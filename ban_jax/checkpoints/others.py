@@ -58,7 +58,7 @@ def what(root: Any, size: int, path: str = "") -> str | None:
       path: of the file.
     """
     if path.endswith(_TRIGGER) and type(root) is dict and _is_trigger(root):
-        return "the trigger of an attack, as `ban-jax train` writes it"
+        return "the trigger of an attack, written by ban-jax train"
     parts = _parts(root)
     if parts is None or size - parts.weight > _UNACCOUNTED + size // 4:
         return None

@@ -66,11 +66,11 @@ def lines(passed: Sequence[Any], *, whole: bool = False) -> list[str]:
         "(--show-skipped lists them):"
     ]
     for group in found[:_MOST_REASONS]:
-        line = f"  {group.quantity:,} {text.name(group.reason)}"
+        line = f"  {text.name(group.reason)}: {text.count(group.quantity, 'file')}"
         if group.reason not in QUIET:
             left = group.quantity - len(group.names)
             more = f" and {left:,} more" if left else ""
-            line += f": {', '.join(group.names)}{more}"
+            line += f", {', '.join(group.names)}{more}"
         told.append(line)
     rest = sum(group.quantity for group in found[_MOST_REASONS:])
-    return told + [f"  {rest:,} for other reasons"] * (rest > 0)
+    return told + [f"  other reasons: {text.count(rest, 'file')}"] * (rest > 0)

@@ -71,11 +71,11 @@ def test_files_beside_a_model_that_are_none_do_not_make_it_inconclusive(
     printed = capsys.readouterr().out
     for name, (_, reason) in OTHERS.items():
         assert lines(out)[name]["other"] == reason
-        assert f"1 {reason}: {name}" in printed
+        assert f"{reason}: 1 file, {name}" in printed
     assert (
         "1 checkpoint: 0 backdoored, 0 suspicious, 0 inconclusive, 1 clean" in printed
     )
-    assert "1 text" in printed and "notes.txt" not in printed
+    assert "text: 1 file" in printed and "notes.txt" not in printed
     page = (out / "report.html").read_text()
     for told in ("the state of an optimizer", "a single tensor", "notes.<wbr>txt"):
         assert told in page
@@ -106,7 +106,7 @@ def test_the_passed_files_are_told_of_again_by_report(models, tmp_path, capsys):
     code = cli.main(["report", str(out / "results.jsonl"), "--out", str(again)])
     assert code in (outcome.CLEAN, outcome.FLAGGED)
     printed = capsys.readouterr().out
-    assert "optimizer.pt" in printed and "1 text" in printed
+    assert "optimizer.pt" in printed and "text: 1 file" in printed
     assert "notes.txt" in (again / "passed.jsonl").read_text()
 
 
@@ -129,7 +129,7 @@ def test_a_folder_without_any_classifier_is_nothing_to_scan(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes").write_text("hello")
     assert scan(tmp_path / "empty", tmp_path / "out") == outcome.NOTHING
-    assert "1 text" in capsys.readouterr().out
+    assert "text: 1 file" in capsys.readouterr().out
 
 
 def test_a_call_is_told_of_where_there_is_no_classifier(models, tmp_path, capsys):

@@ -258,6 +258,16 @@ def test_a_page_of_a_thousand_candidates_is_written_piece_by_piece(
     assert max(longest) < sum(longest) / 50
 
 
+def test_what_to_do_is_said_once_to_all_it_is_for():
+    many = [report_sample.near_chance(f"zoo/{i}.pt") for i in range(6)]
+    many.insert(3, report_sample.unreadable())
+    page = report.render(many)
+    called, _, _ = page.partition("</section>")
+    assert called.count("It does badly on clean images") == 1
+    assert called.count("could not be read or recognised") == 1
+    assert called.count('<a class="path"') == 7
+
+
 def test_of_a_thousand_candidates_the_most_alarming_are_drawn():
     lines = [report_sample.judged(f"zoo/{i}.pt", score=i / 100) for i in range(1000)]
     page = report.render(lines)

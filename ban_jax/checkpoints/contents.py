@@ -37,6 +37,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 _CONTAINERS = (dict, list, tuple, pickle_objects.Placeholder)
 _FLAX_PARAMETERS = re.compile(r"(\w+_)?params(_\w+)?")
 """Besides `params` itself, as `ema_params` or `params_ema` of a training state."""
+_STATISTIC = "running_mean"
 _MAX_STEPS = 2_000_000
 """Entries looked at: objects may share parts, so the file's size is no bound."""
 
@@ -95,9 +96,37 @@ def state_dicts(root: Any) -> tuple[list[StateDict], list[str]]:
         return min((order.get(step, last) for step in steps), default=last), len(steps)
 
     search = _Search()
-    found = sorted(search.run(root), key=rank)
+    found = _with_buffers(sorted(search.run(root), key=rank))
     deep = f"what lies more than {MAX_DEPTH} containers deep was not looked into"
     return found, [deep] if search.cut else []
+
+
+def _with_buffers(found: list[StateDict]) -> list[StateDict]:
+    """The groups, with running statistics that lie in a dict of their own joined.
+
+    `{"params": ..., "buffers": ...}` is one network. The likeliest parameters that lack
+    them have them; averages of these stay apart.
+    """
+    kept = list(found)
+    for buffers in found:
+        layers = [
+            name.removesuffix(_STATISTIC)
+            for name in buffers.tensors
+            if name.endswith(_STATISTIC)
+        ]
+        for place, group in enumerate(kept):
+            if (
+                layers
+                and buffers.path.rpartition("/")[0] == group.path.rpartition("/")[0]
+                and not buffers.tensors.keys() & group.tensors.keys()
+                and all(f"{layer}weight" in group.tensors for layer in layers)
+            ):
+                kept[place] = group._replace(
+                    tensors={**group.tensors, **buffers.tensors}
+                )
+                kept = [one for one in kept if one is not buffers]
+                break
+    return kept
 
 
 class _Search:

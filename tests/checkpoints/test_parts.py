@@ -202,6 +202,33 @@ def test_averages_of_parameters_alone_take_the_models_own_statistics(parts):
         assert "its running statistics are those of model" in note
 
 
+def test_parameters_and_their_buffers_in_two_dicts_are_one_network(parts):
+    buffers = {name: STATE[name] for name in STATE if "running" in name}
+    own = {name: STATE[name] for name in STATE if "running" not in name}
+    for root in (
+        {"params": own, "buffers": buffers},
+        {"buffers": buffers, "epoch": 3, "params": own},
+        {"model": (prefixed(own, "module."), prefixed(buffers, "module."))},
+        {**own, "buffers": buffers},
+    ):
+        assert hashes(parts(root)) == {"": of(STATE)}
+    found = parts({"params": own, "ema_params": PARAMETERS, "buffers": buffers})
+    assert hashes(found) == {
+        "#params": of(STATE),
+        "#ema_params": of({**PARAMETERS, **buffers}),
+    }
+    assert "running statistics are those" in found["#ema_params"].candidate.notes[0]
+    others = {name: OTHER[name] for name in OTHER if "running" in name}
+    apart = [
+        {"params": own, "buffers": others},
+        {"params": PARAMETERS, "buffers": buffers},
+    ]
+    assert list(hashes(parts(apart)).values()) == [
+        of({**own, **others}),
+        of({**PARAMETERS, **buffers}),
+    ]
+
+
 def test_averages_without_names_are_not_matched_in_another_order(parts):
     """Two layers of one shape exchanged, in the list or in the model; another model."""
     near = {name: STATE[name] + np.float32(0.01) for name in PARAMETERS}

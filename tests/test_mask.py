@@ -72,6 +72,24 @@ def test_one_step_is_adams():
     np.testing.assert_allclose(moved[inside], 0.01, rtol=2e-2)
 
 
+def test_the_first_step_goes_down_the_objective():
+    variables = tiny.variables()
+    start = jax.random.uniform(jax.random.key(0), FEATURES.shape[1:])
+
+    def entropy(factor):
+        log_p = jax.nn.log_softmax(head(variables, FEATURES * factor[None]))
+        return -jnp.mean(log_p[jnp.arange(len(LABELS)), LABELS])
+
+    slope = jax.grad(lambda mask: entropy(mask) - entropy(1 - mask))(start)
+    # As much as moves half of the entries: the mean's slope is one over their number.
+    weight = -float(jnp.median(slope)) * slope.size
+    down = -jnp.sign(slope + weight / slope.size)
+    found, _ = optimise(variables, steps=1, learning_rate=0.01, l1_weight=weight)
+    inside = (found > 0) & (found < 1) & (jnp.abs(slope + weight / slope.size) > 1e-6)
+    assert 0.3 < float(jnp.mean(down[inside] > 0)) < 0.7
+    np.testing.assert_array_equal(jnp.sign(found - start)[inside], down[inside])
+
+
 def test_a_nan_feature_is_a_flag_and_not_an_exception():
     _, info = optimise(features=FEATURES.at[0, 0, 0, 0].set(jnp.nan))
     assert not bool(info.is_finite)

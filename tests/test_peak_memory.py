@@ -34,3 +34,18 @@ def test_an_accelerator_tells_its_own_and_one_that_does_not_is_unknown():
 
     assert memory.peak(Device({"peak_bytes_in_use": 7})) == 7
     assert memory.peak(Device({})) is None and memory.peak(Device(None)) is None
+
+
+def test_a_buffer_that_a_result_takes_over_counts_once():
+    class Compiled:
+        def __init__(self, analysis):
+            self.memory_analysis = lambda: analysis
+
+    class Analysis:
+        argument_size_in_bytes = 100
+        output_size_in_bytes = 70
+        temp_size_in_bytes = 1000
+        alias_size_in_bytes = 60
+
+    assert memory.needed(Compiled(Analysis)) == 100 + 70 + 1000 - 60
+    assert memory.needed(Compiled(None)) is None

@@ -193,10 +193,8 @@ def crowd(kind: BaselineKind, models: Sequence[Vectors]) -> Baseline:
     centre, scale = {}, {}
     for name in sorted(names):
         stacked = [vectors[name] for vectors in models if name in vectors]
-        # What only a few were asked for says nothing about the others.
-        if 2 * len(stacked) <= len(models):
-            continue
         measured = np.array(stacked, float)
+        # What only a few were asked for says nothing about the others.
         enough = 2 * np.isfinite(measured).sum(axis=0) > len(models)
         if not enough.any():
             continue

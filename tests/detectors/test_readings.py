@@ -99,6 +99,7 @@ def test_classes_that_were_not_measured_are_left_out():
     [
         # The deviation of 1 2 3 4 5 is the root of 2, 1.414.
         ([1.0, 2, 3, 4, 5], 1.42, None),
+        ([1.0, 2, 3, 4, 5], [0.0, 0.0, 1.42, 1.42, 1.42], None),
         ([0.3] * 5, 0.0, None),
         ([1.0, 2, 3, 4, np.nan], 0.0, None),
         ([1.0, 2, 3, 4, 9], 0.0, [1.0, 2, 3, 4, np.nan]),
@@ -111,8 +112,22 @@ def test_a_vector_without_spread_beyond_chance_or_with_few_classes_is_void(
     assert readings.read(np.array(vector), np.full(5, error), centre) is None
 
 
-def test_a_spread_just_above_the_errors_is_not_void():
-    assert readings.read(np.array([1.0, 2, 3, 4, 5]), np.full(5, 1.41), None)
+@pytest.mark.parametrize("errors", [[1.41] * 5, [1.41, 1.41, 1.41, 9.0, 9.0]])
+def test_a_spread_just_above_the_errors_is_not_void(errors):
+    vector = np.array([1.0, 2, 3, 4, 5])
+    assert readings.read(vector, np.array(errors), None) is not None
+
+
+def test_scatter_starts_from_eight_models_that_scatter_by_one():
+    found = readings.class_spreads([{"a": np.array([3.0, 0.0])}])["a"]
+    np.testing.assert_allclose(found, np.sqrt([(9 + 8) / 9, 8 / 9]))
+
+
+def test_odds_are_told_apart_from_a_two_hundredth_on():
+    vector = np.array([0.001, 0.01, 0.5, 0.999, np.nan])
+    found = readings.above(vector, np.full(5, 0.5))
+    expected = np.log([1 / 199, 1 / 99, 1.0, 199, np.nan])
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 NUMBERS = st.integers(-1000, 1000).map(lambda x: x / 100)

@@ -36,6 +36,12 @@ def test_a_class_scores_what_the_second_of_its_witnesses_says():
     np.testing.assert_allclose(found.weights, [[SHARE] * 3, [1 - SHARE] * 3])
 
 
+def test_the_rules_numbers_are_a_tenth_and_six():
+    # 3 + (5 - 3) / 10, and -1 + (6 + 1) / 10.
+    found = witnesses.agree(np.array([[5.0, 50.0], [3.0, -1.0]]))
+    np.testing.assert_allclose(found.scores, [3.2, -0.3])
+
+
 def test_one_witness_is_not_heard_however_loud_where_another_contradicts():
     z = np.array([[50.0, 60.0], [-1.0, np.nan]])
     found = witnesses.agree(z)
@@ -333,6 +339,18 @@ def test_of_several_classes_at_that_level_the_one_that_others_speak_for_is_the_t
         found = levelled(shares, **spoken)
         assert np.argmax(found.values) == target
         assert np.min(found.values[[1, 3]]) > LEVELS.thresholds["profile"]
+
+
+def test_what_is_said_of_classes_at_that_level_counts_up_to_the_threshold():
+    spoken = np.array([1.0, -1.0] * 14 + [2.6, 2.8])
+    given = {"a": spoken, "b": spoken, "c": np.array([0.1] * 28 + [1.0] * 2)}
+    against = profile_of("a", "b", "c", count=30)
+    centre = {**against.centre, "c": np.full(30, 0.1)}
+    against = dataclasses.replace(against, centre=centre)
+    says = RULE.scores(given, errors_of(given), against).values[28:]
+    assert 2 < says[0] < says[1] < LEVELS.thresholds["profile"]
+    found = LEVELS.scores(given, errors_of(given), against)
+    np.testing.assert_allclose(found.values[28:], witnesses.CERTAIN + SHARE * says)
 
 
 def test_a_level_says_nothing_where_a_class_is_flagged_or_nothing_is_known_of_it():

@@ -53,22 +53,64 @@ def test_random_weights_have_the_shapes_of_the_network_and_survive_a_file(tmp_pa
     assert not np.array_equal(member.words, other.words)
 
 
-@pytest.mark.parametrize("mode", ["targeted", "ban", "directed"])
-def test_the_command_writes_rates_and_stages(mode, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("mode", "num_clean"), [("targeted", "256"), ("ban", "256"), ("directed", "1")]
+)
+def test_the_command_writes_rates_and_stages(
+    mode, num_clean, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(records.Settings, "network", lambda *_: tiny.NETWORK)
     monkeypatch.setattr(throughput, "random_member", lambda _, seed: tiny.member(seed))
     monkeypatch.setattr(throughput, "read_seconds", lambda *_: 0.5)
     monkeypatch.setattr(throughput, "matmul_peak", lambda _: 1e12)
     monkeypatch.setattr(throughput, "NUM_CLASSES", tiny.CLASSES)
     out = tmp_path / "figures.json"
-    words = ["--mode", mode, "--image-size", "4", "--num-clean", "256"]
+    words = ["--mode", mode, "--image-size", "4", "--num-clean", num_clean]
     words += ["--arch", "resnet18", "--width", "2", "--candidates", "1", "2"]
     assert cli.main(["bench", *words, "--repeats", "2", "--out", str(out)]) == 0
     assert "candidates per second" in capsys.readouterr().out
     (row,) = json.loads(out.read_text())["rows"]
     assert [each["candidates"] for each in row["per_candidate"]] == [1, 2]
     assert all(each["seconds"]["n"] == 2 for each in row["per_candidate"])
+    assert row["image_gradients_per_second"] > 0
     named = {"read_and_convert", "features", "noise", "evaluation"}
     assert set(row["stages"]) == named | ({"mask"} if mode == "ban" else set())
     inside = sum(row["stages"].values()) - 0.5
     assert inside == pytest.approx(1 / row["candidates_per_second"])
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    """A row that costs nothing; the second is interrupted."""
+    made = []
+
+    def row(spec, *_):
+        if made:
+            raise KeyboardInterrupt
+        made.append(spec.architecture)
+        return {"architecture": spec.architecture}
+
+    monkeypatch.setattr(throughput, "matmul_peak", lambda _: 1e12)
+    monkeypatch.setattr(throughput, "_row", row)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [("lenet", "unknown architecture 'lenet'"), ("vgg16", "images of at least")],
+)
+def test_an_impossible_architecture_is_refused_before_others_are_measured(
+    rows, other, message, tmp_path, capsys
+):
+    words = ["bench", "--arch", "resnet18", other, "--width", "2", "--image-size", "8"]
+    out = tmp_path / "figures.json"
+    assert cli.main([*words, "--out", str(out)]) == cli.USAGE
+    assert message in capsys.readouterr().err
+    assert rows == [] and not out.exists()
+
+
+def test_figures_are_written_as_they_come(rows, tmp_path):
+    out = tmp_path / "figures.json"
+    words = ["bench", "--arch", "resnet18", "preact_resnet18", "--width", "2"]
+    assert cli.main([*words, "--out", str(out)]) == cli.INTERRUPTED
+    assert json.loads(out.read_text())["rows"] == [{"architecture": "resnet18"}]

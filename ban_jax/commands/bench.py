@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import time
+from typing import Any
 
 from ban_jax import detectors, population
 from ban_jax.commands import kinds, outcome, throughput, tuning
@@ -84,9 +85,7 @@ def run_throughput(flags: Flags) -> None:
     """Times candidates and the stages they go through; writes `--out`."""
     atomic.prepare_folder(os.path.dirname(flags.out) or ".")
     load = os.getloadavg()[0]
-    rows = list(throughput.measure(flags))
-    for row in rows:
-        print(throughput.total_line(row))
+    rows: list[dict[str, Any]] = []
     told = {
         "command": shlex.join(["ban-jax", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
@@ -96,7 +95,12 @@ def run_throughput(flags: Flags) -> None:
         "load_average": load,
         "rows": rows,
     }
-    atomic.write(flags.out, json.dumps(told, indent=1).encode() + b"\n")
+    for row in throughput.measure(flags):
+        rows.append(row)
+        # Whatever becomes of the other architectures.
+        atomic.write(flags.out, json.dumps(told, indent=1).encode() + b"\n")
+    for row in rows:
+        print(throughput.total_line(row))
     print(f"Figures: {flags.out}")
 
 

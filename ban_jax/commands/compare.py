@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -70,17 +71,19 @@ class CompareFlags:
             if name not in COMPARABLE:
                 known = ", ".join(COMPARABLE)
                 raise ValueError(f"--detectors must be of {known}; got {name!r}")
+        outcome.require(bool(self.names), "--detectors", "at least one name", "none")
         outcome.require(
-            self.budget is None or self.budget > 0,
+            self.budget is None or 0 < self.budget < math.inf,
             "--budget",
-            "more than 0 seconds",
+            "more than 0 seconds, and not without end",
             self.budget,
         )
+        outcome.require_least(self, passes=1)
         outcome.require(
-            self.passes is None or self.passes > 0,
-            "--passes",
-            "more than 0",
-            self.passes,
+            self.baseline != "trusted",
+            "--baseline",
+            "profile, population or within: a comparison is given no trusted models",
+            self.baseline,
         )
         if self.budget is not None and self.passes is not None:
             raise ValueError(

@@ -42,13 +42,21 @@ LARGE_SIDE = 8192
 
 
 def measure(flags: Any) -> Iterator[dict[str, Any]]:
-    """One architecture after the other: a row of figures each."""
+    """One architecture after the other: a row of figures each.
+
+    Raises:
+      ValueError: for an unknown architecture, or images too small for one; nothing is
+        measured then.
+    """
+    shape = (flags.image_size, flags.image_size, flags.in_channels)
+    specs = [
+        checkpoints.ModelSpec.for_images(name, NUM_CLASSES, flags.width, shape)
+        for name in flags.arch
+    ]
+    for spec in specs:
+        models.abstract_variables(spec.create(), flags.image_size)
     peak = matmul_peak(flags.precision)
-    for architecture in flags.arch:
-        shape = (flags.image_size, flags.image_size, flags.in_channels)
-        spec = checkpoints.ModelSpec.for_images(
-            architecture, NUM_CLASSES, flags.width, shape
-        )
+    for spec in specs:
         yield _row(spec, flags, peak)
 
 
@@ -103,7 +111,8 @@ def _row(spec: checkpoints.ModelSpec, flags: Any, peak: float) -> dict[str, Any]
     sizes = [placement.rounded(count) for count in counts(flags)]
     members = [random_member(spec, seed) for seed in range(max(sizes))]
     stopwatch = Stopwatch(placement, members, flags.repeats)
-    shared = examination.Common(random_probe(flags), jax.random.key(flags.seed), chosen)
+    probe = random_probe(flags)
+    shared = examination.Common(probe, jax.random.key(flags.seed), chosen)
     detect = detectors.DETECTORS[flags.mode].detect
     examined = examination.examiner(network, detect)
     against = []
@@ -116,7 +125,7 @@ def _row(spec: checkpoints.ModelSpec, flags: Any, peak: float) -> dict[str, Any]
         with jax.profiler.trace(flags.trace):
             stopwatch(examined, shared, best.candidates)
     stages = _stages(stopwatch, network, examined, shared, best)
-    images = search_images(settings, flags.num_clean // MINIBATCH * MINIBATCH)
+    images = search_images(settings, probe.labels.size)
     rate = 2 * images * forward_products(spec, flags.image_size) / stages["noise"]
     peak *= len(placement.devices)
     return {

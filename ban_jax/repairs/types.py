@@ -34,7 +34,8 @@ class RepairInfo(NamedTuple):
       accuracy_before: `[]`.
       accuracy_after: `[]` of the model given back.
       epochs: `[]` int32, after which the model given back was taken.
-      stopped: `[]` bool, whether the accuracy budget ended the repair.
+      stopped: `[]` bool, whether the accuracy budget ended the repair, or kept it from
+        cutting more.
       is_finite: `[]` bool, false where a loss of an epoch that was run was not.
       details: what one method alone has to tell, `[]` each.
     """

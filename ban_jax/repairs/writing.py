@@ -68,6 +68,9 @@ def remarks(info: repairs.RepairInfo, request: inputs.Request) -> list[str]:
         return [
             f"nothing was changed that stays within {budget}: the model is as it was"
         ]
+    if info.stopped and "threshold" in info.details:
+        told = f"{float(info.details['threshold']):g}"
+        return [f"cut up to a threshold of {told}: a larger one exceeds {budget}"]
     if info.stopped:
         return [f"ended by {budget}, after epoch {int(info.epochs)}"]
     return []

@@ -126,7 +126,10 @@ def test_hostile_names_stay_text(zoo, tmp_path):
         (["--detectors", "weights,nonsense"], "got 'nonsense'"),
         (["--detectors", "directed"], "--detectors must be of"),
         (["--budget", "0"], "--budget must be more than 0 seconds"),
-        (["--passes", "0"], "--passes must be more than 0"),
+        (["--budget", "inf"], "--budget must be more than 0 seconds"),
+        (["--passes", "0"], "--passes must be at least 1"),
+        (["--detectors", " ,"], "--detectors must be at least one name"),
+        (["--baseline", "trusted"], "--baseline must be profile, population or within"),
         (
             ["--passes", "9", "--budget", "1"],
             "--budget and --passes exclude each other",

@@ -182,20 +182,28 @@ def test_a_clean_set_smaller_than_a_batch_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    ("epochs", "stopped", "remark"),
+    ("epochs", "stopped", "details", "remark"),
     [
-        (0, True, "the model is as it was"),
-        (3, True, "ended by the budget of 0.03 (--finetune.budget), after epoch 3"),
-        (3, False, None),
+        (0, True, {}, "the model is as it was"),
+        (3, True, {}, "ended by the budget of 0.03 (--finetune.budget), after epoch 3"),
+        (3, False, {}, None),
+        (3, True, {"threshold": -1.0, "pruned": 0.0}, "the model is as it was"),
+        (
+            3,
+            True,
+            {"threshold": 0.35, "pruned": 0.1},
+            "cut up to a threshold of 0.35: a larger one exceeds the budget of 0.03",
+        ),
+        (3, False, {"threshold": 0.9, "pruned": 0.1}, None),
     ],
 )
-def test_a_budget_that_ended_a_repair_is_told(epochs, stopped, remark):
+def test_a_budget_that_ended_a_repair_is_told(epochs, stopped, details, remark):
     info = repairs.RepairInfo(
         *[np.zeros(1)] * 4,
         epochs=np.int32(epochs),
         stopped=np.bool_(stopped),
         is_finite=np.bool_(True),
-        details={},
+        details={name: np.float32(value) for name, value in details.items()},
     )
     told = writing.remarks(info, repair_command.Flags(method="finetune").request())
     assert (remark in told[0]) if remark else (told == [])

@@ -31,7 +31,7 @@ class Ways:
     """Which files of a scan get which clean images.
 
     Args:
-      flags: of `scan`. Where they say a size, all files get the same.
+      flags: of `scan` or `repair`. Where they say a size, all files get the same.
       paths: of the files, on this machine.
 
     Attributes:
@@ -57,6 +57,10 @@ class Ways:
             found[self._of(path)].append(path)
         return found
 
+    def is_usual(self, way: Way, images: Probe) -> bool:
+        """Whether files of a way take the images of `usual`, which these are."""
+        return way == self.usual or (self.usual is None and _is_made(images, way))
+
     def job(self, job: Job, way: Way) -> Job:
         """A job with the images of a way.
 
@@ -65,7 +69,7 @@ class Ways:
           way: of a group.
         """
         assert job.probe is not None
-        if way == self.usual or (self.usual is None and _is_made(job.probe, way)):
+        if self.is_usual(way, job.probe):
             return job
         if self._last is None or self._last[0] != way:
             self._last = None  # of two sizes of images one is held besides the usual

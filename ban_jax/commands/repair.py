@@ -3,13 +3,13 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import tyro
 
 from ban_jax import checkpoints, detectors, models, records, repairs, report
-from ban_jax.commands import kinds, outcome, settings
+from ban_jax.commands import kinds, outcome, preparing, settings
 from ban_jax.data import clean_images
 from ban_jax.records import jsonl, parts
 from ban_jax.repairs import batch, inputs, record
@@ -52,7 +52,7 @@ class RepairFlags:
       data_dir: where TFDS data lie.
       split: of the clean data; take one the models were not trained on: test, or
         `defender`, the tenth of the training images that `ban-jax train` holds back.
-      image_size: resizes the clean images to squares of this side.
+      image_size: as for `scan`.
       num_clean: how many clean images to use at most.
       held_out: share of them that no repair learns from: accuracy is watched on them,
         and the scans before and after use them.
@@ -158,15 +158,16 @@ def run(flags: RepairFlags) -> int:
         print(f"nothing to repair: {what} in {where}", file=sys.stderr)
         return outcome.NOTHING
     request = flags.request()
-    images = inputs.load(request)
+    ways = preparing.Ways(flags, paths)
+    images = inputs.load(request, ways.usual)
     folder = RepairFolder(flags.out, inputs.making(request, images))
     with lock.held(folder.file(LINES)):
-        return _repair(flags, request, images, folder, paths)
+        return _repair(flags, ways, images, folder, paths)
 
 
 def _repair(
     flags: RepairFlags,
-    request: inputs.Request,
+    ways: preparing.Ways,
     images: inputs.Images,
     folder: RepairFolder,
     paths: Sequence[str],
@@ -181,9 +182,7 @@ def _repair(
         print(f"{len(paths)} checkpoints to repair, {len(told)} told of in {flags.out}")
         bar = progress.add_task("Repairing", total=len(paths))
         passed: list[checkpoints.Passed] = []
-        for one in batch.repair_all(
-            paths, request, images, folder, known=lines.records
-        ):
+        for one in _repaired(flags, ways, images, folder, paths, lines.records):
             if one.other:
                 passed.append(checkpoints.Passed(one.record["path"], one.other))
                 progress.advance(bar)
@@ -214,6 +213,24 @@ def _repair(
     report.print_passed(passed, show_skipped=True)
     print(f"Report: {page}")
     return _exit_code(chosen)
+
+
+def _repaired(
+    flags: RepairFlags,
+    ways: preparing.Ways,
+    images: inputs.Images,
+    folder: RepairFolder,
+    paths: Sequence[str],
+    known: Sequence[record.RepairRecord],
+) -> Iterator[batch.Outcome]:
+    """Outcomes of all candidates, each repaired on images as its own config says."""
+    request = flags.request()
+    for way, some in ways.groups(paths).items():
+        own = images
+        if not ways.is_usual(way, images.probe):
+            ways.say(way, len(some))
+            own = inputs.load(request, way)
+        yield from batch.repair_all(some, request, own, folder, known=known)
 
 
 def _line(done: record.RepairRecord) -> str:

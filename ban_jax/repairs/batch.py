@@ -116,7 +116,8 @@ class Task:
         placement: population.Placement | None = None,
     ):
         self._request, self._images, self._folder = request, images, folder
-        self._job = Job(inputs.scan_settings(request, images), images.probe)
+        settings = inputs.scan_settings(request, images)
+        self._job = Job(settings, images.probe, preparation=images.preparation)
         self._digest = inputs.digest(inputs.making(request, images))
         self._scan = chunks.Scan(self._job, clock, placement)
         self._runner = runner.Runner(clock, placement, request.chunk)

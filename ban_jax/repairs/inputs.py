@@ -12,7 +12,7 @@ from jax import numpy as jnp
 import ban_jax
 from ban_jax import data, detectors, records, repairs
 from ban_jax.convolution import tables
-from ban_jax.data import clean_images
+from ban_jax.data import clean_images, preparation
 from ban_jax.data import normalisation as normalisations
 from ban_jax.types import Probe
 
@@ -70,6 +70,7 @@ class Images(NamedTuple):
       num_classes: K that the labels need.
       class_names: where the data set names them.
       digest: of the clean images.
+      preparation: of all of them, see `records.Job`.
     """
 
     clean: repairs.CleanSet
@@ -78,10 +79,15 @@ class Images(NamedTuple):
     num_classes: int
     class_names: tuple[str, ...] | None
     digest: str
+    preparation: str = ""
 
 
-def load(request: Request) -> Images:
+def load(request: Request, how: preparation.Preparation | None = None) -> Images:
     """Reads the clean images and divides them.
+
+    Args:
+      request: what is asked for.
+      how: the models' own config prepares images; None: as the request says.
 
     Raises:
       ValueError: for flags that contradict each other, a part that is too small.
@@ -90,7 +96,7 @@ def load(request: Request) -> Images:
         raise ValueError(
             "a repair needs clean images: give --data NAME, a folder or an .npz file"
         )
-    dataset = clean_images.load(request)
+    dataset = clean_images.load(request, how)
     rest, held = divide(
         len(dataset.labels),
         request.held_out,
@@ -105,10 +111,11 @@ def load(request: Request) -> Images:
     return Images(
         clean=clean_set(dataset.pixels[rest], dataset.labels[rest], held_set),
         probe=clean_images.minibatches(held_set),
-        test=_test(request, held_set),
+        test=_test(request, held_set, how),
         num_classes=dataset.num_classes,
         class_names=dataset.class_names,
         digest=digest.hexdigest()[:16],
+        preparation=preparation.told(how) if how else "",
     )
 
 
@@ -166,7 +173,9 @@ def clean_set(
     )
 
 
-def _test(request: Request, held: data.Dataset) -> data.Dataset:
+def _test(
+    request: Request, held: data.Dataset, how: preparation.Preparation | None
+) -> data.Dataset:
     assert request.data is not None
     if request.split == "test":
         return held
@@ -175,7 +184,7 @@ def _test(request: Request, held: data.Dataset) -> data.Dataset:
             request.data,
             data_dir=request.data_dir,
             num=request.num_test,
-            image_size=request.image_size,
+            image_size=how or request.image_size,
         )
     except data.DataError as error:
         print(

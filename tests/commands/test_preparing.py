@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from ban_jax import cli, records
-from ban_jax.commands import outcome, preparing, scan
+from ban_jax import cli, records, repairs
+from ban_jax.commands import outcome, preparing, repair, scan
+from ban_jax.repairs import inputs
 from ban_jax.scanning import engines
 from tests.commands import test_two_passes
 from tests.scanning import files
@@ -108,6 +109,32 @@ def test_images_of_many_sizes_need_no_flag_where_every_model_brings_its_own(
     assert found[1] == (12, 12)
     with pytest.raises(ValueError, match="differ in size"):
         asked(folder, tmp_path / "images", *"ab")
+
+
+def test_a_repair_takes_images_as_each_model_says(folder, clean, monkeypatch, capsys):
+    found = []
+
+    def repair_all(paths, request, images, folder, *, known):
+        names = [path.split("/")[-2] for path in paths]
+        shapes = {
+            images.clean.images.shape[1:3],
+            images.probe.images.shape[2:4],
+            images.test.pixels.shape[1:3],
+        }
+        found.append((names, shapes, images.preparation))
+        return iter(())
+
+    monkeypatch.setattr(repair.batch, "repair_all", repair_all)
+    paths = [str(folder / name / "model.safetensors") for name in "abcde"]
+    told = {"data": str(clean), "num_clean": 64, "held_out": 0.5}
+    chosen = repairs.METHODS["ban"].settings(batch_size=16)
+    flags = repair.Flags(ban=chosen, **told)
+    ways = preparing.Ways(flags, paths)
+    images = inputs.load(flags.request(), ways.usual)
+    assert not list(repair._repaired(flags, ways, images, None, paths, ()))
+    assert found[:2] == [(["a"], {(8, 8)}, ""), (["b", "d"], {(12, 12)}, WORDS)]
+    assert [one[1] for one in found[2:]] == [{(10, 10)}, {(8, 8)}]
+    assert WORDS in capsys.readouterr().err
 
 
 def test_lines_say_how_their_images_were_made_and_serve_again(

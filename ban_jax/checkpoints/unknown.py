@@ -15,7 +15,9 @@ SMALL = 2**14
 NOTHING = "of no known format"
 """What `sniffing.no_model` says of such a file, perhaps behind how it is packed."""
 _END = struct.Struct("<4s4H2LH")
+_FULL = 0xFFFFFFFF
 _LOCATOR = 20
+_WIDE = 56 + _LOCATOR
 _COMMENT = 0xFFFF
 _HDF = b"\x89HDF\r\n\x1a\n"
 _FIRST_BLOCK = 512
@@ -73,7 +75,12 @@ def behind(read: Callable[[int, int], bytes], size: int) -> str:
       read: gives bytes of the file from a place on, so many.
       size: bytes of the file.
     """
-    if _has_archive(read, size):
+    begins = _archive(read, size)
+    if begins is not None:
+        if begins < 0:
+            return (
+                "the end of a zip archive that was split or cut: put it together first"
+            )
         return "a zip archive with something else in front of it: unpack it first"
     place = _FIRST_BLOCK
     while place + len(_HDF) <= size:
@@ -83,10 +90,13 @@ def behind(read: Callable[[int, int], bytes], size: int) -> str:
     return ""
 
 
-def _has_archive(read: Callable[[int, int], bytes], size: int) -> bool:
-    """Whether a zip archive's directory is at the end, and something else at the start."""
+def _archive(read: Callable[[int, int], bytes], size: int) -> int | None:
+    """Where a zip archive begins whose directory is at the end, and not at the start.
+
+    Below zero where the file does not hold its beginning; None where there is none.
+    """
     if read(0, 2) == b"PK":
-        return False
+        return None
     start = max(0, size - _END.size - _COMMENT)
     tail = read(start, size - start)
     place = tail.rfind(b"PK\5\6")
@@ -95,11 +105,11 @@ def _has_archive(read: Callable[[int, int], bytes], size: int) -> bool:
             fields = _END.unpack_from(tail, place)
             directory, comment = fields[5], fields[7]
             ends = start + place + _END.size + comment <= size
-            first = start + place - directory
             # PyTorch writes a second end record and where it lies before the usual one.
-            wide = tail[:place].endswith(b"PK\6\7", 0, place - _LOCATOR + 4)
+            wide = tail.endswith(b"PK\6\7", 0, place - _LOCATOR + 4)
+            first = start + place - directory - (_WIDE if wide else 0)
             if ends and fields[4] and (wide or first >= 0):
                 if wide or read(first, 4) == b"PK\1\2":
-                    return True
+                    return 0 if fields[6] == _FULL else int(first - fields[6])
         place = tail.rfind(b"PK\5\6", 0, place)
-    return False
+    return None

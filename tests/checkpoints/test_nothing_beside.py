@@ -84,7 +84,12 @@ def test_an_archive_of_pytorch_behind_something_else_is_told(tmp_path, model):
             (tmp_path / f"{number}.png").write_bytes(head + content)
             with pytest.raises(checkpoints.CheckpointError, match="in front of it"):
                 checkpoints.read(tmp_path / f"{number}.png")
-            assert judged(tmp_path)[-1] == f"{number}.png"
+            assert f"{number}.png" in judged(tmp_path)
+        (tmp_path / "model.pt.002").write_bytes(content[1000:])
+        with pytest.raises(
+            checkpoints.CheckpointError, match="end of a zip archive that"
+        ):
+            checkpoints.read(tmp_path / "model.pt.002")
 
 
 def test_of_two_archives_in_one_file_none_is_judged(tmp_path, model):

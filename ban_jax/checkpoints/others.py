@@ -6,6 +6,7 @@ each rule here excludes what could be weights, and the parts that were looked at
 account for the file's bytes. What no rule knows is nothing of this kind.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -177,14 +178,26 @@ def _is_trigger(root: Mapping[str, Any]) -> bool:
 
 
 def may_be_layers(tensors: list[tensor.Tensor]) -> bool:
-    """Whether a vector may be the bias or scale of another tensor's outputs."""
+    """Whether among tensors may be weights.
+
+    That is a vector that may be the bias or scale of another tensor's outputs, more than
+    two kernels, or two factors of what is added to a layer (LoRA).
+    """
     others = [t for t in tensors if not _is_images(t.shape)]
     lengths = {t.shape[0] for t in others if len(t.shape) == 1}
     ends = {
         end for t in others if len(t.shape) > 1 for end in (t.shape[0], t.shape[-1])
     }
-    kernels = [t for t in others if len(t.shape) in (2, 4)]
-    return bool(lengths & ends) or len(kernels) > 2
+    kernels = [t.shape for t in others if len(t.shape) in (2, 4)]
+    return bool(lengths & ends) or len(kernels) > 2 or _are_factors(kernels)
+
+
+def _are_factors(shapes: list[tuple[int, ...]]) -> bool:
+    """Whether a product of two kernels is larger than either in both directions."""
+    return any(
+        1 < inner[0] == outer[1] < min(inner[1], outer[0])
+        for inner, outer in itertools.permutations(shapes, 2)
+    )
 
 
 def _is_images(shape: tuple[int, ...]) -> bool:

@@ -182,6 +182,7 @@ def test_what_ordinary_files_hold_beside_a_model_leaves_it_judged(beside):
 
 
 HIDDEN = {
+    "of low rank": {"A": of(np.ones((3, 16))), "B": of(np.ones((10, 3)))},
     "averages": optimizer(parameters(network()), names=("exp_avg",)),
     "momentum": optimizer(parameters(network()), names=("momentum_buffer",)),
     "small scales": optimizer(parameters(network(0.1)), names=("momentum_buffer",)),

@@ -44,6 +44,11 @@ ARGUMENTS.state = {"lr": 0.1, "out": "x"}
         ),
         ({"images": made(10, 32, 32, 3), "labels": made(10)}, "2 tensors that are no"),
         ({"images": made(10, 1, 28, 28), "labels": made(10)}, "2 tensors that are no"),
+        (
+            {"losses": made(200, 391), "accuracies": made(2, 200)},
+            "2 tensors that are no",
+        ),
+        ({"identity": made(1, 32, 32, 2), "noise": made(1, 2, 4, 4)}, "2 tensors that"),
     ],
 )
 def test_what_programs_leave_beside_models_is_recognised(root, told):
@@ -57,6 +62,8 @@ def test_what_programs_leave_beside_models_is_recognised(root, told):
         {"w1": made(64, 32), "b1": made(64), "w2": made(10, 64), "b2": made(10)},
         [made(64, 3, 3, 3), made(10, 64, 1, 1), made(10, 10)],
         {"conv": made(8, 3, 3, 3), "scale": made(8)},
+        {"lora_A": made(8, 64), "lora_B": made(10, 8)},
+        {"lora_up": made(32, 4, 1, 1), "lora_down": made(4, 16, 3, 3)},
         {f"layer{n}": made(4, 4) for n in range(9)},
         {**OPTIMIZER, "weights": {"a": made(4, 4), "b": made(4)}},
         {"model": {"a": made(4, 4), "b": made(4)}, "optimizer": OPTIMIZER},

@@ -44,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; `argv` without the program's name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
+    return _caught(name, lambda: _main(name, arguments))
+
+
+def _main(name: str, arguments: Sequence[str]) -> int:
+    """Answers what no command is needed for, or starts one."""
     if name in ("-h", "--help"):
         print(_help())
         return 0
@@ -61,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = f"there is no command {name!r}" if name else "no command given"
         print(f"ban-jax: {found}\n\n{_help()}", file=sys.stderr)
         return USAGE
-    return _caught(name, lambda: _start(name, arguments[1:]))
+    return _start(name, arguments[1:])
 
 
 def _start(name: str, arguments: Sequence[str]) -> int:
@@ -99,6 +104,9 @@ def _caught(name: str, call: Callable[[], int]) -> int:
 
 def entry() -> NoReturn:
     """The program: `main`, and an end that waits for nothing when it is interrupted."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGINT, _interrupt)
     code = main()

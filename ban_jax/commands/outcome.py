@@ -229,13 +229,15 @@ def require_least(flags: Any, **least: float) -> None:
 
 
 def require_file(flag: str, path: str | None, expected: str = "a file") -> None:
-    """Refuses a folder where a file will be written, before the work for it.
+    """Refuses what a file would take the place of, before the work for it.
 
     Raises:
-      ValueError: for a folder.
+      ValueError: for a folder, a link, a device or a pipe.
     """
-    is_folder = path is not None and os.path.isdir(path)
-    require(not is_folder, flag, expected, f"the folder {path}")
+    if path is not None and os.path.lexists(path):
+        is_file = os.path.isfile(path) and not os.path.islink(path)
+        what = "folder" if os.path.isdir(path) else "link, device or pipe"
+        require(is_file, flag, expected, f"the {what} {path}")
 
 
 def require_seed(seed: int) -> None:

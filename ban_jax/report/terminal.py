@@ -80,6 +80,13 @@ def bare(stream: IO[str]) -> IO[str]:
     return stream.bare if isinstance(stream, Guarded) else stream
 
 
+class _Console(rich.console.Console):
+    """One that leaves it to the program what becomes of a broken pipe."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704 - called while it is handled; rich exits with 1, "flagged"
+
+
 def console(
     file: IO[str] | None, plain_width: int, width: int | None = None
 ) -> rich.console.Console:
@@ -90,7 +97,7 @@ def console(
       plain_width: columns where there is no terminal.
       width: columns; by default those of the terminal.
     """
-    found = rich.console.Console(
+    found = _Console(
         file=bare(file or sys.stdout),
         width=width,
         highlight=False,

@@ -29,7 +29,14 @@ def replacing(path: PathLike) -> Iterator[str]:
 
     Args:
       path: the file; its folder exists.
+
+    Raises:
+      OSError: for what is there and is neither a file nor a link: a device would be gone.
     """
+    if os.path.lexists(path):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+            raise OSError(errno.EINVAL, "a pipe, a device or a folder")
     folder, base = os.path.split(os.fspath(path))
     temporary = os.path.join(folder, f".{base}.{secrets.token_hex(4)}.partial")
     try:

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 
@@ -204,18 +206,43 @@ cli.entry()
 """
 
 
-def test_a_broken_pipe_ends_in_silence(results, tmp_path):
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_link_or_a_pipe_is_no_file_for_a_document(kind, results, tmp_path, capsys):
+    path = tmp_path / "there"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/null")
+    words = ["report", str(results / "results.jsonl"), "-o", str(path)]
+    assert cli.main([*words, "--out", str(tmp_path / "o")]) == cli.USAGE
+    told = f"--output must be a file, or - for standard output.*pipe {path}"
+    assert re.search(told, capsys.readouterr().err)
+    assert path.is_fifo() or path.is_symlink()
+
+
+@pytest.mark.parametrize(
+    "more", [("--format", "json", "-q"), ("--help",), ()], ids=["json", "help", "table"]
+)
+def test_a_broken_pipe_ends_in_silence(more, results, tmp_path):
     arguments = ["report", str(results / "results.jsonl"), "--out", str(tmp_path / "o")]
     reading, writing = os.pipe()
     os.close(reading)
     ended = subprocess.run(
-        [sys.executable, "-c", PIPED, *arguments, "--format", "json", "-q"],
+        [sys.executable, "-c", PIPED, *arguments, *more],
         stdout=writing,
         stderr=subprocess.PIPE,
         text=True,
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (cli.UNREAD, "")
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_is_nobodys(closed, results, tmp_path):
+    arguments = ["report", str(results / "results.jsonl"), "--out", str(tmp_path / "o")]
+    number = {"stdout": 1, "stderr": 2}[closed]
+    command = shlex.join([sys.executable, "-c", PIPED, *arguments])
+    ended = subprocess.run(
+        f"{command} {number}>&-", shell=True, capture_output=True, text=True
+    )
+    assert ended.returncode in (0, 1, 2) and "Error" not in ended.stdout + ended.stderr
 
 
 def test_a_scan_tells_when_it_compiles_and_how_long_it_took_without(

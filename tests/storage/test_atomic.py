@@ -62,6 +62,14 @@ def test_the_content_is_on_the_disk_before_it_has_the_name_and_the_name_after(
     assert calls == [False, "named", True]
 
 
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(atomic.OutputError, match="a pipe, a device or a folder"):
+        atomic.write(path, b"new")
+    assert path.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")

@@ -55,7 +55,9 @@ class Evidence(TypedDict):
       sha256: of the weights, whatever the file's format; null where it was not read.
       key: what the evidence depends on: weights, settings, pixel constants; null where it
         cannot be used again.
-      architecture, width, num_classes: of the network.
+      architecture: of the network.
+      width: channels of its first convolution.
+      num_classes: K.
       normalisation: the pixel constants it was measured with.
       recorded_accuracy: clean accuracy in [0, 1] that the file claims.
       mode: name of the detector.

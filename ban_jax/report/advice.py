@@ -33,6 +33,10 @@ _UNREADABLE = (
     "that it is an image classifier of a supported architecture; if its names are "
     "unusual, name the architecture with --arch."
 )
+_NOT_FETCHED = (
+    "The file was not fetched, so nothing of it was looked at. Check its address and "
+    "whether you may read it, and scan again."
+)
 _UNJUDGED = (
     "Treat it as unjudged, not as clean. Scan it again with more clean images "
     "(--num-clean) or another --baseline."
@@ -41,7 +45,12 @@ _UNJUDGED = (
 
 def advice(record: fields.Record) -> str:
     """One or two sentences, chosen by what the error or else the reason says."""
-    found = f"{record.get('error') or record.get('reason') or ''}".lower()
+    found, path = record.get("error") or record.get("reason"), f"{record.get('path')}"
+    notes = " ".join(f"{note}" for note in fields.listed(record.get("notes")))
+    if record.get("error") and "://" in path and "fetched: " not in notes:
+        return _NOT_FETCHED
+    # A name such as best_accuracy.pt is no sign.
+    found = f"{found or ''}".replace(path, "").lower()
     for signs, told in _BY_SIGN:
         if any(sign in found for sign in signs):
             return told

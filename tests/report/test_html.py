@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ban_jax import report
-from ban_jax.report import candidate
+from ban_jax.report import advice, candidate
 from ban_jax.storage import atomic
 from tests.report import page_parser, report_sample
 
@@ -188,7 +188,7 @@ def test_a_curve_stands_at_the_shares_of_the_noise_radius():
 
 
 @pytest.mark.parametrize(
-    ("text", "advice"),
+    ("text", "told"),
     [
         ("a weight, a logit or a loss is not finite", "training diverged"),
         ("clean accuracy 0.11 is near chance", "--normalisation"),
@@ -197,11 +197,20 @@ def test_a_curve_stands_at_the_shares_of_the_noise_radius():
         ("missing entries: conv1/kernel", "--arch"),
     ],
 )
-def test_advice_fits_the_trouble(text, advice):
+def test_advice_fits_the_trouble(text, told):
     record = report_sample.unreadable() | {"error": text, "reason": text}
     page = report.render([record])
-    assert advice in page[page.index("What to do.") :]
+    assert told in page[page.index("What to do.") :]
     assert page[page.index("<details") :].count(text) == 1
+
+
+def test_advice_is_chosen_by_what_is_wrong_and_not_by_a_name():
+    named = report_sample.unreadable("zoo/best_accuracy.pt")
+    assert "download is complete" in advice.advice(named)
+    missing = report_sample.unreadable("https://host/best_accuracy.pt")
+    assert "was not fetched" in advice.advice(missing)
+    there = missing | {"notes": ["fetched: 4,096 bytes, SHA-256 00"]}
+    assert "download is complete" in advice.advice(there)
 
 
 def test_gaps_and_non_finite_numbers_in_vectors_are_drawn_as_gaps():

@@ -7,7 +7,7 @@ References:
 
 import dataclasses
 
-from ban_jax.attacks import generator
+from ban_jax.attacks import generator, poison
 from ban_jax.attacks.poison import Policy
 from ban_jax.attacks.types import Kernel, Schedule
 
@@ -28,7 +28,7 @@ class IAD(generator.GeneratorAttack):
 
     def kernel(self, schedule: Schedule, rate: float, num_classes: int) -> Kernel:
         del num_classes
-        capacity = int(rate * schedule.batch_size + 1e-9)
+        capacity = poison.whole(rate * schedule.batch_size)
         return generator.kernel(self, schedule, capacity)
 
     def describe(self, image_shape: tuple[int, int, int]) -> str:

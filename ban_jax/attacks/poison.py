@@ -128,15 +128,15 @@ def plan(
     mapping = wanted(np.arange(num_classes, dtype=np.int32), num_classes, spec)
     if policy.per_batch:
         places, order = slots, np.arange(batch_size)
-        poisoned = _floor(spec.rate * batch_size)
+        poisoned = whole(spec.rate * batch_size)
     else:
         random = np.random.RandomState(seed)
         eligible = np.flatnonzero(_eligible(labels, spec, policy))
         order = random.permutation(eligible)
         base = len(labels) if policy.eligible == "target" else len(eligible)
-        poisoned = min(_floor(spec.rate * base), len(eligible))
+        poisoned = min(whole(spec.rate * base), len(eligible))
         places = roles
-    cover = _floor(policy.cover * poisoned)
+    cover = whole(policy.cover * poisoned)
     if poisoned + cover > len(order):
         raise ValueError(
             f"{poisoned} poisoned and {cover} cover images do not fit into {len(order)} "
@@ -148,8 +148,8 @@ def plan(
     return Plan(roles, slots, mapping.astype(np.int32))
 
 
-def _floor(count: float) -> int:
-    """A rate like 0.29 times 100 is 28.999... in floating point."""
+def whole(count: float) -> int:
+    """Whole images of a share: 0.29 times 100 is 28.999... in floating point."""
     return math.floor(count + 1e-9)
 
 

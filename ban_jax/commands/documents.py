@@ -68,11 +68,7 @@ class Outlet:
 
 @contextlib.contextmanager
 def outlet(form: Format, path: str, quiet: bool) -> Iterator[Outlet]:
-    """While the body runs, what is printed leaves standard output to the document.
-
-    Raises:
-      OutputError: for a file in a folder that cannot be written.
-    """
+    """While the body runs, what is printed leaves standard output to the document."""
     found = Outlet(form, path, terminal.bare(sys.stdout))
     with contextlib.ExitStack() as stack:
         if quiet:
@@ -88,7 +84,7 @@ def check(path: str) -> None:
     """Refuses a place for the document before the work.
 
     Raises:
-      ValueError: for a folder.
+      ValueError: for what is no file, and for a file in a folder that is not there.
     """
     if path != "-":
         expected = "a file, or - for standard output (--out names the folder)"

@@ -108,10 +108,12 @@ def load(
     """
     if image_size is not None:
         preparation.check(image_size)
-    if split in PARTS:
-        source = _part(name_or_path, data_dir, split, image_size)
-    else:
-        source = _source(name_or_path, data_dir, split, image_size)
+    find = _part if split in PARTS else _source
+    try:
+        source = find(name_or_path, data_dir, split, image_size)
+    except OSError as error:  # a folder that may not be read
+        reason = error.strerror or error
+        raise DataError(f"{name_or_path}: cannot be read: {reason}") from error
     if source.length == 0:
         raise DataError(f"{name_or_path}: no image in split {split!r}")
     if num is not None and at_most:
@@ -241,7 +243,8 @@ def prepare(name: str, data_dir: str | None = None) -> str:
       The folder it lies in.
 
     Raises:
-      DataError: when TensorFlow, needed for preparing alone, is not installed.
+      DataError: when TensorFlow, needed for preparing alone, is not installed, and for
+        whatever keeps the data set from being there.
     """
     try:
         # Not at the top: preparing is the one thing that needs TensorFlow.
@@ -252,8 +255,12 @@ def prepare(name: str, data_dir: str | None = None) -> str:
             "preparing a TFDS data set needs TensorFlow (reading it does not): install "
             "this package with its extra `prepare`"
         ) from error
-    builder = tensorflow_datasets.builder(
-        name, data_dir=data_dir, file_format="array_record"
-    )
-    builder.download_and_prepare()
+    try:
+        builder = tensorflow_datasets.builder(
+            name, data_dir=data_dir, file_format="array_record"
+        )
+        builder.download_and_prepare()
+    # A name that is unknown, a server, a disk: of many kinds, by version.
+    except Exception as error:
+        raise DataError(f"TFDS {name} cannot be prepared: {error}") from error
     return str(builder.data_dir)

@@ -48,7 +48,8 @@ class RunFolder:
             before = self.read(CONFIG)
             self.check_contents(before)
         except OSError as error:
-            raise self.error(f"{path}: not a usable folder: {error}") from error
+            reason = error.strerror or error
+            raise self.error(f"{path}: not a usable folder: {reason}") from error
         making: dict[str, Any] = json.loads(json.dumps(config))
         if before is None:
             self.write_json(CONFIG, making)

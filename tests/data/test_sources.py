@@ -1,6 +1,7 @@
 """Every source of images, and every way it can disappoint."""
 
 import os
+import sys
 import types
 
 import numpy as np
@@ -224,6 +225,16 @@ def test_images_of_several_sizes_are_listed_and_can_be_resized(tmp_path):
     assert set(dataset.pixels[..., 0].ravel()) == {7}
 
 
+@pytest.mark.parametrize("split", ["test", "attacker"])
+def test_a_folder_that_may_not_be_read_is_told_of(split, tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(data.DataError, match="cannot be read: Permission denied"):
+        data.load(str(tmp_path), split=split)
+
+
 @pytest.mark.parametrize("size", [0, -4, preparation.Preparation(0)])
 def test_a_size_that_cannot_be_is_refused_by_its_flag(size):
     with pytest.raises(ValueError, match="--image-size.* at least 1, got"):
@@ -338,8 +349,19 @@ def test_a_prepared_cifar10_is_read():
 
 
 def test_preparing_without_tensorflow_names_the_extra(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(data.DataError, match="its extra `prepare`"):
+        data.prepare("cifar10")
+
+
+def test_a_data_set_that_cannot_be_prepared_is_told_of_in_a_sentence(monkeypatch):
+    def builder(name, **told):
+        raise RuntimeError("no such server")
+
+    tfds = types.SimpleNamespace(builder=builder)
+    monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", tfds)
+    with pytest.raises(data.DataError, match="cannot be prepared: no such server"):
         data.prepare("cifar10")
 
 

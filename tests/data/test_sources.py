@@ -33,7 +33,7 @@ def test_digits_are_read_from_the_file_as_scikit_learn_does(monkeypatch):
 
 def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(data.DataError, match="pip install ban_jax"):
+    with pytest.raises(data.DataError, match="digits needs scikit-learn"):
         data.load("digits")
 
 

@@ -17,7 +17,7 @@ def false_shares(p_values: Sequence[float | None]) -> list[float | None]:
     known = [p for p in p_values if p is not None]
     order = np.argsort(known, kind="stable")
     adjusted = np.array(known, float)[order] * len(known) / np.arange(1, len(known) + 1)
-    adjusted = np.minimum(np.minimum.accumulate(adjusted[::-1])[::-1], 1.0)
+    adjusted = np.minimum.accumulate(adjusted[::-1])[::-1]
     found = np.empty(len(known))
     found[order] = adjusted
     shares = iter(found.tolist())

@@ -248,7 +248,7 @@ def test_classes_that_one_of_them_does_not_know_stay_as_the_crowd_has_them():
     curve, other = BENT.copy(), RISING.copy()
     curve[2], other[5] = np.nan, np.nan
     own = baseline("population", 1, {"v": curve, "w": BENT[:4]}, {})
-    given = baseline("profile", 1, {"v": other, "w": RISING[:4]}, {})
+    given = baseline("profile", 1, {"v": other, "w": RISING[:4] ** 2}, {})
     with np.errstate(all="raise"):
         found = crowd.completed(own, given)
     # Four that both know are too few to tell a scale and an offset.

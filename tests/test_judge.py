@@ -409,8 +409,8 @@ def test_evidence_without_a_vector_that_is_needed_is_inconclusive():
 
 
 def test_classes_that_one_witness_alone_knows_hide_none_at_which_two_agree():
-    def of(bumps):
-        one = made.clean(99, bumps, names=ALL)
+    def of(bumps, size=1.0):
+        one = made.clean(99, bumps, names=ALL, size=size)
         some = [*one["vectors"]["c"][:6], None, None]
         vectors = {**one["vectors"], "b": [0.2] * made.CLASSES, "c": some}
         return judged(line={**one, "vectors": vectors}, profiles=toy())
@@ -418,5 +418,7 @@ def test_classes_that_one_witness_alone_knows_hide_none_at_which_two_agree():
     found = of({"a": 3, "c": 3})
     assert (found["verdict"], found["target"]) == ("backdoored", 3)
     assert found["z"][6:] == [0, 0] and "b" in found["void"]
+    found = of({"a": 3, "c": 3}, size=0.08)
+    assert (found["verdict"], found["target"]) == ("suspicious", 3)
     quiet = of({})
     assert quiet["verdict"] == "inconclusive" and quiet["z"] is None

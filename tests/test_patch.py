@@ -107,7 +107,7 @@ def test_a_step_inside_the_square_is_half_of_a_pixels_range():
     """It goes on from the small steps that found the place."""
     found, _ = search(variables(), images(), steps=1)
     inside = np.abs(np.asarray(found)[6:8, 11:13, 0])
-    np.testing.assert_allclose(inside, patch.STEP + patch.SALIENT, rtol=1e-6)
+    np.testing.assert_allclose(inside, 0.5 + 48 / 255, rtol=1e-6)
 
 
 def test_the_place_is_the_square_with_the_largest_sum():
@@ -117,6 +117,13 @@ def test_the_place_is_the_square_with_the_largest_sum():
         window = np.asarray(patch.window(found, size, seen.shape))
         assert window.shape == (6, 8, 1) and window.sum() == size**2
         assert np.argwhere(window[..., 0])[0].tolist() == list(corner)
+
+
+def test_gradients_are_multiples_of_what_all_classes_have_and_a_tenth():
+    seen = jnp.array([[[1.0, 3.0]], [[2.0, 2.0]]])
+    # Of their means 1/2 and 3/2, 1 and 1: at the two pixels 3/4 and 5/4 of all classes.
+    expected = [[[0.5 / 0.85, 1.5 / 1.35]], [[1 / 0.85, 1 / 1.35]]]
+    np.testing.assert_allclose(patch.relative(seen), expected, rtol=1e-6)
 
 
 def test_what_all_classes_hang_on_is_no_place_of_one():

@@ -135,6 +135,17 @@ def test_one_step_moves_every_factor_by_the_step_along_the_gradients_sign():
     np.testing.assert_allclose(noisy["params"]["bn"]["scale"], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_steps_of_no_given_length_cross_the_ball_and_shorter_ones_do_not(steps):
+    def end(step_size):
+        start = jnp.full(3, -0.3)
+        told = {"epsilon": 0.3, "steps": steps, "step_size": step_size}
+        return perturb.climb(jnp.sum, start, **told)[0]
+
+    np.testing.assert_allclose(end(None), 0.3, rtol=1e-6)
+    np.testing.assert_allclose(end(0.3 / steps), 0.0, atol=1e-6)
+
+
 def test_an_image_of_weight_zero_does_not_steer_the_search():
     variables = tiny.variables()
     weights = jnp.array([1.0] * 7 + [0.0])

@@ -114,6 +114,12 @@ def interpolate(variables: Variables, noisy: Variables, share: Array) -> Variabl
     return {**variables, "params": params}
 
 
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """Mean `[]` over images, of logits `[B, K]` and classes `[B]`."""
+    chex.assert_equal_shape_prefix([logits, labels], 1)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
 def weighted_cross_entropy(logits: Array, labels: Array, weights: Array) -> Array:
     """Mean over the images `[B]` with weight; zero where no image has any."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

@@ -12,6 +12,7 @@ import jax
 import optax
 from jax import numpy as jnp
 
+from ban_jax import perturb
 from ban_jax.data import augmentation
 from ban_jax.detectors import inversion, transforms
 from ban_jax.detectors.transforms import Clean, Trained
@@ -197,21 +198,15 @@ def mask_step(
     def objective(free: Array) -> tuple[Array, tuple[Array, Array, Variables]]:
         mask = mask_of(free)[None]
         logits, after = network.head(variables, features * mask, mode)
-        kept = cross_entropy(logits, labels)
+        kept = perturb.cross_entropy(logits, labels)
         logits, after = network.head(after, features * (1 - mask), mode)
-        dropped = cross_entropy(logits, labels)
+        dropped = perturb.cross_entropy(logits, labels)
         return kept - dropped, (kept, dropped, after)
 
     trained, (kept, dropped, after) = transforms.descend(
         objective, state.trained, optimizer
     )
     return MaskState(trained, after), (kept, dropped)
-
-
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Mean `[]` over images."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.mean(losses)
 
 
 def generate(

@@ -32,7 +32,6 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
-import chex
 import jax
 import optax
 from jax import numpy as jnp
@@ -359,9 +358,9 @@ def mask_step(
 
     def objective(mask: Array) -> tuple[Array, tuple[Array, Array, Variables]]:
         logits, after = network.head(variables, features * mask[None], "update")
-        kept = cross_entropy(logits, labels)
+        kept = perturb.cross_entropy(logits, labels)
         logits, after = network.head(after, features * (1 - mask)[None], "update")
-        dropped = cross_entropy(logits, labels)
+        dropped = perturb.cross_entropy(logits, labels)
         return kept - dropped, (kept, dropped, after)
 
     gradient, (kept, dropped, variables) = jax.grad(objective, has_aux=True)(state.mask)
@@ -402,18 +401,12 @@ def noise_step(
         noisy = perturb.apply_noise(variables, noise)
         features, after = network.features(noisy, images, "update")
         logits, after = network.head(after, features, "update")
-        return cross_entropy(logits, labels), after
+        return perturb.cross_entropy(logits, labels), after
 
     (loss, after), gradient = jax.value_and_grad(objective, has_aux=True)(noise)
     step_size = config.epsilon / config.steps
     noise = jax.tree.map(lambda n, g: n + step_size * jnp.sign(g), noise, gradient)
     return {**after, "params": variables["params"]}, noise, NoiseInfo(loss, gradient)
-
-
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Mean over the images `[B]`."""
-    chex.assert_equal_shape_prefix([logits, labels], 1)
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
 def work(config: Settings, num_classes: int, num_images: int) -> int:

@@ -88,7 +88,8 @@ def _check_names(names: Sequence[str], lines: Sequence[records.Evidence]) -> Non
     Raises:
       ValueError: naming how many were given and how many classes there are.
     """
-    known = {line["num_classes"] for line in lines} - {None}
+    counts = (line["num_classes"] for line in lines)
+    known = {count for count in counts if count is not None}
     if names and known and len(names) not in known:
         told = " or ".join(map(str, sorted(known)))
         raise ValueError(

@@ -29,6 +29,14 @@ def test_the_area_counts_pairs_and_ties_half():
     assert mixed.low < mixed.value < mixed.high
 
 
+def test_the_areas_interval_holds_95_per_cent_of_what_drawing_again_gives():
+    """Of a hundred clean models as many are below as a fair coin gives heads: the
+    quantiles of its distribution are 40 and 60."""
+    found = statistics.area([0.0], [-1.0, 1.0] * 50)
+    assert found.value == 0.5
+    np.testing.assert_allclose((found.low, found.high), (0.4, 0.6), atol=0.01001)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_area_is_that_under_the_curve(seed):
     rng = np.random.default_rng(seed)

@@ -213,8 +213,10 @@ def test_a_mask_that_is_far_too_large_is_no_backdoor():
 
 
 def test_a_class_that_was_not_reached_is_not_flagged():
-    success = np.array([1.0, 1.0, 1.0, 0.4, 1.0])
-    assert np.max(scores_of([28, 30, 31, 2, 29], success).values) < 2
+    for share, flagged in ((0.4, False), (0.89, False), (0.9, True)):
+        success = np.array([1.0, 1.0, 1.0, share, 1.0])
+        found = scores_of([28, 30, 31, 2, 29], success)
+        assert (np.max(found.values) > 2) == flagged
 
 
 @pytest.mark.parametrize(

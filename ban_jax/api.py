@@ -79,12 +79,12 @@ def judge(
       ValueError: for images, labels, settings or variables that do not fit; the message
         says what was expected.
     """
+    draw = verdict.Judge(threshold=threshold, trusted=trusted, profiles=profiles)
     config = _settings(detectors.DETECTORS[detector], settings)
     subject, chosen = in_memory.subject_of(
         model, variables, images, labels, detector, normalisation, seed, dataset, config
     )
     found = in_memory.measure(subject, chosen)
-    draw = verdict.Judge(threshold=threshold, trusted=trusted, profiles=profiles)
     if question := draw.asks(found):
         found = in_memory.look_closer(subject, chosen, found, question)
     return draw(found)
@@ -197,16 +197,17 @@ def scan(
         "trusted": trusted,
         "profiles": profiles,
     }
+    draw = verdict.Judge(**told)
     if baseline == "population":
         lines = list(_classifiers(scanning.scan(found, job, known=known)))
         # The crowd judges, it does not ask: see `ban_jax.commands.scan`.
-        asker = verdict.Judge(**told)
         whole = closer.joined(
-            lines, closer.look(lines, job, closer.questions(lines, job, asker))
+            lines, closer.look(lines, job, closer.questions(lines, job, draw))
         )
         yield from verdict.judge_all(whole, **told)
         return
-    draw, doubtful, of_parts = verdict.Judge(**told), [], []
+    doubtful: list[Evidence] = []
+    of_parts: list[Record] = []
     for line in _classifiers(scanning.scan(found, job, known=known)):
         if draw.asks(line):
             doubtful.append(line)

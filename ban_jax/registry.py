@@ -6,6 +6,7 @@ entry-point group such as `ban_jax.detectors`; a user's own code calls `register
 
 import dataclasses
 import importlib.metadata
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -86,8 +87,8 @@ class Registry(Mapping[str, T], Generic[T]):
 def check_settings(settings: Any, prefix: str = "") -> None:
     """Refuses numbers and names that settings do not allow.
 
-    A number may not be below 0, or below `minimum` in its field's metadata; a tuple may not
-    be empty; a `Literal` is one of its values.
+    A number is finite and not below 0, or `minimum` in its field's metadata; a tuple may
+    not be empty; a `Literal` is one of its values.
 
     Args:
       settings: a dataclass.
@@ -109,8 +110,12 @@ def check_settings(settings: Any, prefix: str = "") -> None:
         if value == ():
             raise ValueError(f"{name} must be at least one value, got none")
         for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int | float) and not number >= least:
+            if not isinstance(number, int | float):
+                continue
+            if not number >= least:
                 raise ValueError(f"{name} must be at least {least}, got {number}")
+            if number == math.inf:
+                raise ValueError(f"{name} must be finite, got {number}")
 
 
 def at_least(least: float, default: Any) -> Any:

@@ -7,6 +7,7 @@ target that class: `score > threshold` means backdoored.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, cast
 
@@ -46,7 +47,7 @@ class Judge:
 
     Args:
       baseline: insists on one of them.
-      threshold: overrides every rule's own.
+      threshold: finite; overrides every rule's own.
       trusted: evidence of models the user vouches for.
       population: evidence of the candidates of the scan.
       profiles: what `profile` means.
@@ -61,9 +62,9 @@ class Judge:
         population: Sequence[Evidence] = (),
         profiles: Profiles = "shipped",
     ):
-        self._kind = baseline
-        self._threshold = threshold
-        self._profiles = profiles
+        if threshold is not None and not math.isfinite(threshold):
+            raise ValueError(f"threshold must be a finite number, got {threshold}")
+        self._kind, self._threshold, self._profiles = baseline, threshold, profiles
         self._packaged: dict[str, profile.Profile | None] = {}
         self._refused: dict[Any, str] = {}
         self._crowds: dict[tuple[str, Any], Baseline] = {}

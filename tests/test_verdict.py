@@ -1,5 +1,7 @@
 """Verdicts from evidence, against numbers derived by hand."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,12 @@ def test_the_threshold_itself_is_clean_and_a_flag_overrides_it():
     judged = verdict.judge(record(), threshold=verdict.judge(record())["score"])
     assert judged["verdict"] == "clean" and judged["threshold_source"] == "flag"
     assert verdict.judge(record(), threshold=1.0)["verdict"] == "backdoored"
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf])
+def test_no_score_is_compared_with_a_threshold_that_is_no_number(threshold):
+    with pytest.raises(ValueError, match="threshold must be a finite number"):
+        verdict.Judge(threshold=threshold)
 
 
 def test_equal_entries_score_zero():

@@ -180,6 +180,9 @@ def test_only_the_settings_of_what_was_chosen_are_checked_and_given():
     assert flags.config == detectors.DETECTORS["weights"].settings()
     with pytest.raises(ValueError, match="--ban.epsilon must be at least 0, got -0.5"):
         scan.Flags(mode="ban", ban=refused)
+    endless = type(refused)(epsilon=float("inf"))
+    with pytest.raises(ValueError, match="--ban.epsilon must be finite, got inf"):
+        scan.Flags(mode="ban", ban=endless)
     flags = scan.Flags(mode="ban")
     assert flags.config is flags.ban
     assert settings.chosen(object(), "ban", type(refused)) == type(refused)()

@@ -139,9 +139,9 @@ def test_a_script_goes_from_two_checkpoints_to_a_verdict_with_pictures(
     monkeypatch.setattr(sys, "argv", [script.name, str(tmp_path)])
     exec(compile(script.read_text(encoding="utf-8"), script.name, "exec"), {})
     told = capsys.readouterr().out
-    assert "resnet18_w4_clean_s0: clean" in told
-    assert "resnet18_w4_badnets_t6_s1: backdoored, target 6" in told
-    assert "with it: ['6', '6', '6', '6']" in told
+    assert "preact_resnet18_w4_clean_s0: clean: " in told  # a clean model has no target
+    assert "preact_resnet18_w4_badnets_t0_s0: backdoored, target 0" in told
+    assert "with it: ['0', '0', '0', '0']" in told
     assert len(list(tmp_path.glob("*.png"))) == 3
 
 

@@ -129,9 +129,10 @@ def missing(
         (unanswered, comparison.UNANSWERED),
     ):
         if files:
+            were = "was" if len(files) == 1 else "were"
             notes.append(
-                f"{len(files)} files were {what}; the same `ban-jax scan --shard` "
-                "commands go on with them:"
+                f"{text.count(len(files), 'file')} {were} {what}; the same `ban-jax "
+                "scan --shard` commands go on from there:"
             )
             notes += [f"  {text.name(path)}" for path in files[:most]]
         if len(files) > most:

@@ -179,7 +179,8 @@ def _repair(
     ):
         told = {line["path"]: line for line in lines.records}
         scanned = {line["path"]: line for line in rescans.records}
-        print(f"{len(paths)} checkpoints to repair, {len(told)} told of in {flags.out}")
+        quantity = text.count(len(paths), "checkpoint")
+        print(f"{quantity} to repair, {len(told)} with results in {flags.out} already")
         bar = progress.add_task("Repairing", total=len(paths))
         passed: list[checkpoints.Passed] = []
         for one in _repaired(flags, ways, images, folder, paths, lines.records):

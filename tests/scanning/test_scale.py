@@ -120,7 +120,7 @@ def test_two_processes_one_killed_the_restart_completes_and_the_merge_is_the_who
         assert killed.returncode == -signal.SIGKILL
     assert cli.main(["merge", str(tmp_path)]) == outcome.INCONCLUSIVE
     told = capsys.readouterr().err
-    assert "1 files were not scanned" in told and paths[3] in told
+    assert "1 file was not scanned" in told and paths[3] in told
     assert cli.main(judged(tmp_path, "--shard", "1/2")) in (0, 1)
     assert cli.main(["merge", str(tmp_path)]) == code
     assert lines(tmp_path) == lines(out)

@@ -34,6 +34,8 @@ _SHARE = 0.05
 """Of the numbers of a network: what losses, metrics and constants come to beside it."""
 _FEW = 256
 """Numbers that are few beside any network."""
+_CHANNELS = 3
+"""Statistics of pixels have no more."""
 _SEED = 8192
 """Elements of a random state; PyTorch's has 5056 bytes."""
 _SEEDS = 2**16
@@ -317,12 +319,15 @@ def _is_little(left: list[_Entry], most: int) -> bool:
 
 
 def _is_as_weight(one: _Entry, weights: set[tuple[int, ...]]) -> bool:
-    """Whether a tensor could take a weight's place, and does not say it is of a loss."""
-    words = ".".join(_words(one.way)).replace("/", ".")
-    return (
-        one.value.size > _FEW
-        and tuple(sorted(one.value.shape)) in weights
-        and not naming.is_foreign(words)
+    """Whether a tensor could take a weight's place, and does not say it is of a loss.
+
+    With other statistics of its layers a network is another one, however few they are.
+    """
+    words = "/".join(_words(one.way))
+    is_weight = one.value.size > _FEW and tuple(sorted(one.value.shape)) in weights
+    is_statistic = one.value.size > _CHANNELS and bool(_STATISTIC.search(words))
+    return (is_weight or is_statistic) and not naming.is_foreign(
+        words.replace("/", ".")
     )
 
 

@@ -181,6 +181,13 @@ def test_what_ordinary_files_hold_beside_a_model_leaves_it_judged(beside):
     assert parts({"net": STATE, "beside": beside}) == {"": True}
 
 
+def test_other_statistics_of_a_networks_layers_are_told():
+    other = {name: OTHER[name] for name in BUFFERS}
+    assert parts({"net": STATE, "beside": other}) == {"net": True, "rest": False}
+    pixels = {"norm.running_mean": of(np.ones(3)), "norm.running_var": of(np.ones(3))}
+    assert parts({"net": STATE, "beside": pixels}) == {"": True}
+
+
 HIDDEN = {
     "of low rank": {"A": of(np.ones((3, 16))), "B": of(np.ones((10, 3)))},
     "averages": optimizer(parameters(network()), names=("exp_avg",)),

@@ -295,7 +295,19 @@ def repairs() -> list[str]:
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     blind = [one["after"] for one in lines if one["after"]["verdict"] == "clean"]
     assert len(blind) == 2
+    changed = {
+        name: [
+            (one["changed"], one["models"])
+            for kind, one in groups.items()
+            if kind != "clean"
+        ]
+        for name, groups in _results.load("paper_repair")["methods"].items()
+    }
+    done = {name: sum(n for n, _ in pairs) for name, pairs in changed.items()}
+    assert {sum(n for _, n in pairs) for pairs in changed.values()} == {6}
     return [
+        f"`ban` with its default settings changed {done['ban']}, `finetune` "
+        f"{done['finetune']} and `anp` {done['anp'] or 'none'} within three points",
         f"costs about {costs['ban']:.0f} points of accuracy",
         f"fine-tuning on so few images alone costs about {costs['finetune']:.0f}",
         f"judged clean with the attack still at {min(one['asr'] for one in blind):.2f}",

@@ -9,7 +9,15 @@ import pytest
 import tyro
 
 from ban_jax.commands import compare
-from benchmarks.paper import _joined, _steps, detection, other_data, repair, work
+from benchmarks.paper import (
+    _joined,
+    _steps,
+    detection,
+    other_data,
+    repair,
+    time_per_detector,
+    work,
+)
 from tests.comparing import test_figures
 
 TABLES = ["detection", "bti_dbf", "time_per_detector", "adaptive", "repair"]
@@ -143,7 +151,21 @@ def test_repairs_that_were_not_run_are_left_out_and_named(capsys, tmp_path):
     repair.main(_steps.Flags(out=place, collect=True, results=place))
     assert "anp: not run" in capsys.readouterr().out
     found = json.loads((tmp_path / "paper_repair.json").read_text())["methods"]
-    assert list(found) == ["ban"] and found["ban"]["blend"]["asr_after"]["mean"] == 0.1
+    (blend,) = found["ban"].values()
+    assert (blend["models"], blend["changed"]) == (1, 1)
+    assert blend["asr_after"]["mean"] == 0.1
+
+
+def test_seconds_of_documented_counts_are_products_where_few_were_measured():
+    told = {"seconds": 3.0, "forward_equivalents": 2000.0, "peak_bytes": 1}
+    methods = [{"name": name, **told} for name in ("ban", "bti_dbf")]
+    ban, inversion = time_per_detector.rows_of(
+        {"flags": {"num_clean": 512}, "methods": methods}
+    )
+    assert not ban["is_product"] and (ban["seconds"], ban["passes"]) == (3.0, 2000.0)
+    documented = work.rows()["bti_dbf"]["work"]["10"]
+    assert inversion["is_product"] and inversion["passes"] == documented
+    assert inversion["seconds"] == pytest.approx(3.0 * documented / 2000)
 
 
 def test_the_table_tells_flagged_and_right_of_every_group():

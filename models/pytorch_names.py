@@ -2,7 +2,8 @@
 
 The common names are those of the CIFAR implementations of the field (`layer1.0.conv1`,
 `shortcut`, `linear`). Other programs differ in `downsample` and `fc` (torchvision, timm,
-FeatureRE), or put the layers under `features.` and `classifier.` (TrojanZoo).
+FeatureRE), put the layers under `features.` and `classifier.` (TrojanZoo), or number those
+of a block (pytorch-cifar100: `conv2_x.0.residual_function.3`).
 """
 
 import re
@@ -17,6 +18,8 @@ _LEAVES = {
 }
 _SQUARE = "/layer_scale/scale"
 """Ours is `[C]`; torchvision's layer scale is `[C, 1, 1]`, timm's `gamma` is `[C]`."""
+_NUMBERED = re.compile(r"conv(\d)_x\.(\d+)\.(residual_function|shortcut)\.(\d)\.")
+"""Of pytorch-cifar100: convolution, norm and activation are 0, 1, 2, and so on."""
 _BLOCK = re.compile(r"(layer|dense)(\d)\.(\d+)\.")
 
 
@@ -74,6 +77,7 @@ def of_the_field(names: Collection[str], head: str = "linear") -> Mapping[str, s
         for name in names
         if re.match(r"(classifier|fc|linear|head)\b", name)
     }
+    numbered = any(map(_NUMBERED.match, names))
     # Several layers under classifier are another network (torchvision's VGG has three).
     theirs = heads.pop() if len(heads) == 1 else None
 
@@ -83,9 +87,24 @@ def of_the_field(names: Collection[str], head: str = "linear") -> Mapping[str, s
             return f"{head}.{leaf}"
         if nested:
             name = name.removeprefix("features.")
+        if numbered:
+            return _without_numbers(name)
         return name.replace(".downsample.", ".shortcut.")
 
     return {name: rename(name) for name in names}
+
+
+def _without_numbers(name: str) -> str:
+    """`conv2_x.0.residual_function.3.weight` -> `layer1.0.conv2.weight`; its stem alike."""
+    if name.startswith(("conv1.0.", "conv1.1.")):
+        return ("bn1." if name[6] == "1" else "conv1.") + name[8:]
+    found = _NUMBERED.match(name)
+    if found is None:
+        return name
+    stage, block, kind, index = int(found[1]) - 1, found[2], found[3], int(found[4])
+    layer = f"{('conv', 'bn', 'act')[index % 3]}{index // 3 + 1}"
+    layer = f"shortcut.{index}" if kind == "shortcut" else layer
+    return f"layer{stage}.{block}.{layer}.{name[found.end() :]}"
 
 
 def with_vgg_head(names: Collection[str]) -> Mapping[str, str]:

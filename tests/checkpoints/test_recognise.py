@@ -1,5 +1,7 @@
 """Architecture, width, classes and naming from names and shapes; strict conversion."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -72,13 +74,21 @@ def test_names_are_those_of_the_field():
     assert densenet["linear.weight"][1] == (10, 1024)
 
 
-TROJANZOO = (
-    ("conv1", "features.conv1"),
-    ("bn1", "features.bn1"),
-    ("layer", "features.layer"),
-    (".features.", "."),
-    ("fc", "classifier.fc"),
-)
+def numbered(state: dict) -> dict:
+    """The names of pytorch-cifar100: layers of a block by their places in it."""
+    places = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4}
+    found = {}
+    for name, value in renamed(state, ("linear", "fc")).items():
+        stage = re.match(r"layer(\d)\.", name)
+        words = name.split(".")
+        if words[0] in ("conv1", "bn1"):
+            words[:1] = ["conv1", str(places[words[0]])]
+        elif stage:
+            words[0] = f"conv{int(stage[1]) + 1}_x"
+            if words[2] in places:
+                words[2:3] = ["residual_function", str(places[words[2]])]
+        found[".".join(words)] = value
+    return found
 
 
 @pytest.mark.parametrize(
@@ -92,8 +102,12 @@ TROJANZOO = (
             ("classifier." if k.startswith("fc") else "features.") + k: v
             for k, v in torchvision(state).items()
         },
+        numbered,
     ],
-    ids=["torchvision", "DataParallel", "compiled", "Sequential", "TrojanZoo"],
+    ids=[
+        *("torchvision", "DataParallel", "compiled", "Sequential", "TrojanZoo"),
+        "pytorch-cifar100",
+    ],
 )
 def test_other_programs_names_lead_to_the_same_weights(naming, read):
     state = builders.state_dict(RESNET)

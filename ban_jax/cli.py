@@ -8,6 +8,7 @@ Each command is a module of `ban_jax.commands` with `Flags` and `run(flags)`; it
 only when it is asked for, so that the list of commands appears at once.
 """
 
+import errno
 import importlib
 import os
 import shlex
@@ -97,8 +98,12 @@ def _caught(name: str, call: Callable[[], int]) -> int:
     except ValueError as error:
         print(f"ban-jax: {error}", file=sys.stderr)
         return USAGE
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            where = getattr(error, "filename", None) or "standard output"
+            print(f"ban-jax: {where}: no space left to write to", file=sys.stderr)
+        else:
+            traceback.print_exc()
         return INTERNAL
 
 
@@ -110,11 +115,10 @@ def entry() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGINT, _interrupt)
     code = main()
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who read the output has gone; the exit code still tells what was found.
+    if flushed := _caught("", lambda: sys.stdout.flush() or 0):
+        # Who read the output has gone, which is no failure, or its disk is full.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code if flushed == UNREAD else flushed
     if code == INTERRUPTED:
         # A chunk that the device is busy with cannot be stopped, and would be waited for.
         os._exit(code)

@@ -245,6 +245,20 @@ def test_a_stream_that_was_closed_is_nobodys(closed, results, tmp_path):
     assert ended.returncode in (0, 1, 2) and "Error" not in ended.stdout + ended.stderr
 
 
+@pytest.mark.parametrize("more", [[], ["--format", "json"], ["--help"]])
+def test_a_full_disk_behind_standard_output_is_said(more, results, tmp_path):
+    arguments = ["report", str(results / "results.jsonl"), "--out", str(tmp_path / "o")]
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", PIPED, *arguments, *more],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ended.returncode == cli.INTERNAL and "Traceback" not in ended.stderr
+    assert "standard output: no space left to write to" in ended.stderr
+
+
 def test_a_scan_tells_when_it_compiles_and_how_long_it_took_without(
     results, tmp_path, capsys
 ):

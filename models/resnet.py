@@ -181,8 +181,8 @@ class ResNet(common.Classifier):
             return ""
         return (
             f"GroupNorm: {self.normalised_groups} groups are assumed, which shapes do not "
-            "tell; with another number, or if it is batch normalisation whose statistics the "
-            "file lacks, the network is another function"
+            "tell; with another number, or if it is batch normalisation whose statistics "
+            "the file lacks, the network is another function"
         )
 
     def stem_layers(self, stem: str) -> str:

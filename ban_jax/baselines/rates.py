@@ -31,10 +31,10 @@ def line(mode: str, baseline: str, data: str) -> str | None:
     for one in measured():
         if (one["mode"], one["baseline"], one["data"]) == (mode, baseline, data):
             return (
-                f"measured on {data} models this rule was not made with: of "
-                f"{one['clean']} clean ones {one['flagged']} were called backdoored "
-                f"(95 % interval {_percent(one['false_alarms'])}), of "
-                f"{one['backdoored']} with a working backdoor {one['missed']} were not "
+                f"measured on {data} models this rule was not made with: "
+                f"{one['flagged']} of {one['clean']} clean ones called backdoored "
+                f"(95 % interval {_percent(one['false_alarms'])}), {one['missed']} of "
+                f"{one['backdoored']} with a working backdoor missed "
                 f"({_percent(one['misses'])})"
             )
     return None

@@ -30,6 +30,9 @@ class Kind(NamedTuple):
     given: bool
     asked: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.spec.architecture}/{self.spec.width}"
+
 
 class Chunk(NamedTuple):
     """Candidates of one kind, placed for the device; `Scan.measure` empties it."""
@@ -70,7 +73,6 @@ class Scan:
     ):
         self._job = job
         self._clock = clock
-        self._begun: set[Any] = set()
         self._expected: set[Kind] = set()
         self._expecting = threading.Lock()
         settings = job.settings
@@ -179,7 +181,6 @@ class Scan:
         A candidate on which the device fails gets a line that says why.
         """
         began = time.perf_counter()
-        self._tell(chunk.kind.spec)
         function = _examined(self._job.settings, chunk.kind.spec)
         found = self._runner.run(chunk.kind, function, chunk.placed, self._common)
         seconds = (time.perf_counter() - began) / len(chunk.candidates)
@@ -190,12 +191,6 @@ class Scan:
             for candidate, one in zip(chunk.candidates, found, strict=True)
         ]
         return [{**line, "seconds": seconds} for line in lines]
-
-    def _tell(self, spec: checkpoints.ModelSpec) -> None:
-        """The first chunk of a network takes long: its program is compiled."""
-        if spec not in self._begun:
-            self._begun.add(spec)
-            self._clock.say(f"compiling {spec.architecture}/{spec.width} ...")
 
     def _member(
         self, candidate: checkpoints.Candidate, kind: Kind

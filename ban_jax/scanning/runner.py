@@ -40,7 +40,8 @@ class Placed:
 class Runner:
     """Knows how many candidates of a kind fit at once, and computes them.
 
-    A kind is whatever candidates must share to be computed by one program. `place` may run
+    A kind is whatever candidates must share to be computed by one program; as a text it is
+    what a person is told of it. `place` may run
     on one thread while `run` runs on another.
 
     Args:
@@ -60,6 +61,7 @@ class Runner:
         self._chunk = chunk
         self._sizes: dict[Hashable, int] = {}
         self._planned: set[Hashable] = set()
+        self._told: set[Hashable] = set()
         self._sizing = threading.Lock()
         self._ahead = concurrent.futures.ThreadPoolExecutor(AHEAD, "programs")
 
@@ -92,12 +94,14 @@ class Runner:
         size = self.wanted(kind)
 
         def load() -> None:
+            program = (function, self.placement, member, shared, size)
             # What goes wrong here is told where the program is asked for.
             with contextlib.suppress(Exception), self._clock("load"):
                 if (surely and self.placement.on_threads) or population.is_known(
-                    function, self.placement, member, shared, size
+                    *program
                 ):
-                    population.program(function, self.placement, member, shared, size)
+                    self._tell(kind, *program)
+                    population.program(*program)
 
         self._ahead.submit(load)
 
@@ -166,7 +170,7 @@ class Runner:
             if arrays is None or size != placed.size:
                 arrays = None
                 arrays = self._arrays(part, size)
-            program = self._program(function, part[0], shared, size)
+            program = self._program(kind, function, part[0], shared, size)
             with self._clock(timeline.DEVICE, len(part)):
                 return population.for_each(
                     program, self.placement, arrays, shared, len(part), size
@@ -201,7 +205,7 @@ class Runner:
         if self._chunk is not None or kind in self._planned:
             return size
         self._planned.add(kind)
-        needed = memory.needed(self._program(function, member, shared, size))
+        needed = memory.needed(self._program(kind, function, member, shared, size))
         devices = self.placement.devices
         if self.placement.on_threads:
             needed = needed and needed * size
@@ -211,10 +215,26 @@ class Runner:
             return self._sizes[kind]
 
     def _program(
-        self, function: Callable[[Any, Any], Any], member: Any, shared: Any, size: int
+        self,
+        kind: Hashable,
+        function: Callable[[Any, Any], Any],
+        member: Any,
+        shared: Any,
+        size: int,
     ) -> programs.Program:
+        program = (function, self.placement, member, shared, size)
         with self._clock("compile"):
-            return population.program(function, self.placement, member, shared, size)
+            self._tell(kind, *program)
+            return population.program(*program)
+
+    def _tell(self, kind: Hashable, *program: Any) -> None:
+        """Says once of a kind that it is compiled, which takes long, unless an earlier
+        process kept the program."""
+        with self._sizing:
+            is_new = kind not in self._told
+            self._told.add(kind)
+        if is_new and not population.is_known(*program):
+            self._clock.say(f"compiling {kind} ...")
 
     def _arrays(self, members: Sequence[Any], size: int) -> Any:
         with self._clock("stack", len(members)):

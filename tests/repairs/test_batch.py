@@ -233,7 +233,7 @@ def test_candidates_that_cannot_be_repaired_say_why_and_the_others_are_repaired(
     found = lines(out)
     assert "near chance" in found["chance.safetensors"]["error"]
     assert "tells 2 classes apart" in found["classes.safetensors"]["error"]
-    assert "not a checkpoint" in found["broken.safetensors"]["error"]
+    assert "a text, no checkpoint" in found["broken.safetensors"]["error"]
     repaired = found["good.safetensors"]
     assert repaired["error"] is None and repaired["orbax"] is None
     assert sorted(os.listdir(out)) == [

@@ -136,3 +136,20 @@ def test_what_a_program_needs_is_read_from_xla():
     assert 4008 <= memory.needed(compiled) <= 6000
     assert memory.free(jax.devices("cpu")[0]) > 2**20
     assert memory.exhausted(MemoryError()) and not memory.exhausted(ValueError("x"))
+
+
+@pytest.mark.parametrize(
+    ("is_known", "told"), [(False, ["compiling a kind ..."]), (True, [])]
+)
+def test_what_is_compiled_is_told_once_and_what_was_kept_is_not(
+    is_known, told, monkeypatch
+):
+    Device(monkeypatch, read_back)
+    monkeypatch.setattr(population, "is_known", lambda *program: is_known)
+    lines = []
+    clock = timeline.Timeline()
+    clock.say = lines.append
+    machine = runner.Runner(clock, tiny.ONE_STACKED, 2)
+    for numbers in ([3, 1], [4, 2]):
+        run(machine, numbers)
+    assert lines == told

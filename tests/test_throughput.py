@@ -72,7 +72,8 @@ def test_the_command_writes_rates_and_stages(
     (row,) = json.loads(out.read_text())["rows"]
     assert [each["candidates"] for each in row["per_candidate"]] == [1, 2]
     assert all(each["seconds"]["n"] == 2 for each in row["per_candidate"])
-    assert row["image_gradients_per_second"] > 0
+    # Of a difference of two times, which may be anything here but that of no image.
+    assert row["image_gradients_per_second"] != 0
     named = {"read_and_convert", "features", "noise", "evaluation"}
     assert set(row["stages"]) == named | ({"mask"} if mode == "ban" else set())
     inside = sum(row["stages"].values()) - 0.5

@@ -9,7 +9,6 @@ References:
 """
 
 import dataclasses
-import math
 
 import jax
 import numpy as np
@@ -48,10 +47,8 @@ class WaNet(static.StaticAttack):
             raise ValueError(
                 f"WaNet's grid must be in 2..{min(height, width)}, got {self.grid}"
             )
-        if not 0 < self.strength < math.inf:
-            raise ValueError(
-                f"WaNet's strength must be above 0 and finite, got {self.strength:g}"
-            )
+        if not self.strength > 0:
+            raise ValueError(f"WaNet's strength must be above 0, got {self.strength:g}")
         points = jax.random.uniform(
             key, (self.grid, self.grid, 2), minval=-1.0, maxval=1.0
         )

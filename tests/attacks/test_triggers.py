@@ -232,7 +232,7 @@ def test_an_attack_is_known_by_the_name_it_was_created_with(name):
         ("wanet", {"grid": 1}, r"grid must be in 2\.\.8, got 1"),
         ("wanet", {"grid": 9}, r"grid must be in 2\.\.8, got 9"),
         ("wanet", {"strength": 0.0}, "strength must be above 0"),
-        ("wanet", {"strength": math.inf}, "strength must be above 0"),
+        ("wanet", {"strength": math.inf}, "strength must be finite"),
         (
             "wanet",
             {"strength": math.nan},

@@ -97,9 +97,8 @@ class Runner:
             program = (function, self.placement, member, shared, size)
             # What goes wrong here is told where the program is asked for.
             with contextlib.suppress(Exception), self._clock("load"):
-                if (surely and self.placement.on_threads) or population.is_known(
-                    *program
-                ):
+                compiles = surely and self.placement.on_threads
+                if compiles or population.is_known(*program):
                     self._tell(kind, *program)
                     population.program(*program)
 

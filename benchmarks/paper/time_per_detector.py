@@ -8,10 +8,10 @@ Needs CIFAR-10 as TFDS has it. Trains one clean and one poisoned model for one e
 methods that stop early, whose time is that of `benchmarks.paper.detection`. `--full` is
 ResNet18, VGG16 and DenseNet121 of width 64, every count the documented one.
 
-CPU scale is ResNet18 of width 8, about half an hour on two idle cores. What takes hours
-there runs with its counts divided so that it spends `PASSES` forward-equivalents; its time
-at the documented counts is then a product: measured seconds times documented passes by
-passes spent. Methods that stop early take that long at most.
+CPU scale is ResNet18 of width 8. What takes hours there runs with its counts divided so
+that it spends `PASSES` forward-equivalents; its time at the documented counts is then a
+product: measured seconds times documented passes by passes spent. Methods that stop early
+take that long at most.
 
 What it gave: not run yet.
 """

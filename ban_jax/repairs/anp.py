@@ -100,7 +100,7 @@ def repair(
         def loss_of(factors: perturb.Noise) -> Array:
             changed = perturb.apply_noise(variables, factors)
             logits, _ = network.logits(changed, images, "batch")
-            return descent.cross_entropy(logits, labels)
+            return perturb.cross_entropy(logits, labels)
 
         start = perturb.init_noise(noise_key, variables, config.epsilon)
         noise, _ = perturb.climb(

@@ -75,7 +75,7 @@ def repair(
         def objective(noise: perturb.Noise) -> Array:
             noisy = perturb.apply_noise(variables, noise)
             logits, _ = network.logits(noisy, images, "batch")
-            return descent.cross_entropy(logits, labels)
+            return perturb.cross_entropy(logits, labels)
 
         noise, _ = perturb.climb(
             objective, noise, epsilon=config.epsilon, steps=config.steps
@@ -95,8 +95,8 @@ def repair(
             logits, after = network.logits(
                 {**after, "params": params}, images, "update"
             )
-            loss = descent.cross_entropy(logits, labels)
-            robust = descent.cross_entropy(noisy_logits, labels)
+            loss = perturb.cross_entropy(logits, labels)
+            robust = perturb.cross_entropy(noisy_logits, labels)
             return loss + config.robust_weight * robust, after
 
         return loss_fn

@@ -182,11 +182,6 @@ def _rate(config: DescentConfig, steps: int) -> optax.ScalarOrSchedule:
     return optax.linear_schedule(config.learning_rate, 0.0, config.epochs * steps)
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Mean over the images `[B]`."""
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
-
-
 def held_accuracy(network: Network, variables: Variables, clean: CleanSet) -> Array:
     """Share `[]` of the held-out images classified as labelled, stored statistics."""
 

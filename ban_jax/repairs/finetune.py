@@ -10,6 +10,7 @@ import functools
 
 import jax
 
+from ban_jax import perturb
 from ban_jax.repairs import descent
 from ban_jax.repairs.types import CleanSet, Method, RepairInfo
 from ban_jax.types import Array, Network, Variables
@@ -43,7 +44,7 @@ def repair(
         def loss_fn(params):
             current = {**variables, "params": params}
             logits, after = network.logits(current, images, "update")
-            return descent.cross_entropy(logits, labels), after
+            return perturb.cross_entropy(logits, labels), after
 
         return loss_fn
 

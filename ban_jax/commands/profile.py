@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -97,8 +98,9 @@ def run(flags: ProfileFlags) -> int:
     others = [line for path in flags.null for line in records.load(path).records]
     files = [path for path in flags.paths if not path.endswith(".jsonl")]
     measured = f"{flags.out}.measured.jsonl"
-    if files:
-        lines += _measure(flags, files, measured)
+    if paths := checkpoints.find(files) if files else []:
+        _refuse_few(lines, paths)
+        lines += _measure(flags, paths, measured)
     kept = []
     for line in lines:
         reason = usable.why_inconclusive(line, crowd_like=True)
@@ -133,13 +135,42 @@ def run(flags: ProfileFlags) -> int:
     return 0
 
 
+def _refuse_few(lines: Sequence[records.Evidence], paths: Sequence[str]) -> None:
+    """Refuses files that are too few for a profile before any of them is measured.
+
+    They are read until enough different models were met. Where none can be read, what is
+    wrong with each is told by measuring, which then costs nothing.
+
+    Args:
+      lines: evidence that is there already.
+      paths: of the files.
+
+    Raises:
+      ProfileError: saying how many models there are.
+    """
+    found = {line["sha256"] for line in usable.distinct(lines)}
+    unread = []
+    for path in paths:
+        if len(found) >= profile.MINIMUM:
+            return
+        try:
+            parts = checkpoints.read_all(path)
+        except checkpoints.CheckpointError as error:
+            unread.append(f"note: {path} is left out: {error}")
+            continue
+        found |= {one.candidate.sha256 for one in parts if one.candidate}
+    if 0 < len(found) < profile.MINIMUM:
+        print(*unread, sep="\n", end="\n" * bool(unread), file=sys.stderr)
+        raise profile.ProfileError(
+            f"a profile needs at least {profile.MINIMUM} different clean models; got "
+            f"{len(found)} that can be read"
+        )
+
+
 def _measure(
-    flags: ProfileFlags, files: list[str], measured: str
+    flags: ProfileFlags, paths: Sequence[str], measured: str
 ) -> list[records.Evidence]:
     """All evidence of checkpoints, kept in the file `measured`."""
-    paths = checkpoints.find(files)
-    if not paths:
-        return []
     asked_for = flags.as_scanned()
     ways = preparing.Ways(asked_for, paths)
     workers = ways.engine(engines.InProcess())

@@ -1,5 +1,6 @@
 """`ban-jax profile` and `--profile`: clean models described, and compared with."""
 
+import itertools
 import json
 
 import numpy as np
@@ -78,19 +79,25 @@ def test_what_was_measured_is_kept_until_the_profile_is_whole(
     models, tmp_path, monkeypatch
 ):
     out, measured = tmp_path / "p.json", []
-    few = [models / f"{seed}.safetensors" for seed in range(3)]
-    assert profiled(out, *few) == cli.USAGE
+    four = [models / f"{seed}.safetensors" for seed in range(4)]
     kept = tmp_path / "p.json.measured.jsonl"
-    assert len(records.load(kept).records) == 3
     measure = engines.InProcess.measure
+
+    def stopped(*told, **named):
+        yield from itertools.islice(measure(*told, **named), 3)
+        raise KeyboardInterrupt
 
     def noted(*told, **named):
         for one in measure(*told, **named):
             measured.append(one.is_new)
             yield one
 
+    with monkeypatch.context() as patch:
+        patch.setattr(engines.InProcess, "measure", staticmethod(stopped))
+        assert profiled(out, *four) == cli.INTERRUPTED
+    assert len(records.load(kept).records) == 3
     monkeypatch.setattr(engines.InProcess, "measure", staticmethod(noted))
-    assert profiled(out, *few, models / "3.safetensors") == 0
+    assert profiled(out, *four) == 0
     assert measured == [False, False, False, True]
     assert not kept.exists() and len(load(out)["models"]) == 4
 
@@ -174,6 +181,33 @@ def test_too_few_models_and_none_at_all_are_told_apart(models, tmp_path, capsys)
     assert profiled(out, tmp_path / "empty") == outcome.NOTHING
     assert profiled(out, tmp_path / "nowhere") == cli.USAGE
     assert not out.exists()
+
+
+def test_too_few_models_are_refused_before_one_is_measured(
+    models, tmp_path, monkeypatch, capsys
+):
+    def never(*told, **named):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(engines.InProcess, "measure", staticmethod(never))
+    out = tmp_path / "new" / "p.json"
+    three = [models / f"{seed}.safetensors" for seed in range(3)]
+    more = [models / "torn.safetensors", models / "copy.safetensors"]
+    assert profiled(out, *three, *more) == cli.USAGE
+    told = capsys.readouterr().err
+    assert "at least 4 different clean models; got 3 that can be read" in told
+    assert "torn.safetensors is left out: " in told
+    assert not out.parent.exists()
+    # Evidence that is there counts.
+    results = tmp_path / "results.jsonl"
+    results.write_bytes(b"".join(records.encode(one) for one in _of(2)))
+    assert profiled(out, results, models / "3.safetensors") == cli.USAGE
+    assert "got 3 that can be read" in capsys.readouterr().err
+
+
+def _of(count):
+    """Evidence of so many models."""
+    return [made.evidence(f"{n}.pt", sha256=str(n)) for n in range(count)]
 
 
 def test_evidence_of_several_kinds_makes_no_profile(models, tmp_path, capsys):

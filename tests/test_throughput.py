@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ban_jax import checkpoints, cli, detectors, models, records
-from ban_jax.commands import throughput
+from ban_jax.commands import bench, throughput
 from tests import tiny
 
 
@@ -72,12 +72,58 @@ def test_the_command_writes_rates_and_stages(
     (row,) = json.loads(out.read_text())["rows"]
     assert [each["candidates"] for each in row["per_candidate"]] == [1, 2]
     assert all(each["seconds"]["n"] == 2 for each in row["per_candidate"])
-    # Of a difference of two times, which may be anything here but that of no image.
-    assert row["image_gradients_per_second"] != 0
+    # Of a difference of two times, which may tell nothing, but not that of no image.
+    rate = row["image_gradients_per_second"]
+    assert rate is None or rate > 0
     named = {"read_and_convert", "features", "noise", "evaluation"}
     assert set(row["stages"]) == named | ({"mask"} if mode == "ban" else set())
     inside = sum(row["stages"].values()) - 0.5
     assert inside == pytest.approx(1 / row["candidates_per_second"])
+
+
+ROW = {
+    "architecture": "resnet18",
+    "width": 2,
+    "candidates_per_second": 4.0,
+    "stages": {"features": 0.05, "noise": 0.2, "evaluation": -0.001},
+    "image_gradients_per_second": 2560.0,
+    "share_of_peak": 0.25,
+}
+"""What of a row is printed."""
+
+
+def test_no_rate_and_no_seconds_are_told_below_nothing():
+    told = throughput.total_line(ROW)
+    assert "features 0.050, noise 0.200, evaluation too short for the clock" in told
+    assert "2560 image gradients per second, 25% of the matrix" in told
+    unknown = {"image_gradients_per_second": None, "share_of_peak": None}
+    told = throughput.total_line(ROW | unknown)
+    assert "image gradients per second: too many for the clock to tell" in told
+
+
+@pytest.mark.parametrize(
+    ("noise", "is_told"), [(0.2, True), (0.01, False), (-0.1, False)]
+)
+def test_a_rate_follows_from_times_that_differ_by_more_than_chance(
+    noise, is_told, monkeypatch
+):
+    def timed(*_):
+        return 0.0, [1.0, 1.1]  # their standard deviation is 0.07
+
+    monkeypatch.setattr(records.Settings, "network", lambda *_: tiny.NETWORK)
+    monkeypatch.setattr(throughput, "random_member", lambda _, seed: tiny.member(seed))
+    monkeypatch.setattr(throughput, "read_seconds", lambda *_: 0.5)
+    monkeypatch.setattr(throughput.Stopwatch, "__call__", timed)
+    monkeypatch.setattr(throughput, "_stages", lambda *_: {"noise": noise})
+    flags = bench.Flags(width=2, image_size=8, num_clean=256, candidates=(1,))
+    spec = checkpoints.ModelSpec("resnet18", 10, 2)
+    row = throughput._row(spec, flags, 1e12)
+    images = throughput.search_images(
+        records.Settings(config=detectors.DETECTORS["ban"].settings()), 256
+    )
+    rate = images / noise if is_told else None
+    assert row["image_gradients_per_second"] == rate
+    assert (row["share_of_peak"] is None) == (not is_told)
 
 
 @pytest.fixture
@@ -89,7 +135,7 @@ def rows(monkeypatch):
         if made:
             raise KeyboardInterrupt
         made.append(spec.architecture)
-        return {"architecture": spec.architecture}
+        return ROW
 
     monkeypatch.setattr(throughput, "matmul_peak", lambda _: 1e12)
     monkeypatch.setattr(throughput, "_row", row)
@@ -110,8 +156,10 @@ def test_an_impossible_architecture_is_refused_before_others_are_measured(
     assert rows == [] and not out.exists()
 
 
-def test_figures_are_written_as_they_come(rows, tmp_path):
+def test_figures_are_written_as_they_come_and_told(rows, tmp_path, capsys):
     out = tmp_path / "figures.json"
     words = ["bench", "--arch", "resnet18", "preact_resnet18", "--width", "2"]
     assert cli.main([*words, "--out", str(out)]) == cli.INTERRUPTED
-    assert json.loads(out.read_text())["rows"] == [{"architecture": "resnet18"}]
+    assert json.loads(out.read_text())["rows"] == [ROW]
+    told = capsys.readouterr().out
+    assert "resnet18/2: 4 candidates per second" in told and f"Figures: {out}" in told

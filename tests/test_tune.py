@@ -65,6 +65,25 @@ def test_the_command_writes_a_table_that_then_decides(tmp_path, monkeypatch, cap
     assert machine.runs[0]["batch"] == 4 and machine.runs[0]["versions"]["jax"]
 
 
+def test_an_interrupted_tuning_keeps_what_it_has_timed(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "table.json"
+    layers = [Layer(side, 3, 1, 2, 2) for side in (8, 4, 2)]
+
+    def rows_of(layer, setting):
+        yield tables.Row(layer, "search", 1, {"native": 1.0, "columns": 0.5})
+        if layer == layers[1]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning, "layers_of", lambda *_: layers)
+    monkeypatch.setattr(tuning, "rows_of", rows_of)
+    code = cli.main(["bench", "--tune", "--table", str(path)])
+    assert code == cli.INTERRUPTED
+    (machine,) = tables.read(str(path))
+    assert [row.layer for row in machine.rows] == layers[:2]
+    told = capsys.readouterr().out
+    assert f"Table: {path}; 2 of 3 layer shapes are not timed whole" in told
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [

@@ -93,21 +93,25 @@ def run_throughput(flags: Flags) -> None:
         "versions": versions.versions(),
         "cores": population.cores(),
         "load_average": load,
-        "rows": rows,
     }
-    for row in throughput.measure(flags):
-        rows.append(row)
-        # Whatever becomes of the other architectures.
-        atomic.write(flags.out, json.dumps(told, indent=1).encode() + b"\n")
-    for row in rows:
-        print(throughput.total_line(row))
-    print(f"Figures: {flags.out}")
+    try:
+        for row in throughput.measure(flags):
+            # Whatever becomes of the other architectures.
+            told["rows"] = [*rows, row]
+            atomic.write(flags.out, json.dumps(told, indent=1).encode() + b"\n")
+            rows.append(row)
+    finally:
+        for row in rows:
+            print(throughput.total_line(row))
+        if rows:
+            print(f"Figures: {flags.out}")
 
 
 def run_tune(flags: Flags) -> None:
     """Times the lowerings of every layer and writes them into a table.
 
-    What the table holds of these layers on this device is replaced, all else kept.
+    What the table holds of these layers on this device is replaced, all else kept. An
+    interrupted tuning writes what it has timed.
     """
     path = flags.table or tables.user_table()
     atomic.prepare_folder(os.path.dirname(path) or ".")
@@ -117,10 +121,17 @@ def run_tune(flags: Flags) -> None:
         flags.arch, flags.width, flags.image_size, flags.in_channels
     )
     print(f"{len(layers)} layer shapes; milliseconds per model, the best with a *")
-    rows = []
-    for layer in layers:
-        for row in tuning.rows_of(layer, setting):
-            print(tuning.line(row), flush=True)
-            rows.append(row)
-    tables.update(path, tuning.machine(rows, setting))
-    print(f"Table: {path}")
+    rows: list[tables.Row] = []
+    timed = 0
+    try:
+        for layer in layers:
+            for row in tuning.rows_of(layer, setting):
+                print(tuning.line(row), flush=True)
+                rows.append(row)
+            timed += 1
+    finally:
+        if rows:
+            tables.update(path, tuning.machine(rows, setting))
+            left = len(layers) - timed
+            more = f"; {left} of {len(layers)} layer shapes are not timed whole"
+            print(f"Table: {path}{more * bool(left)}")

@@ -126,7 +126,10 @@ def _row(spec: checkpoints.ModelSpec, flags: Any, peak: float) -> dict[str, Any]
             stopwatch(examined, shared, best.candidates)
     stages = _stages(stopwatch, network, examined, shared, best)
     images = search_images(settings, probe.labels.size)
-    rate = 2 * images * forward_products(spec, flags.image_size) / stages["noise"]
+    rate = None
+    if stages["noise"] > (best.seconds["std"] or 0.0):
+        rate = images / stages["noise"]
+    products = 2 * forward_products(spec, flags.image_size)
     peak *= len(placement.devices)
     return {
         "architecture": spec.architecture,
@@ -136,10 +139,10 @@ def _row(spec: checkpoints.ModelSpec, flags: Any, peak: float) -> dict[str, Any]
         "candidates_per_second": 1 / best.seconds["mean"],
         "stages_at": best.candidates,
         "stages": {"read_and_convert": read_seconds(spec, members[0]), **stages},
-        "image_gradients_per_second": images / stages["noise"],
-        "search_flop_per_second": rate,
+        "image_gradients_per_second": rate,
+        "search_flop_per_second": rate and rate * products,
         "matmul_peak_flop_per_second": peak,
-        "share_of_peak": rate / peak,
+        "share_of_peak": rate and rate * products / peak,
     }
 
 
@@ -291,11 +294,22 @@ def line(count: Count) -> str:
 
 
 def total_line(row: dict[str, Any]) -> str:
-    """What an architecture's row comes down to."""
-    stages = ", ".join(f"{name} {s:.3f}" for name, s in row["stages"].items())
+    """What an architecture's row comes down to.
+
+    A stage that is a difference of two times may come out below nothing, and that of the
+    noise no larger than the times themselves differ: no rate follows from such ones.
+    """
+    stages = ", ".join(
+        f"{name} {s:.3f}" if s > 0 else f"{name} too short for the clock"
+        for name, s in row["stages"].items()
+    )
+    rates = "image gradients per second: too many for the clock to tell"
+    if row["image_gradients_per_second"] is not None:
+        rates = (
+            f"{row['image_gradients_per_second']:.0f} image gradients per second, "
+            f"{row['share_of_peak']:.0%} of the matrix product's peak"
+        )
     return (
         f"{row['architecture']}/{row['width']}: {row['candidates_per_second']:.3g} "
-        f"candidates per second; seconds of each: {stages}; "
-        f"{row['image_gradients_per_second']:.0f} image gradients per second, "
-        f"{row['share_of_peak']:.0%} of the matrix product's peak"
+        f"candidates per second; seconds of each: {stages}; {rates}"
     )

@@ -7,6 +7,7 @@ evidence on, calls them what the user did.
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -188,9 +189,21 @@ def fetched(flags: Any, why_not: Chosen) -> Iterator[tuple[Any, Places]]:
     folder = flags.cache_dir or remote.default_folder(os.environ)
     cache = remote.Cache(folder, int(min(flags.cache_limit * GIB, _MOST)))
     with contextlib.ExitStack() as held:
+        found: dict[str, tuple[remote.Source, list[remote.File]]] = {}
         for path, chosen in given:
-            if path not in places.shown:
-                _fetch(path, chosen, cache, held, places, flags.quiet)
+            if path not in found:
+                found[path] = _listed(path, chosen, places)
+        count = sum(len(files) for _, files in found.values())
+        numbers = itertools.count(1)
+
+        def say(what: str) -> None:
+            if not flags.quiet:
+                told = f"Fetching {next(numbers)} of {count}: {what}"
+                print(told, file=sys.stderr)
+
+        for path, (place, files) in found.items():
+            folder = held.enter_context(cache.held(place, files))
+            _fetch(path, place, files, cache, folder, places, say)
         shown = places.shown
         places.tops = {shown[path]: tops for path, tops in places.tops.items()}
         places.passed = {shown[path]: some for path, some in places.passed.items()}
@@ -210,15 +223,10 @@ def fetched(flags: Any, why_not: Chosen) -> Iterator[tuple[Any, Places]]:
         yield dataclasses.replace(flags, **changed), places
 
 
-def _fetch(
-    path: str,
-    why_not: Chosen,
-    cache: remote.Cache,
-    held: contextlib.ExitStack,
-    places: Places,
-    quiet: bool,
-) -> None:
-    """Lists a place and fetches what is wanted of it."""
+def _listed(
+    path: str, why_not: Chosen, places: Places
+) -> tuple[remote.Source, list[remote.File]]:
+    """Lists a place: what it is, and those of its files that are wanted."""
     place = remote.listed(path)
     if place.shown in places.shown.values():
         raise ValueError(
@@ -229,8 +237,6 @@ def _fetch(
         file.name: why_not(place.called(file)) or remote.wanted(file.name)
         for file in place.files
     }
-    files = [file for file in place.files if not reasons[file.name]]
-    folder = held.enter_context(cache.held(place, files))
     places.shown[path] = place.shown
     places.tops[path] = []
     places.passed[path] = [
@@ -238,15 +244,26 @@ def _fetch(
         for file in place.files
         if reasons[file.name]
     ]
+    return place, [file for file in place.files if not reasons[file.name]]
+
+
+def _fetch(
+    path: str,
+    place: remote.Source,
+    files: Sequence[remote.File],
+    cache: remote.Cache,
+    folder: str,
+    places: Places,
+    say: Callable[[str], None],
+) -> None:
+    """Fetches the files that are wanted of a place into its folder of the cache."""
     if not place.single:
         places.called[folder] = place.shown
     lying: dict[tuple[int, int], str] = {}
-    for number, file in enumerate(files, 1):
+    for file in files:
         address = place.called(file)
-        if not quiet:  # what the cache has already, too: its hash is computed again
-            size = "" if file.size is None else f", {file.size:,} bytes"
-            count = f"{number} of {len(files)}"
-            print(f"Fetching {count}: {address}{size}", file=sys.stderr)
+        # What the cache has already, too: its hash is computed again.
+        say(address if file.size is None else f"{address}, {file.size:,} bytes")
         try:
             got = cache.fetch(folder, file)
         except remote.FetchError as error:

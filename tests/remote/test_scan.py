@@ -77,6 +77,17 @@ def test_what_could_not_be_fetched_is_told_of_and_forbids_a_clean_end(
     assert "--cache-limit allows" in found[addresses[2]]["error"]
 
 
+def test_what_is_fetched_is_counted_over_all_addresses(site, model, scan, capsys):
+    names = ("a.safetensors", "b.safetensors")
+    site.answers |= {f"/{name}": model for name in names}
+    addresses = [f"{site.url}/{name}" for name in names]
+    scan(*addresses, addresses[0])
+    said = capsys.readouterr().err
+    for number, address in enumerate(addresses, 1):
+        assert f"Fetching {number} of 2: {address}" in said
+    assert said.count("Fetching") == 2
+
+
 def test_a_cache_can_be_without_a_limit(site, model, scan):
     site.answers["/a.safetensors"] = model
     assert scan(f"{site.url}/a.safetensors", "--cache-limit", "inf") == outcome.CLEAN

@@ -150,9 +150,8 @@ def _compare(flags: CompareFlags, truth: figures.Truth) -> list[figures.Method]:
         judged = verdict.judge_all(ran.lines, **told)
         summary = detectors.DETECTORS[name].summary
         found.append(figures.method(name, summary, judged, truth, ran, fitted))
-        report.print_methods(found[-1:])
-    if len(found) > 1:
-        report.print_methods(found)
+        print(f"{len(found)} of {len(jobs)}: {report.method_line(found[-1])}")
+    report.print_methods(found)
     return found
 
 
@@ -184,10 +183,7 @@ def _fitted(
             rates[key] = rate
             writing.write_rates(path, rates)
         one = found[architecture] = budget.fitted(job, work, classes, rate)
-        print(
-            f"{job.settings.mode}, {architecture}: counts times {one.factor:.3g}, "
-            f"{one.work:,} forward-equivalents"
-        )
+        print(f"{job.settings.mode}, {architecture}: {one.in_words()}")
     return found
 
 

@@ -36,19 +36,34 @@ class Fitted(NamedTuple):
 
     Attributes:
       job: with its counts changed.
-      factor: that the counts were multiplied by; 1 where there are none.
+      factor: that the counts were multiplied by; 1 where there are none, 0 where even
+        the least counts exceed the budget.
       rate: forward-equivalents per second of the short run; None where none was needed.
       work: image forward-equivalents of a candidate at most.
+      allowed: what fits the budget; None where the counts stay as they are.
     """
 
     job: Job
     factor: float
     rate: float | None
     work: int
+    allowed: float | None = None
+
+    def in_words(self) -> str:
+        """What became of the counts, and the work that follows."""
+        work = f"{self.work:,} forward-equivalents"
+        if self.allowed is None:
+            return f"counts as they are, {work}"
+        if self.factor:
+            return f"counts times {self.factor:.3g}, {work}"
+        return (
+            f"counts at their least, {work}: more than the {self.allowed:,.0f} allowed"
+        )
 
     def told(self) -> dict[str, Any]:
         """For the figures."""
-        return {"factor": self.factor, "rate": self.rate, "work": self.work}
+        names = ("factor", "rate", "work", "allowed")
+        return {name: getattr(self, name) for name in names}
 
 
 def rate(job: Job, paths: Sequence[str], num_classes: int) -> float | None:
@@ -80,7 +95,7 @@ def fitted(
         return Fitted(job, 1.0, rate, _work(job, num_classes))
     factor = _factor(job, work, num_classes)
     found = scaled(job, factor)
-    return Fitted(found, factor, rate, _work(found, num_classes))
+    return Fitted(found, factor, rate, _work(found, num_classes), work)
 
 
 def _factor(job: Job, work: float, num_classes: int) -> float:

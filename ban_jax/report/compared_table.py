@@ -48,6 +48,17 @@ def print_methods(
     console.print(table)
 
 
+def method_line(method: fields.Record) -> str:
+    """A detector's figures in a line: `mm_bd: 6/8 backdoored ones flagged, ...`."""
+    method = records.finite(method)
+    bad, good = method["total"]["flagged"], method["false_alarms"]
+    told = [f"{bad['hits']}/{bad['total']} backdoored ones flagged"]
+    told.append(f"{good['hits']}/{good['total']} clean ones")
+    if method["seconds"] is not None:
+        told.append(f"{numerals.seconds(method['seconds'])} s per model")
+    return f"{method['name']}: {', '.join(told)}"
+
+
 def cells(method: fields.Record) -> dict[str, str]:
     """The figures of a detector as text, by the head of the column."""
     total = method["total"]

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -56,7 +57,14 @@ def test_all_files_are_written_and_tell_the_same(zoo, tmp_path, capsys):
     assert "http://" not in page and "https://" not in page
     page_parser.Page(page)
     printed = capsys.readouterr().out
-    assert "trojan_signatures" in printed and "false alarms" in printed
+    assert printed.count("false alarms") == 1  # one table, when all are through
+    lines = [line for line in printed.splitlines() if " of 2: " in line]
+    assert re.fullmatch(
+        r"1 of 2: trojan_signatures: \d/8 backdoored ones flagged, \d/4 clean ones, "
+        r"[\d.e-]+ s per model",
+        lines[0],
+    )
+    assert lines[1].startswith("2 of 2: weights: ") and len(lines) == 2
 
 
 def test_a_failed_backdoor_is_left_out_and_counted(zoo, tmp_path):

@@ -64,6 +64,22 @@ def test_no_count_falls_below_what_it_allows(name):
             )
 
 
+def test_what_became_of_the_counts_is_told_in_words():
+    def told(name, work):
+        return budget.fitted(job(name, probe()), work, 10).in_words()
+
+    whole = budget._work(job("targeted", probe()), 10)
+    assert told("targeted", 0.8 * whole).startswith("counts times 0.")
+    least = budget._work(budget.scaled(job("targeted", probe()), 0.0), 10)
+    assert told("targeted", least - 1) == (
+        f"counts at their least, {least:,} forward-equivalents: more than the "
+        f"{least - 1:,} allowed"
+    )
+    as_they_are = f"counts as they are, {whole:,} forward-equivalents"
+    assert told("targeted", None) == as_they_are
+    assert told("weights", 4000) == "counts as they are, 0 forward-equivalents"
+
+
 def test_a_closer_look_is_changed_with_the_first():
     found = budget.scaled(job("ban"), 2.0).settings
     assert found.config.steps == 2 * job("ban").settings.config.steps

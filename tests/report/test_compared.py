@@ -27,6 +27,7 @@ def told(**changes):
         "clean": 3,
         "failed": ["broken"],
         "budget": None,
+        "passes": None,
         "flags": {"data": "toy"},
         "versions": {"ban_jax": "0"},
         "methods": [one, other],
@@ -48,6 +49,8 @@ def test_the_page_says_what_was_found_left_out_and_not_judged():
 def test_a_budget_is_told():
     words = " ".join(page_parser.Page(compared.render(told(budget=2.5))).text)
     assert "2.5 seconds" in words
+    words = " ".join(page_parser.Page(compared.render(told(passes=4000))).text)
+    assert "4,000 forward passes" in words and "documented" not in words
 
 
 def test_where_nothing_could_be_judged_the_page_says_so():

@@ -107,9 +107,9 @@ def print_table(
             show(line, cells.STYLES["suspicious"])
         if "witnesses" in shown:
             show(_legend(ordered), "dim")
+    show(summary(ordered), "bold")
     # A terminal would break lines in the middle of a word; programs read whole lines.
     whole = not console.is_terminal
-    show(summary(ordered), "bold", whole=whole)
     for told in (outcome.false_alarms(ordered), trust):
         if told:
             show(told)

@@ -118,7 +118,7 @@ def test_what_comes_below_the_table_is_the_summary_then_trust_then_steps():
     places = [
         text.index(told)
         for told in (
-            "5 checkpoints: 2 backdoored, 1 suspicious, 1 inconclusive, 1 clean",
+            "5 checkpoints: 2 backdoored, 1 suspicious",
             "are expected to be false alarms",
             "Wrong in 1 % of cases.",
             "Do this.",
@@ -140,8 +140,6 @@ def test_no_line_of_the_table_is_wider_than_asked(width):
     ]
     records += report_sample.graded()
     lines = _printed(records, width=width).splitlines()
-    # The summary is left to the terminal to wrap.
-    lines = [line for line in lines if not line.startswith("13 checkpoints: ")]
     assert max(map(len, lines)) <= width
     assert any("_7.pt" in line for line in lines)
 

@@ -23,10 +23,8 @@ from ban_jax.records.record import Grade
 POPULATION_MINIMUM = 8
 """Candidates of one kind that a population needs before its medians mean anything."""
 TRUSTED_MINIMUM = 2
-LEFT_OUT_MINIMUM = 4
-"""Trusted models from which on each is scored against the others, for the threshold."""
 FALLBACK = "judged against "
-"""How the note begins that a baseline was not to be had."""
+"""How the note begins that a baseline was not to be had, or holds the very candidate."""
 MOST_CLASSES = 12
 """Classes that a closer look takes at most."""
 INTERVAL = 1.96
@@ -66,8 +64,8 @@ class Judge:
             raise ValueError(f"threshold must be a finite number, got {threshold}")
         self._kind, self._threshold, self._profiles = baseline, threshold, profiles
         self._packaged: dict[str, profile.Profile | None] = {}
-        self._refused: dict[Any, str] = {}
-        self._crowds: dict[tuple[str, Any], Baseline] = {}
+        self._groups: dict[str, dict[Any, list[Evidence]]] = {}
+        self._crowds: dict[Any, tuple[Baseline | None, str]] = {}
         # A crowd is settled when it is first asked for: with a profile it never is.
         self._waiting: dict[str, Sequence[Evidence]] = {
             "trusted": trusted,
@@ -121,8 +119,8 @@ class Judge:
             found, reason = self._of_kind(kind, record)
             if found is not None:
                 asked = self._kind is not None and kind != self._kind
-                told = reasons[:1] if asked else [r for r in reasons if r]
-                return found, "; ".join(r for r in told if r)
+                told = [*(reasons[:1] if asked else reasons), reason]
+                return found, "; ".join(filter(None, told))
             reasons.append(reason)
         raise AssertionError("its own classes are always there")
 
@@ -142,40 +140,45 @@ class Judge:
         if kind == "profile":
             return self._profile(record)
         least = TRUSTED_MINIMUM if kind == "trusted" else POPULATION_MINIMUM
-        if kind in self._waiting:
-            self._gather(kind, self._waiting.pop(kind), least)
-        key = (kind, kind_of(record))
-        found = self._crowds.get(key)
-        if found is not None or key in self._refused:
-            return self._completed(found, record), self._refused.get(key, "")
-        reason = (
-            f"the {kind} baseline needs at least {least} models of "
-            f"{record['architecture']} with {record['num_classes']} classes"
-        )
-        return None, reason if kind == self._kind else ""
+        members, itself = self._members(kind, record), ""
+        if kind == "trusted":
+            others = [one for one in members if one["sha256"] != record["sha256"]]
+            if len(others) < len(members):
+                itself = (
+                    f"it is one of the {len(members)} {_CALLED[kind]} itself, left out"
+                )
+                members = others
+        if len(members) < least or record["mode"] not in detectors.DETECTORS:
+            reason = (
+                f"the {kind} baseline needs at least {least} models of "
+                f"{record['architecture']} with {record['num_classes']} classes"
+            )
+            return None, itself or (reason if kind == self._kind else "")
+        key = (kind, kind_of(record), record["sha256"] if itself else "")
+        if key not in self._crowds:
+            self._crowds[key] = self._made(kind, members, least)
+        found, reason = self._crowds[key]
+        return self._completed(found, record), itself or reason
 
     def _profile(self, record: Evidence) -> tuple[Baseline | None, str]:
-        if self._profiles is None:
-            return None, "no profile was given" if self._kind == "profile" else ""
-        if self._profiles == "shipped":
-            found = self._shipped(record)
-            if found is None:
-                missing = "none of the shipped profiles fits"
-                return None, missing if self._kind == "profile" else ""
-            return found, ""
-        reason = profile.why_unfit(self._profiles, record)
-        return (None, reason) if reason else (profile.baseline(self._profiles), "")
+        given, missing = self._profiles, "no profile was given"
+        if given == "shipped":
+            given, missing = self._shipped(record), "none of the shipped profiles fits"
+        if given is None:
+            return None, missing if self._kind == "profile" else ""
+        if reason := profile.why_unfit(given, record):
+            return None, reason
+        itself = any(one["sha256"] == record["sha256"] for one in given["models"])
+        return profile.baseline(given), "it is one of these itself" * itself
 
-    def _shipped(self, record: Evidence) -> Baseline | None:
+    def _shipped(self, record: Evidence) -> profile.Profile | None:
         """The profile of the package that fits, found by the data set's name."""
         name = record["data"]["name"] if record["data"] else ""
         if name not in self._packaged:
             known = name in profile.shipped()
             self._packaged[name] = profile.load(name) if known else None
         found = self._packaged[name]
-        if found is None or profile.why_unfit(found, record):
-            return None
-        return profile.baseline(found)
+        return None if found is None or profile.why_unfit(found, record) else found
 
     def _completed(self, found: Baseline | None, record: Evidence) -> Baseline | None:
         """A crowd with what a profile that fits knows; see `crowd.completed`."""
@@ -184,40 +187,35 @@ class Judge:
         given, _ = self._profile(record)
         return found if given is None else crowd.completed(found, given)
 
-    def _gather(
-        self, kind: BaselineKind, records: Sequence[Evidence], least: int
-    ) -> None:
-        groups: dict[Any, list[Evidence]] = {}
-        for record in usable.distinct(records):
-            groups.setdefault(kind_of(record), []).append(record)
-        for key, members in groups.items():
-            mode = members[0]["mode"]
-            if len(members) < least or mode not in detectors.DETECTORS:
-                continue
-            rule = detectors.DETECTORS[mode].rule
-            models = [crowd.numbers(member["vectors"]) for member in members]
-            errors = [crowd.numbers(member["errors"]) for member in members]
-            if kind == "trusted":
-                made, scores = crowd.compared(kind, rule, models, errors)
-                if len(members) >= LEFT_OUT_MINIMUM:
-                    # One of which nothing is said has none.
-                    known = tuple(score for score in scores if np.isfinite(score))
-                    made = dataclasses.replace(
-                        made, null=known, largest=max(known, default=None)
-                    )
-            else:
-                odd = crowd.odd_class(rule, models, rule.thresholds["within"])
-                if odd is not None and self._kind != kind:
-                    self._refused[kind, key] = (
-                        f"the {len(members)} {_CALLED[kind]} are not trusted: class "
-                        f"{odd} stands out in most of them"
-                    )
-                    continue
-                # What is suspicious is no yardstick either.
-                limit = rule.suspicious.get(kind, rule.thresholds[kind])
-                made = crowd.settled(rule, models, errors, limit, least)
-            made = dataclasses.replace(made, name=f"{len(members)} {_CALLED[kind]}")
-            self._crowds[kind, key] = made
+    def _members(self, kind: str, record: Evidence) -> list[Evidence]:
+        """Trusted models, or candidates of the scan, that are of a record's kind."""
+        if kind in self._waiting:
+            groups = self._groups[kind] = {}
+            for one in usable.distinct(self._waiting.pop(kind)):
+                groups.setdefault(kind_of(one), []).append(one)
+        return self._groups[kind].get(kind_of(record), [])
+
+    def _made(
+        self, kind: BaselineKind, members: Sequence[Evidence], least: int
+    ) -> tuple[Baseline | None, str]:
+        """A baseline of models of one kind, or None and why they are none."""
+        rule = detectors.DETECTORS[members[0]["mode"]].rule
+        models = [crowd.numbers(member["vectors"]) for member in members]
+        errors = [crowd.numbers(member["errors"]) for member in members]
+        if kind == "trusted":
+            made = crowd.trusted(rule, models, errors)
+        else:
+            odd = crowd.odd_class(rule, models, rule.thresholds["within"])
+            if odd is not None and self._kind != kind:
+                return None, (
+                    f"the {len(members)} {_CALLED[kind]} are not trusted: class {odd} "
+                    "stands out in most of them"
+                )
+            # What is suspicious is no yardstick either.
+            limit = rule.suspicious.get(kind, rule.thresholds[kind])
+            made = crowd.settled(rule, models, errors, limit, least)
+        name = f"{len(members)} {_CALLED[kind]}"
+        return dataclasses.replace(made, name=name), ""
 
 
 _CALLED = {"trusted": "trusted models", "population": "models of this scan"}
@@ -242,7 +240,10 @@ def judge_all(
 
     Args:
       records: lines of a results file; the crowd of the baseline of that name.
-      baseline, threshold, trusted, profiles: see `Judge`.
+      baseline: insists on one, as of `Judge`.
+      threshold: finite; overrides every rule's own.
+      trusted: evidence of models the user vouches for.
+      profiles: what `profile` means.
 
     Returns:
       A verdict per line; and one per file that holds several classifiers, its worst.

@@ -88,6 +88,41 @@ def test_one_trusted_model_is_none():
     assert judged(trusted=made.several(2))["baseline"] == "trusted"
 
 
+def test_a_trusted_model_is_not_compared_with_itself():
+    """The bump that it alone has would be the centre's, too."""
+    trusted = [*made.several(4), made.clean(4, bumps=TARGET)]
+    copy = trusted[-1] | {"path": "candidate.pt"}
+    found = judged(line=copy, trusted=trusted)
+    others = judged(line=copy, trusted=trusted[:-1])
+    for field in ("verdict", "score", "z", "target", "compared_with", "p_models"):
+        assert found[field] == others[field]
+    assert found["verdict"] == "backdoored" and found["target"] == 3
+    assert found["notes"] == [
+        "judged against 4 trusted models: it is one of the 5 trusted models itself, left "
+        "out"
+    ]
+    stranger = judged(trusted=trusted)
+    assert stranger["compared_with"] == "5 trusted models" and not stranger["notes"]
+
+
+def test_of_two_trusted_models_each_is_left_with_too_few():
+    trusted = made.several(2)
+    (note,) = judged(line=trusted[0], trusted=trusted, profiles=toy())["notes"]
+    assert note == (
+        "judged against profile toy, 6 clean models: it is one of the 2 trusted models "
+        "itself, left out"
+    )
+
+
+def test_a_model_of_the_profile_is_told_to_be_one():
+    (member,) = made.several(1, first=100, names=ALL)
+    found = judged(line=member, profiles=toy())
+    assert found["baseline"] == "profile"
+    assert found["notes"] == [
+        "judged against profile toy, 6 clean models: it is one of these itself"
+    ]
+
+
 MISSING = [
     ("trusted", {}, "the trusted baseline needs at least 2 models of resnet18 with 8"),
     ("population", {}, "the population baseline needs at least 8 models of resnet18"),

@@ -13,6 +13,9 @@ EXACT = 64
 """Models up to which each is scored against a centre without it; of more, one moves the
 centre by next to nothing."""
 
+LEFT_OUT_MINIMUM = 4
+"""Trusted models from which on each is scored against the others, for the threshold."""
+
 ROUNDS = 5
 """A crowd that has not settled by then swings between two states: either will do."""
 
@@ -77,6 +80,24 @@ def _centres(
         for own in set(families)
     }
     return [known[own] for own in families]
+
+
+def trusted(
+    rule: rules.Rule, models: Sequence[Vectors], errors: Sequence[Vectors]
+) -> rules.Baseline:
+    """Models the user vouches for, with their scores where they are enough for a threshold.
+
+    Args:
+      rule: of their detector.
+      models: their vectors, at least two.
+      errors: of these.
+    """
+    found, scores = compared("trusted", rule, models, errors)
+    if len(models) < LEFT_OUT_MINIMUM:
+        return found
+    # One of which nothing is said has none.
+    known = tuple(score for score in scores if np.isfinite(score))
+    return dataclasses.replace(found, null=known, largest=max(known, default=None))
 
 
 def settled(

@@ -21,13 +21,15 @@ class Row(TypedDict):
     """Figures of one attack (or of clean models) and architecture, `all` of several.
 
     Attributes:
-      attack, architecture: what the models have in common.
+      attack: that the models have in common.
+      architecture: that they have in common.
       models: how many.
       flagged: called backdoored; of clean models these are false alarms.
       right: judged correctly, an inconclusive one never is.
       right_target: flagged, and the target named; of those that have one target.
       auc: against the clean models of the same architecture.
-      suspicious, inconclusive: how many.
+      suspicious: how many.
+      inconclusive: how many.
     """
 
     attack: str
@@ -67,14 +69,16 @@ class Method(TypedDict):
     """All figures of a detector.
 
     Attributes:
-      name, summary: of the detector.
+      name: of the detector.
+      summary: what it does, in a few words.
       baselines: what candidates were compared with, and how many were.
       total: over all models; `auc` is over all architectures, `flagged` of the
         backdoored ones alone.
       false_alarms: of the clean ones.
       rows: per attack and architecture.
       costs: per architecture.
-      seconds, forward_equivalents: per candidate, mean over all.
+      seconds: per candidate, mean over all.
+      forward_equivalents: per candidate, mean over all.
       peak_bytes: the largest.
       roc: points (false alarms, detections) of all thresholds.
       candidates: path, verdict, score, target and reason of each.
@@ -105,7 +109,8 @@ def method(
     """The figures of one detector.
 
     Args:
-      name, summary: of it.
+      name: of it.
+      summary: what it does, in a few words.
       judged: its records with their verdicts.
       truth: of each path.
       run: what it took.

@@ -18,7 +18,9 @@ class RepairRecord(TypedDict):
       path: of the candidate.
       key: what the repair depends on; null where nothing was repaired.
       sha256: of the candidate's weights.
-      architecture, width, num_classes: of the network.
+      architecture: of the network.
+      width: channels of its first convolution.
+      num_classes: K.
       method: name of the repair.
       settings: the method's.
       seed: of all randomness.

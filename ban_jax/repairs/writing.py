@@ -1,10 +1,11 @@
 """Repaired models as files, and what a reader should know of them."""
 
 import dataclasses
+import hashlib
 import os
 import re
 
-from ban_jax import checkpoints, repairs
+from ban_jax import checkpoints, records, repairs
 from ban_jax.checkpoints import part_paths
 from ban_jax.repairs import inputs
 from ban_jax.storage import run_folder, versions
@@ -14,6 +15,7 @@ from ban_jax.types import Variables
 def write(
     folder: run_folder.RunFolder,
     candidate: checkpoints.Candidate,
+    digest: str,
     variables: Variables,
     info: repairs.RepairInfo,
     request: inputs.Request,
@@ -21,8 +23,16 @@ def write(
     """Writes a repaired model with its provenance; returns its name in the folder.
 
     What came from a PyTorch file keeps that file's own names and layout.
+
+    Args:
+      folder: of the repaired models.
+      candidate: what was repaired.
+      digest: of all that decides the repair besides the candidate.
+      variables: of the repaired model.
+      info: what the repair saw.
+      request: how.
     """
-    name = name_of(candidate)
+    name = name_of(candidate, digest)
     names = candidate.names if candidate.names.is_torch else None
     remarks = {
         "clean_accuracy": round(float(info.accuracy_after), 4),
@@ -53,12 +63,17 @@ def write(
     return name
 
 
-def name_of(candidate: checkpoints.Candidate) -> str:
-    """`model.pt#state_dict_ema` -> `model-state_dict_ema-1a2b3c4d`."""
+def name_of(candidate: checkpoints.Candidate, digest: str) -> str:
+    """`model.pt#state_dict_ema` -> `model-state_dict_ema-1a2b3c4d`.
+
+    The digits are those of the repair's key, not of the weights alone: these may be
+    repaired on images of two sizes, as configs beside two files say.
+    """
+    key = hashlib.sha256(records.key_of(candidate, digest).encode()).hexdigest()
     file, part = part_paths.split(candidate.path)
     base = checkpoints.stem(os.path.basename(os.path.normpath(file)))
     inside = f"-{re.sub('[^A-Za-z0-9_.-]', '-', part)}" if part else ""
-    return f"{base}{inside}-{candidate.sha256[:8]}"
+    return f"{base}{inside}-{key[:8]}"
 
 
 def remarks(info: repairs.RepairInfo, request: inputs.Request) -> list[str]:

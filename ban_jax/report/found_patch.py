@@ -27,7 +27,8 @@ class Patch(NamedTuple):
     Attributes:
       target: the class it leads to.
       share: what it adds to the mean probability of that class, on images of others.
-      row, column: of its first pixel.
+      row: of its first pixel.
+      column: of its first pixel.
       change: `[S, S, C]` in [-1, 1], added to an image's pixels.
       shape: `(H, W, C)` of the image.
     """

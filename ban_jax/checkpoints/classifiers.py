@@ -37,8 +37,6 @@ _AVERAGE = re.compile(
 )
 """A container's name that says it holds averaged weights. Programs average parameters
 alone, and load them over the model: running statistics are the model's own."""
-_PARAMETERS_IN_ORDER = ("shadow_params", "collected_params")
-"""Where `torch_ema` and diffusers keep averages, without names, in the model's order."""
 
 
 class Part(NamedTuple):
@@ -263,11 +261,14 @@ def _averages(
         for name in main.network.tensors
         if name in table and ".running_" not in f".{name}"
     ]
-    for group in groups:
-        if not group.path.endswith(_PARAMETERS_IN_ORDER):
-            continue
+    for (
+        group
+    ) in groups:  # lists and slots of optimizers, which are in the model's order
         values = list(group.tensors.values())
-        if order.agrees(values, [main.network.tensors[name] for name in ordered]):
+        is_list = list(group.tensors) == [str(place) for place in range(len(values))]
+        if is_list and order.agrees(
+            values, [main.network.tensors[name] for name in ordered]
+        ):
             averaged = dict(zip(ordered, values, strict=True))
             network = main.network._replace(
                 tensors={**main.network.tensors, **averaged}

@@ -9,6 +9,7 @@ from ban_jax.checkpoints import (
     errors,
     hashing,
     limits,
+    optimizer_slots,
     pickle_objects,
     tensor,
     watchdog,
@@ -175,6 +176,8 @@ class _Search:
             seen.add(id(node))
             beside = self.entries(node)
             tensors: dict[str, tensor.Tensor] = {}
+            if optimizer_slots.is_optimizer(node):
+                yield from self.slots(f"{path}/state" if path else "state", node)
             if isinstance(node, pickle_objects.Placeholder):
                 tensors, attributes = self.module(node)
                 if len(tensors) > 1:
@@ -220,6 +223,16 @@ class _Search:
             isinstance(one, (tensor.Tensor, *_CONTAINERS))
             for _, one in self.entries(value)
         )
+
+    def slots(self, path: str, node: dict[str, Any]) -> Iterator[StateDict]:
+        """What an optimizer keeps under one name for its parameters, by their order."""
+        for name, values in optimizer_slots.weights_of(node["state"]).items():
+            self.budget.spend(100 * len(values))
+            name = name if _PLAIN.fullmatch(name) else "?"
+            yield StateDict(
+                f"{path}/{name}",
+                dict(zip(map(str, range(len(values))), values, strict=True)),
+            )
 
     def flax(self, node: dict[str, Any]) -> dict[str, tensor.Tensor]:
         """`params/...` and `batch_stats/...` of a Flax tree."""

@@ -10,7 +10,13 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ban_jax.checkpoints import optimizer_slots, pickle_objects, plain_values, tensor
+from ban_jax.checkpoints import (
+    errors,
+    optimizer_slots,
+    pickle_objects,
+    plain_values,
+    tensor,
+)
 
 _MAX_NODES = 200_000
 _MAX_HOLDERS = 1000
@@ -85,14 +91,17 @@ def what(root: Any, size: int, path: str = "") -> str | None:
 
 
 def unopened(root: Any) -> str:
-    """What besides tensors may hold weights, in a sentence; empty where nothing does."""
+    """What besides named tensors may hold weights, in a sentence; empty where none does."""
     parts = _parts(root)
     told = []
+    slots = optimizer_slots.left(_optimizers(root)[0], optimizer_slots.UNKNOWN)
+    for name in dict.fromkeys(one.name for one in slots):
+        told.append(f"{errors.show(name)} of an optimizer")
     if parts is not None and plain_values.are_many(parts.pieces):
         told.append(plain_values.told(parts.pieces))
     if parts is not None and parts.floats > plain_values.FLOATS:
         told.append(f"{parts.floats:,} numbers in lists")
-    return f"what may be weights was not opened: {'; '.join(told)}" if told else ""
+    return f"what may be weights was not judged: {'; '.join(told)}" if told else ""
 
 
 def _may_be_weights(parts: _Parts) -> bool:
@@ -128,6 +137,18 @@ def _without_tensors(root: Any, kinds: list[str]) -> str | None:
 
 def _without_optimizers(root: Any) -> bool:
     """Whether there are states of optimizers, and no tensors besides them."""
+    slots, beside = _optimizers(root)
+    rest = _parts(beside)
+    return (
+        beside is not root
+        and rest is not None
+        and not rest.tensors
+        and not optimizer_slots.left(slots, optimizer_slots.UNKNOWN)
+    )
+
+
+def _optimizers(root: Any) -> tuple[list[optimizer_slots.Slot], Any]:
+    """What optimizers keep, and all else; that is the root where there is no optimizer."""
     beside: list[Any] = []
     slots: list[optimizer_slots.Slot] = []
     found = False
@@ -146,22 +167,20 @@ def _without_optimizers(root: Any) -> bool:
             pending += node.values() if type(node) is dict else node
         else:
             beside.append(node)
-    rest = _parts(beside)
-    return (
-        found
-        and rest is not None
-        and not rest.tensors
-        and not optimizer_slots.left(slots, optimizer_slots.UNKNOWN)
-    )
+    return slots, beside if found else root
 
 
 def _is_optimizer(node: Any) -> bool:
-    """`state` by number, as PyTorch keeps it: what is kept by name could be weights."""
+    """`state` by number, as PyTorch keeps it; by name, as FSDP does, of known slots alone.
+
+    What else is kept by name could be weights.
+    """
     return optimizer_slots.is_optimizer(node) and all(
         type(value) is dict
         and (
             type(name) is int
             or (isinstance(name, pickle_objects.OddKey) and name.is_number)
+            or all(type(n) is str and optimizer_slots.is_known(n) for n in value)
         )
         for name, value in node["state"].items()
     )

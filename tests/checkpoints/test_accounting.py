@@ -69,8 +69,31 @@ def optimizer(*slots: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {"state": state, "param_groups": [{"lr": 0.1, "params": list(state)}]}
 
 
+MOMENTS = moments(PARAMETERS, square=True)
+
+
 def parameters(named: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name not in BUFFERS}
+
+
+def squares(named: dict[str, Any]) -> list[dict[str, Any]]:
+    """As SOAP keeps them: for each axis a matrix, for vectors none."""
+    return [
+        [of(np.eye(size, dtype=np.float32)) for size in value.shape]
+        if len(value.shape) > 1
+        else []
+        for value in named.values()
+    ]
+
+
+def lacking(named: dict[str, Any], axis: int) -> dict[str, Any]:
+    """As Adafactor keeps them: squares along all axes but one, and whole vectors."""
+    return {
+        name: of(np.ones((*v.shape[:axis], 1, *v.shape[axis:][1:]), np.float32))
+        if len(v.shape) > 1
+        else of(np.full(v.shape, 0.01, np.float32))
+        for name, v in named.items()
+    }
 
 
 UNKNOWN = {f"kern{i}": value for i, value in enumerate(OTHER.values())}
@@ -160,6 +183,25 @@ def test_a_network_under_a_key_that_is_no_text_is_judged(key):
             ),
             names=("exp_avg",),
         ),
+        optimizer(  # RMSprop's momentum, of normalised gradients
+            {
+                name: of(np.resize(np.float32([5, -4, 3, -6]), value.shape))
+                for name, value in PARAMETERS.items()
+            },
+            names=("momentum_buffer",),
+        ),
+        {
+            "state": {
+                number: {"GG": one, "Q": one, "exp_avg": None}
+                for number, one in enumerate(squares(PARAMETERS))
+            },
+            "param_groups": [],
+        },
+        optimizer(
+            lacking(PARAMETERS, 0),
+            lacking(PARAMETERS, -1),
+            names=("row_var", "col_var"),
+        ),
         {"last_epoch": 7, "_last_lr": [0.1], "milestones": {60: 1}},
         [of(RNG.integers(0, 255, 5056).astype(np.uint8)), of(np.zeros(16, np.uint8))],
         of(np.arange(50_000)),
@@ -175,7 +217,7 @@ def test_a_network_under_a_key_that_is_no_text_is_judged(key):
             "up.weight": of(np.ones((1, 32, 3, 3), np.float32)),
         },
     ],
-    ids=range(15),
+    ids=range(18),
 )
 def test_what_ordinary_files_hold_beside_a_model_leaves_it_judged(beside):
     assert parts({"net": STATE, "beside": beside}) == {"": True}
@@ -211,6 +253,10 @@ HIDDEN = {
         {n: of(RNG.normal(0, 1e-3, (32, 32, 3, 3)).astype(np.float32)) for n in "ab"},
         names=("exp_avg",),
     ),
+    "in lists": {
+        "state": {0: {"GG": list(parameters(network()).values())}},
+        "param_groups": [],
+    },
     "not finite": optimizer(
         {name: of(np.full(v.shape, np.nan, np.float32)) for name, v in STATE.items()},
         names=("exp_avg",),
@@ -243,6 +289,35 @@ def test_a_network_in_the_place_of_an_optimizers_state_is_told(name):
 def test_a_file_of_a_network_that_is_laid_out_as_an_optimizer_is_none(name):
     root = {"optimizer": HIDDEN[name]}
     assert others.what(root, 2**12) is None
+
+
+@pytest.mark.parametrize("slots", [("exp_avg", "exp_avg_sq"), ("old_p", "exp_avg_sq")])
+def test_what_an_optimizer_keeps_by_names_of_parameters_is_known_by_its_own(slots):
+    state = {name: dict.fromkeys(slots, value) for name, value in MOMENTS.items()}
+    told = others.what({"state": state, "param_groups": []}, 2**12)
+    assert told == ("the state of an optimizer" if slots[0] == "exp_avg" else None)
+
+
+@pytest.mark.parametrize("name", ["old_p", "slow_buffer", "ax", "z"])
+def test_weights_that_an_optimizer_keeps_are_judged(name):
+    """Copies of the parameters by their numbers, a step or an average away from them."""
+    near = {n: of(STATE[n].view() * np.float32(0.999)) for n in PARAMETERS}
+    content = {
+        "net": STATE,
+        "optimizer": optimizer(near, MOMENTS, names=(name, "exp_avg")),
+    }
+    assert parts(content) == {"net": True, f"optimizer/state/{name}": True}
+    turned = dict(zip(near, reversed(near.values()), strict=True))
+    content["optimizer"] = optimizer(turned, names=(name,))
+    assert parts(content) == {"net": True, "rest": False}
+
+
+def test_of_an_optimizer_alone_it_is_said_what_in_it_may_be_weights():
+    root = optimizer(network(), names=("old_p",))
+    assert others.unopened(root) == (
+        "what may be weights was not judged: 'old_p' of an optimizer"
+    )
+    assert not others.unopened(optimizer(MOMENTS, names=("exp_avg_sq",)))
 
 
 @pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "sum"])

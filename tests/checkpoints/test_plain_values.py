@@ -66,7 +66,7 @@ def test_what_may_be_a_checkpoint_inside_a_file_keeps_it_from_being_passed(
     tmp_path, name, protocol
 ):
     alone = told(tmp_path, {"a": HIDDEN[name]}, protocol)
-    assert "what may be weights was not opened" in alone[""]
+    assert "what may be weights was not judged" in alone[""]
     beside = told(tmp_path, {"net": NET, "a": HIDDEN[name]}, protocol)
     assert set(beside) == {"net", "rest"} and not beside["net"]
     assert "nothing says that it is no classifier's" in beside["rest"]

@@ -96,8 +96,9 @@ def scatter(methods: Sequence[fields.Record]) -> markupsafe.Markup:
     return plots.scatter(
         {
             one["name"]: (one["seconds"], one["total"]["auc"]["value"])
-            for one in methods
             if one["seconds"] and one["total"]["auc"] is not None
+            else None
+            for one in methods
         }
     )
 

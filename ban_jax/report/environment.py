@@ -17,7 +17,8 @@ import markupsafe
 
 from ban_jax.report import fields, text
 
-_COMMAND = re.compile(r"(ban-jax [a-z]+(?: --[a-z-]+ (?:'[^']*'|\S+))*|--[a-z][a-z-]*)")
+_FLAG = r"--[a-z][a-z-]*(?:\.[a-z][a-z-]*)*"
+_COMMAND = re.compile(rf"(ban-jax [a-z]+(?: {_FLAG} (?:'[^']*'|\S+))*|{_FLAG})")
 
 
 @functools.cache
@@ -74,11 +75,18 @@ def _seams(value: str) -> markupsafe.Markup:
     return markupsafe.Markup("<wbr>").join(parts)
 
 
+def _code(found: str) -> markupsafe.Markup:
+    """A flag, or a command whose words are not broken at their hyphens."""
+    if found.startswith("--"):
+        return markupsafe.Markup("<code>{}</code>").format(found)
+    word = markupsafe.Markup("<span>{}</span>")
+    words = markupsafe.Markup(" ").join(map(word.format, found.split(" ")))
+    return markupsafe.Markup('<code class="command">{}</code>').format(words)
+
+
 def _flags(value: str) -> markupsafe.Markup:
     """Text in which commands, and flags by themselves, stand out."""
     pieces = _COMMAND.split(text.printable(value))  # every second one is a match
     for place in range(1, len(pieces), 2):
-        is_flag = pieces[place].startswith("--")
-        found = "<code>{}</code>" if is_flag else '<code class="command">{}</code>'
-        pieces[place] = markupsafe.Markup(found).format(pieces[place])
+        pieces[place] = _code(pieces[place])
     return markupsafe.Markup("").join(pieces)

@@ -51,12 +51,13 @@ def roc(curves: Mapping[str, Sequence[Point]]) -> markupsafe.Markup:
     )
 
 
-def scatter(points: Mapping[str, Point]) -> markupsafe.Markup:
+def scatter(found: Mapping[str, Point | None]) -> markupsafe.Markup:
     """A dot per detector: seconds per candidate to the right (logarithm), AUC upwards.
 
     Args:
-      points: name -> seconds, above 0, and AUC.
+      found: name -> seconds, above 0, and AUC; one without them is left out.
     """
+    points = {name: point for name, point in found.items() if point is not None}
     if not points:
         return charts.svg(_WIDTH, 20, "Time against AUC: nothing was measured", [])
     seconds = [math.log10(point[0]) for point in points.values()]
@@ -83,10 +84,10 @@ def scatter(points: Mapping[str, Point]) -> markupsafe.Markup:
     parts += _titles("seconds per candidate", "AUC")
     for name, (value, worth) in points.items():
         parts.append(
-            f'<circle class="p{_place(points, name)} spot" cx="{charts.n(x(value))}" '
+            f'<circle class="p{_place(found, name)} spot" cx="{charts.n(x(value))}" '
             f'cy="{charts.n(y(worth))}" r="6"/>'
         )
-    parts += _legend(points, list(points), of_spots=True)
+    parts += _legend(found, list(points), of_spots=True)
     told = "; ".join(f"{n} {s:.3g} s, {a:.2f}" for n, (s, a) in points.items())
     return charts.svg(_WIDTH, _HEIGHT, f"Time against AUC: {told}", parts)
 

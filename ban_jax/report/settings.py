@@ -52,4 +52,6 @@ def _told(value: Any) -> str:
         return ", ".join(map(_told, value)) or "none"
     if isinstance(value, str):
         return fields.told_path(value)
+    if isinstance(value, float):
+        return f"{value:g}"
     return "none" if value is None else str(value)

@@ -31,7 +31,8 @@ def browser():
 def address(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     lines = [*report_sample.graded(), report_sample.with_images()]
-    report.write_html(path, lines, class_names=report_sample.CLASS_NAMES)
+    steps = report.steps(lines, "out/results.jsonl")
+    report.write_html(path, lines, class_names=report_sample.CLASS_NAMES, steps=steps)
     return path.as_uri()
 
 
@@ -107,6 +108,23 @@ def test_nothing_is_cut_off_and_pictures_are_legible_on_a_phone(opened):
         "svg text", "texts => texts.map(text => text.getBoundingClientRect().height)"
     )
     assert len(heights) > 20 and min(heights) >= LEAST_TEXT
+
+
+def test_words_of_a_command_stay_whole_on_a_phone(opened):
+    page = opened(viewport={"width": 400, "height": 800})
+    page.get_by_role("button", name="Open all").click()
+    lines = (
+        "words => words.map(word => { const range = document.createRange();"
+        "range.selectNodeContents(word); return range.getClientRects().length; })"
+    )
+    words = page.eval_on_selector_all(".command span", lines)
+    assert len(words) > 4 and set(words) == {1}
+
+
+def test_half_a_screen_has_room_for_the_table_of_verdicts(opened):
+    page = opened(viewport={"width": 900, "height": 800})
+    wide = "table => table.scrollWidth - table.clientWidth"
+    assert page.locator(".tablewrap").first.evaluate(wide) <= 0
 
 
 def test_tables_and_pictures_have_words_for_readers_who_do_not_see_them(opened):

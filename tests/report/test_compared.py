@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from ban_jax import report
+from ban_jax import records, report
 from ban_jax.comparing import figures
 from ban_jax.report import compared, compared_table, plots
 from tests.comparing import test_figures
@@ -95,6 +95,10 @@ def test_a_perfect_curve_goes_up_the_left_side():
 def test_a_detector_keeps_its_colour_where_another_has_no_points():
     curves = {"a": [], "b": [(0.0, 0.0), (1.0, 1.0)]}
     assert 'class="p1 line"' in str(plots.roc(curves))
+    assert 'class="p1 spot"' in str(plots.scatter({"a": None, "b": (1.0, 0.5)}))
+    found = records.finite(told())
+    found["methods"].reverse()  # the first has no AUC
+    assert 'class="p1 spot"' in str(compared.scatter(found["methods"]))
 
 
 def test_ten_times_the_seconds_are_equally_far_apart():

@@ -149,11 +149,15 @@ def test_flags_stand_out_and_the_text_around_them_is_escaped():
     assert template.render(
         told="do <it>: ban-jax repair --data 'a b' --out <x> end"
     ) == (
-        'do &lt;it&gt;: <code class="command">ban-jax repair --data &#39;a b&#39; '
-        "--out &lt;x&gt;</code> end"
+        'do &lt;it&gt;: <code class="command"><span>ban-jax</span> <span>repair</span> '
+        "<span>--data</span> <span>&#39;a</span> <span>b&#39;</span> "
+        "<span>--out</span> <span>&lt;x&gt;</span></code> end"
     )
     assert template.render(told="<b>--num-clean\0") == (
         "&lt;b&gt;<code>--num-clean</code>\\x00"
+    )
+    assert template.render(told="Raise --ban.mask-steps.") == (
+        "Raise <code>--ban.mask-steps</code>."
     )
 
 

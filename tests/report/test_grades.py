@@ -89,8 +89,8 @@ def test_the_page_opens_with_comparison_trust_and_what_to_do():
         "backdoored above 3.50, suspicious above 2.70",
         "Right in 98 % of cases.",
         "Of the 2 called backdoored at most about 0.1 are expected to be false alarms",
-        '<code class="command">ban-jax repair --from-scan out/results.jsonl '
-        "--data cifar10</code>",
+        '<code class="command"><span>ban-jax</span> <span>repair</span> '
+        "<span>--from-scan</span> <span>out/results.jsonl</span> ",
         "<code>--exhaustive</code>",
     ):
         assert told in head

@@ -140,25 +140,23 @@ class Judge:
         if kind == "profile":
             return self._profile(record)
         least = TRUSTED_MINIMUM if kind == "trusted" else POPULATION_MINIMUM
-        members, itself = self._members(kind, record), ""
+        members, own = self._members(kind, record), ""
         if kind == "trusted":
             others = [one for one in members if one["sha256"] != record["sha256"]]
             if len(others) < len(members):
-                itself = (
-                    f"it is one of the {len(members)} {_CALLED[kind]} itself, left out"
-                )
+                own = f"its weights are among {len(members)} {_CALLED[kind]}, left out"
                 members = others
         if len(members) < least or record["mode"] not in detectors.DETECTORS:
             reason = (
                 f"the {kind} baseline needs at least {least} models of "
                 f"{record['architecture']} with {record['num_classes']} classes"
             )
-            return None, itself or (reason if kind == self._kind else "")
-        key = (kind, kind_of(record), record["sha256"] if itself else "")
+            return None, own or (reason if kind == self._kind else "")
+        key = (kind, kind_of(record), record["sha256"] if own else "")
         if key not in self._crowds:
             self._crowds[key] = self._made(kind, members, least)
         found, reason = self._crowds[key]
-        return self._completed(found, record), itself or reason
+        return self._completed(found, record), own or reason
 
     def _profile(self, record: Evidence) -> tuple[Baseline | None, str]:
         given, missing = self._profiles, "no profile was given"
@@ -168,8 +166,8 @@ class Judge:
             return None, missing if self._kind == "profile" else ""
         if reason := profile.why_unfit(given, record):
             return None, reason
-        itself = any(one["sha256"] == record["sha256"] for one in given["models"])
-        return profile.baseline(given), "it is one of these itself" * itself
+        own = any(one["sha256"] == record["sha256"] for one in given["models"])
+        return profile.baseline(given), "its weights are among these" * own
 
     def _shipped(self, record: Evidence) -> profile.Profile | None:
         """The profile of the package that fits, found by the data set's name."""

@@ -98,7 +98,7 @@ def test_a_trusted_model_is_not_compared_with_itself():
         assert found[field] == others[field]
     assert found["verdict"] == "backdoored" and found["target"] == 3
     assert found["notes"] == [
-        "judged against 4 trusted models: it is one of the 5 trusted models itself, left "
+        "judged against 4 trusted models: its weights are among 5 trusted models, left "
         "out"
     ]
     stranger = judged(trusted=trusted)
@@ -109,8 +109,8 @@ def test_of_two_trusted_models_each_is_left_with_too_few():
     trusted = made.several(2)
     (note,) = judged(line=trusted[0], trusted=trusted, profiles=toy())["notes"]
     assert note == (
-        "judged against profile toy, 6 clean models: it is one of the 2 trusted models "
-        "itself, left out"
+        "judged against profile toy, 6 clean models: its weights are among 2 trusted "
+        "models, left out"
     )
 
 
@@ -119,7 +119,7 @@ def test_a_model_of_the_profile_is_told_to_be_one():
     found = judged(line=member, profiles=toy())
     assert found["baseline"] == "profile"
     assert found["notes"] == [
-        "judged against profile toy, 6 clean models: it is one of these itself"
+        "judged against profile toy, 6 clean models: its weights are among these"
     ]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import statistics
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -127,10 +128,10 @@ def run(flags: ProfileFlags) -> int:
     profile.write(flags.out, found)
     if os.path.isfile(measured):
         os.unlink(measured)
-    scores = sorted(one["score"] for one in found["models"])
+    scores = [one["score"] for one in found["models"]]
     print(
         f"{flags.out}: {len(scores)} clean models; scores of each against the others "
-        f"{scores[0]:.2f} to {scores[-1]:.2f}, median {scores[len(scores) // 2]:.2f}"
+        f"{min(scores):.2f} to {max(scores):.2f}, median {statistics.median(scores):.2f}"
     )
     return 0
 

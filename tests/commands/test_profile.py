@@ -62,6 +62,8 @@ def test_a_profile_is_written_from_models_and_bad_files_are_left_out_by_name(
     assert "torn.safetensors is left out: " in told.err
     assert f"{out}: {MODELS} clean models" in told.out
     found = load(out)
+    median = np.median([one["score"] for one in found["models"]])
+    assert f"median {median:.2f}" in told.out
     assert found["mode"] == found["name"] == "weights"
     assert len(found["models"]) == MODELS and found["num_classes"] == 5
     every = [

@@ -10,11 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ban_jax import models
 from ban_jax.checkpoints import (
     accounting,
     candidate,
-    computed,
     contents,
     convert,
     errors,
@@ -150,7 +148,8 @@ def _found(
     unknown: dict[int, tuple[contents.StateDict, str]] = {}
     groups, unseen = contents.state_dicts(content.root)
     groups = [one for group in groups for one in recognise.split(group)]
-    for group in groups:
+
+    def look(group: contents.StateDict) -> None:
         networks = recognise.networks(group, architecture, kinds)
         for network in networks:
             if network.spec is None:
@@ -160,8 +159,14 @@ def _found(
             name = "/".join(filter(None, (group.path, root))) or ROOT
             one = _Found(group.path, re.sub(r"[^\w./-]", "?", name), network)
             (lacking if network.missing() else whole).append(one)
+
+    for group in groups:
+        look(group)
+    if not whole:
+        for group in contents.joined(groups):
+            look(group)
     if not whole and not lacking:
-        raise errors.CheckpointError(_unknown(unknown))
+        raise errors.CheckpointError(recognise.unknown(unknown))
     if not whole:
         return lacking[:1], groups, unseen
     whole, bare = _without_statistics(whole)
@@ -334,23 +339,6 @@ def _left_out(network: recognise.Recognised) -> list[str]:
     return notes
 
 
-def _unknown(reasons: dict[int, tuple[contents.StateDict, str]]) -> str:
-    """For the largest group of tensors, by their number."""
-    if not reasons:
-        return "holds no named tensors; expected the state dict of a classifier"
-    group, reason = reasons[max(reasons)]
-    reason = computed.advice(group.tensors) or reason
-    first = [
-        f"{errors.show(name)} {value.shape}"
-        for name, value in list(group.tensors.items())[:8]
-    ]
-    return (
-        f"unknown architecture ({reason}); known: {architectures()}. "
-        f"{errors.show(group.path) if group.path else 'The file'} has "
-        f"{len(group.tensors)} tensors: {', '.join(first)}, ..."
-    )
-
-
 def named(parts: list[Part], name: str, path: str) -> Part:
     """The part of a name, which stands for itself and has the path it was asked for by.
 
@@ -391,8 +379,3 @@ def first(parts: list[Part]) -> candidate.Candidate:
     return dataclasses.replace(
         found, path=found.part_of, part_of="", notes=(note, *unread[:5], *found.notes)
     )
-
-
-def architectures() -> str:
-    """The known names, for messages."""
-    return ", ".join(sorted(models.ARCHITECTURES))

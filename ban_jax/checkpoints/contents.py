@@ -39,6 +39,8 @@ _CONTAINERS = (dict, list, tuple, pickle_objects.Placeholder)
 _FLAX_PARAMETERS = re.compile(r"(\w+_)?params(_\w+)?")
 """Besides `params` itself, as `ema_params` or `params_ema` of a training state."""
 _STATISTIC = "running_mean"
+_MAX_JOINED = 4
+"""Dicts that parts of one network are kept in: a backbone, a neck and a head."""
 _MAX_STEPS = 2_000_000
 """Entries looked at: objects may share parts, so the file's size is no bound."""
 
@@ -128,6 +130,30 @@ def _with_buffers(found: list[StateDict]) -> list[StateDict]:
                 kept = [one for one in kept if one is not buffers]
                 break
     return kept
+
+
+def joined(groups: list[StateDict]) -> list[StateDict]:
+    """Groups that lie in one dict, as one: `{"backbone": ..., "head": ...}`.
+
+    Their names begin with that of the part they were in, as a module's would.
+    """
+    beside: dict[str, dict[str, dict[str, tensor.Tensor]]] = {}
+    for group in groups:
+        parent, _, name = group.path.rpartition("/")
+        if name:
+            beside.setdefault(parent, {})[name] = group.tensors
+    return [
+        StateDict(
+            path,
+            {
+                f"{name}.{key}": one
+                for name in parts
+                for key, one in parts[name].items()
+            },
+        )
+        for path, parts in beside.items()
+        if 1 < len(parts) <= _MAX_JOINED
+    ]
 
 
 class _Search:

@@ -1,8 +1,11 @@
 """The header of a single NumPy array: what its numbers are, or that they are objects."""
 
 import ast
+import math
 import re
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ban_jax.checkpoints import file_bytes
 
@@ -26,6 +29,14 @@ class Header(NamedTuple):
     descr: Any
     shape: Any
     start: int
+
+    @property
+    def end(self) -> int:
+        """Where an array of numbers ends in its file; 0 for one of no known size."""
+        try:
+            return self.start + np.dtype(self.descr).itemsize * math.prod(self.shape)
+        except (TypeError, ValueError):
+            return 0
 
 
 def read(data: file_bytes.Data | bytes) -> Header:

@@ -12,6 +12,7 @@ from ban_jax.checkpoints import (
     file_bytes,
     flax_reader,
     limits,
+    npy_header,
     packed,
     pickle_walk,
     safetensors_reader,
@@ -50,7 +51,6 @@ _FOREIGN = (
     (b"\x28\xb5\x2f\xfd", "a zstd file: unpack it first"),
     (b"\x89HDF", "an HDF5 (Keras) file"),
     (b"GGUF", "a GGUF file"),
-    (b"\x93NUMPY", "a single NumPy array"),
 )
 _TEXTS = (
     (b"<!doctypehtml", "a web page: the download failed"),
@@ -236,6 +236,18 @@ def is_tar(data: file_bytes.Data) -> bool:
     return True
 
 
+def _of_arrays(data: file_bytes.Data) -> str:
+    """What a file of NumPy's arrays is, with or without a line of text before them."""
+    if data[:6] == npy_header.MAGIC:
+        header = npy_header.read(data[: npy_header.MOST])
+        if not npy_header.holds_numbers(header.descr) or len(data) <= header.end:
+            return "a single NumPy array"
+    return (
+        "NumPy arrays without names, one behind the other, as Equinox saves networks: save "
+        "them by name with numpy.savez"
+    )
+
+
 def _foreign(data: file_bytes.Data) -> str:
     start = bytes(data[: sniffing.HEAD])
     if not start:
@@ -245,6 +257,8 @@ def _foreign(data: file_bytes.Data) -> str:
         for magic, meaning in known:
             if begins.startswith(magic):
                 return meaning
+        if npy_header.MAGIC in start:
+            return _of_arrays(data)
     found = unknown.behind(lambda at, count: bytes(data[at : at + count]), len(data))
     if found:
         return found

@@ -13,6 +13,7 @@ from ban_jax.checkpoints import (
     file_bytes,
     limits,
     sniffing,
+    torch_reader,
     unknown,
     watchdog,
     zip_container,
@@ -95,7 +96,8 @@ def listing(path: str, data: file_bytes.Data) -> Listing | None:
 def is_one_checkpoint(names: list[str]) -> bool:
     """Whether an archive with these entries is itself what a reader reads."""
     return all(name.endswith(".npy") for name in names) or any(
-        name.endswith("/data.pkl") and name.count("/") == 1 for name in names
+        name.endswith(("/data.pkl", torch_reader.EXPORTED)) and name.count("/") == 1
+        for name in names
     )
 
 

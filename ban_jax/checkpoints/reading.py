@@ -15,6 +15,7 @@ from ban_jax.checkpoints import (
     others,
     packed,
     part_paths,
+    recognise,
     sharded,
 )
 
@@ -115,7 +116,7 @@ def check_architecture(name: str | None) -> None:
     """Raises a CheckpointError for a name that no architecture has."""
     if name is not None and name not in models.ARCHITECTURES:
         raise errors.CheckpointError(
-            f"unknown architecture {name!r}; known: {classifiers.architectures()}"
+            f"unknown architecture {name!r}; known: {recognise.architectures()}"
         )
 
 

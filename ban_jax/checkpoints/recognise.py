@@ -134,6 +134,34 @@ def networks(
     return _settled(search, values, names, counters, tuple(notes))
 
 
+def unknown(reasons: dict[int, tuple[contents.StateDict, str]]) -> str:
+    """What is said where no group is a network: the largest's reason, by its size."""
+    if not reasons:
+        return "holds no named tensors; expected the state dict of a classifier"
+    group, reason = reasons[max(reasons)]
+    reason = computed.advice(group.tensors) or reason
+    empty = sum(not value.size for value in group.tensors.values())
+    if 2 * empty > len(group.tensors):
+        reason = (
+            f"{empty} tensors are empty, as where each process keeps a part: join the "
+            "parts, those of DeepSpeed with zero_to_fp32.py"
+        )
+    first = [
+        f"{errors.show(name)} {value.shape}"
+        for name, value in list(group.tensors.items())[:8]
+    ]
+    return (
+        f"unknown architecture ({reason}); known: {architectures()}. "
+        f"{errors.show(group.path) if group.path else 'The file'} has "
+        f"{len(group.tensors)} tensors: {', '.join(first)}, ..."
+    )
+
+
+def architectures() -> str:
+    """The known names, for messages."""
+    return ", ".join(sorted(models.ARCHITECTURES))
+
+
 def split(group: contents.StateDict) -> list[contents.StateDict]:
     """A group as it is; of names of a Flax tree among others, each kind by itself.
 

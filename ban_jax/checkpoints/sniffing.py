@@ -109,7 +109,8 @@ def _is_checkpoint(head: bytes) -> bool:
 def _of_array(head: bytes, whole: Callable[[], pickle_walk.Read]) -> str:
     """A single array of numbers.
 
-    What holds objects, or may, is for the reader, and what may be weights in a row.
+    What holds objects, or may, is for the reader, and what may be weights in a row, or has
+    something behind it: Equinox saves networks as one array behind the other.
     """
     header = npy_header.read(head)
     if header.descr is None and header.start > len(head):
@@ -119,7 +120,18 @@ def _of_array(head: bytes, whole: Callable[[], pickle_walk.Read]) -> str:
             return JUDGED
     if not npy_header.holds_numbers(header.descr) or npy_header.is_row(header):
         return JUDGED
-    return "a single array"
+    return JUDGED if _goes_on(whole(), header.end) else "a single array"
+
+
+def _goes_on(read: pickle_walk.Read, end: int) -> bool:
+    """Whether a file does not end where it should."""
+    size = getattr(read, "size", None)
+    if size is not None:
+        return bool(size > end)
+    try:
+        return len(read(end, 1)) > 0
+    except (pickle_walk.Beyond, *unpacking.DAMAGE):
+        return True
 
 
 def _is_msgpack(data: memoryview) -> bool:

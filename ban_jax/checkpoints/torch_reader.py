@@ -26,6 +26,8 @@ from ban_jax.checkpoints import (
 )
 
 _MAGIC = 0x1950A86A20F9469CFC6C
+EXPORTED = "/archive_format"
+"""Ends the name of an entry that programs of `torch.export` have, and no others."""
 _PICKLED_MAGIC = b"\x8a\x0a" + _MAGIC.to_bytes(10, "little")
 LEGACY_PROTOCOL = 1001
 _STORAGES = {
@@ -103,6 +105,11 @@ def zip_pickle(archive: zip_container.Archive) -> Pickled:
         for name in archive.entries
         if name.count("/") == 1 and name.endswith("/data.pkl")
     ]
+    if not pickles and any(name.endswith(EXPORTED) for name in archive.entries):
+        raise errors.CheckpointError(
+            "a program of torch.export (.pt2), whose weights have no names: save the "
+            "module's state dict instead"
+        )
     if len(pickles) != 1:
         raise errors.CheckpointError(
             "a zip archive that is not a PyTorch file: expected one <folder>/data.pkl, "

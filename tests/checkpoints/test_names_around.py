@@ -66,6 +66,26 @@ def test_backbone_and_head_may_have_prefixes_of_their_own(read):
         assert back.keys() == state.keys()
 
 
+@pytest.mark.parametrize("head", ["", "fc."])
+def test_backbone_and_head_may_lie_in_dicts_of_their_own(read, head):
+    backbone = {name: STATE[name] for name in STATE if "linear" not in name}
+    last = {head + leaf: STATE[f"linear.{leaf}"] for leaf in ("weight", "bias")}
+    found = read({"encoder": backbone, "classifier": last, "epoch": 3})
+    assert found.sha256 == read(STATE).sha256
+    assert dict(found.names.keys)["params/linear/bias"] == f"classifier.{head}bias"
+    with pytest.raises(checkpoints.CheckpointError, match=r"linear|last layer"):
+        read(
+            {
+                "encoder": backbone,
+                "one": last,
+                "two": {
+                    "weight": STATE["linear.weight"] + 1,
+                    "bias": STATE["linear.bias"],
+                },
+            }
+        )
+
+
 def test_of_two_layers_that_may_be_the_last_none_is_taken(read):
     state = prefixed({n: v for n, v in STATE.items() if "linear" not in n}, "net.")
     for name in ("one", "two"):
@@ -272,6 +292,12 @@ def test_flattened_parameters_are_told_as_such(read):
     flat = {f"_fsdp_wrapped_module.layer{i}._flat_param": MEAN for i in range(5)}
     with pytest.raises(checkpoints.CheckpointError, match="FSDP flattened"):
         read({**flat, "_fsdp_wrapped_module.conv1.weight": STATE["conv1.weight"]})
+
+
+def test_tensors_that_other_processes_keep_are_told_as_such(read):
+    empty = {name: np.zeros(0, np.float32) for name in STATE}
+    with pytest.raises(checkpoints.CheckpointError, match="tensors are empty"):
+        read({"module": empty})
 
 
 def test_networks_of_more_kinds_than_files_have_are_refused(read):

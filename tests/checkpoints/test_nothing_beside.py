@@ -213,9 +213,20 @@ with tarfile.open(fileobj=TAR, mode="w", format=tarfile.USTAR_FORMAT) as _tar:
     _tar.addfile(tarfile.TarInfo("model.pt"), io.BytesIO())
 
 
+def arrays(*several: np.ndarray) -> bytes:
+    """As Equinox saves networks: one array behind the other."""
+    file = io.BytesIO()
+    for one in several:
+        np.save(file, one)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
+        (arrays(np.ones((9, 9)), np.ones(3)), "as Equinox saves"),
+        (gzip.compress(arrays(np.ones((9, 9)), np.ones(3)), 0, mtime=0), "gzip"),
+        (b'{"width": 2}\n' + arrays(np.ones((90, 90))), "as Equinox saves"),
         (b"\xfe" + NOISE, "not a checkpoint"),
         (gzip.compress(b"\xfe" + NOISE + NOISE[::-1] * 3, 0, mtime=0), "gzip"),
         (b"]\0\0\x80\0" + b"\xff" * 8 + NOISE, "an lzma file"),
@@ -235,9 +246,22 @@ def test_what_has_room_for_a_network_and_no_known_format_is_told_of(
     assert raised.value.other is None
 
 
+def test_a_program_of_torch_export_is_one_thing_that_is_not_judged(tmp_path):
+    """However small its weights are, which lie apart and have no names."""
+    path = tmp_path / "model.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/archive_format", "pt2")
+        archive.writestr("model/data/weights/weight_0", bytes(range(256)))
+    assert judged(tmp_path) == ["model.pt2"]
+    with pytest.raises(checkpoints.CheckpointError, match=r"torch\.export"):
+        checkpoints.read(path)
+
+
 @pytest.mark.parametrize(
     "content",
     [
+        arrays(np.ones((9, 9))),
+        gzip.compress(arrays(np.ones((9, 9))), 0, mtime=0),
         b"\xfe" + NOISE[: unknown.SMALL - 2],
         b"\0\0\x08\x03" + bytes(12) + NOISE,
         gzip.compress(b"\0\0\x08\x03" + bytes(12) + NOISE, 0, mtime=0),

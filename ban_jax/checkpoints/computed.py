@@ -18,6 +18,10 @@ from ban_jax.checkpoints import limits, tensor
 _PARAMETRISED = re.compile(r"(?P<module>.*\.)?parametrizations\.(?P<weight>\w+)\.")
 _KEPT = re.compile(r"parametrizations\.\w+\.(original|0\.)|weight_(orig|g|u)$")
 """Names of what a weight is computed from."""
+_QUANTISED = re.compile(
+    r"(^|\.)(zero_point|weight\._(data|scale)|\w*(fake_quant|activation_post_process)\..*)$"
+)
+"""Names of what stands beside quantised weights, or weights that are quantised in use."""
 _FLATTENED = re.compile(r"flat_param(_0)?$")
 """How FSDP calls the one tensor that it makes of all parameters of a module."""
 
@@ -114,6 +118,8 @@ def advice(names: Iterable[str]) -> str:
     names = list(names)
     if any(map(_FLATTENED.search, names)):
         return "parameters that FSDP flattened: save its full state dict"
+    if any(map(_QUANTISED.search, names)):
+        return "weights are quantised, or are when they are used: save them before that"
     if not any(map(_KEPT.search, names)):
         return ""
     return (

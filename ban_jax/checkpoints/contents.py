@@ -288,7 +288,7 @@ class _Search:
         keep them in `_parameters`, `_buffers` and `_modules`.
 
         Returns:
-          The tensors, and the other attributes that are containers.
+          The tensors, and the other attributes that are containers or objects.
         """
         found: dict[str, tensor.Tensor] = {}
         attributes: list[tuple[str, Any]] = []
@@ -296,12 +296,18 @@ class _Search:
         while pending:
             prefix, module, depth = pending.popleft()
             groups: list[Any] = []
+            objects: list[tuple[str, Any]] = []
             for name, value in self.entries(module):
                 if name in ("_parameters", "_buffers", "_modules"):
                     groups.append(value)
                 elif type(value) in (dict, list, tuple) and value:
                     self.budget.spend(150 + len(prefix))
                     attributes.append((prefix + name, value))
+                elif isinstance(value, pickle_objects.Placeholder):
+                    self.budget.spend(150 + len(prefix))
+                    objects.append((prefix + name, value))
+            if groups:  # they are no submodules, and may be networks of their own
+                attributes += objects
             for group in groups or [module]:
                 if type(group) not in (dict, pickle_objects.Placeholder):
                     continue

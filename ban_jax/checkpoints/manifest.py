@@ -15,6 +15,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ban_jax.checkpoints import (
     candidate,
     configs,
@@ -41,6 +43,8 @@ OURS = "ban_jax"
 _OWN_LAYER = "the model's own layer"
 _LEAST_STD = 1e-3
 """Of pixels in [0, 1]; 1/255 is that of networks for pixels up to 255."""
+_REVERSED = (0.406, 0.456, 0.485)
+"""Means of ImageNet's blue, green and red: of networks that came from Caffe."""
 _ACCURACIES = ("clean_accuracy", "best_clean_acc", "clean_acc", "test_clean_acc")
 _CONFIGURED = ("model.safetensors", "pytorch_model.bin", "pytorch_model.safetensors")
 
@@ -212,6 +216,11 @@ def _normalisation(
             f"{_LEAST_STD:g}"
         )
         return None
+    if channels == 3 and np.allclose(mean, _REVERSED, rtol=0, atol=0.003):
+        notes.append(
+            f"the normalisation in {label} is ImageNet's in the order blue, green, red: if "
+            "the network takes its channels so, its clean accuracy is lower here"
+        )
     return tuple(mean), tuple(std)
 
 

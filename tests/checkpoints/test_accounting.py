@@ -347,6 +347,14 @@ def test_the_same_tensors_in_other_places_are_another_network():
     assert parts({**first, **swapped}) == {"a": True, "b": True}
 
 
+def test_a_network_that_is_an_attribute_of_a_module_is_judged():
+    """As programs keep a teacher that is to be no submodule."""
+    student, teacher = inert(), inert()
+    teacher.state = {"_parameters": OTHER, "_modules": {}}
+    student.state = {"_parameters": STATE, "_modules": {}, "teacher": teacher}
+    assert parts(student) == {".": True, "teacher": True}
+
+
 def test_a_mask_of_neurons_that_takes_some_away_is_not_left_out():
     for kept, expected in ((1, {"": True}), (0, None)):
         state = {**STATE, "bn1.neuron_mask": of(np.full(2, kept, np.float32))}

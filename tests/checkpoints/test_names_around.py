@@ -267,6 +267,14 @@ def test_pixel_constants_for_bytes_are_recognised_and_said(read):
     assert any("pixels of 0..255" in note for note in found.notes)
 
 
+def test_pixel_constants_in_the_order_of_caffe_are_told(read):
+    mean = np.float32([103.53, 116.28, 123.675])
+    std = np.float32([57.375, 57.12, 58.395])
+    for means, is_told in ((mean, True), (mean[::-1].copy(), False)):
+        notes = read({"net": STATE, "mean": means, "std": std}).notes
+        assert any("blue, green, red" in note for note in notes) == is_told
+
+
 def test_pixel_constants_that_contradict_each_other_are_not_used(read):
     beside = {"a.mean": MEAN, "a.std": STD, "b.mean": STD, "b.std": STD}
     found = read({**STATE, **beside})
@@ -292,6 +300,21 @@ def test_flattened_parameters_are_told_as_such(read):
     flat = {f"_fsdp_wrapped_module.layer{i}._flat_param": MEAN for i in range(5)}
     with pytest.raises(checkpoints.CheckpointError, match="FSDP flattened"):
         read({**flat, "_fsdp_wrapped_module.conv1.weight": STATE["conv1.weight"]})
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        "linear.zero_point",
+        "linear.weight._data",
+        "conv1.weight_fake_quant.scale",
+        "conv1.activation_post_process.min_val",
+    ],
+)
+def test_quantised_weights_are_told_as_such(read, beside):
+    state = {**STATE, beside: np.ones(1, np.float32)}
+    with pytest.raises(checkpoints.CheckpointError, match="weights are quantised"):
+        read(state)
 
 
 def test_tensors_that_other_processes_keep_are_told_as_such(read):

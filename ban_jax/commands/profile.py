@@ -66,6 +66,9 @@ class ProfileFlags:
     note: str = ""
 
     def __post_init__(self) -> None:
+        outcome.require(
+            bool(self.paths), "profile", "told at least one file or folder", "none"
+        )
         outcome.require_file("--out", self.out)
         self.as_scanned()  # refuses what a scan refuses
 

@@ -78,9 +78,11 @@ def more_arguments(
       arguments: of the command line; a flag that stands there is not added.
 
     Raises:
-      ValueError: for a key that is no flag of the command.
+      ValueError: for a key that is no flag of the command, and for true or false where a
+        flag takes something else, or the other way round.
     """
-    known = dict(_names(flags))
+    known = {flag: names for flag, names, _ in _names(flags)}
+    switches = {flag for flag, _, is_switch in _names(flags) if is_switch}
     there = set()
     for argument in arguments:
         long = argument.startswith("--")
@@ -93,6 +95,11 @@ def more_arguments(
             raise ValueError(
                 f"{NAME}: {key!r} in [{command}] is no flag of `ban-jax {command}`"
             )
+        if isinstance(value, bool) != (flag in switches):
+            expected = "true or false" if flag in switches else "a value"
+            raise ValueError(
+                f"{NAME}: {key!r} in [{command}] must be {expected}, got {value!r}"
+            )
         if there.isdisjoint(known[flag]):
             added += _as_arguments(flag, value, known[flag])
     return added
@@ -100,11 +107,11 @@ def more_arguments(
 
 def names_of(flags: Any) -> list[str]:
     """Every name of every flag of a dataclass, without positional arguments."""
-    return [one for _, names in _names(flags) for one in names]
+    return [one for _, names, _ in _names(flags) for one in names]
 
 
-def _names(flags: Any, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every flag that is no positional argument, with all its names."""
+def _names(flags: Any, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...], bool]]:
+    """Every flag that is no positional argument: all its names, whether it is on or off."""
     for name, hint in typing.get_type_hints(flags, include_extras=True).items():
         marks = getattr(hint, "__metadata__", ())
         kind = typing.get_args(hint)[0] if marks else hint
@@ -118,7 +125,8 @@ def _names(flags: Any, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]
         aliases = [a for one in marks for a in getattr(one, "aliases", None) or ()]
         paired = kind is bool and _SET_ONLY.isdisjoint(map(id, marks))
         negated = [f"--{prefix}no-{told}"] if paired else []
-        yield f"--{prefix}{told}", (f"--{prefix}{told}", *aliases, *negated)
+        names = (f"--{prefix}{told}", *aliases, *negated)
+        yield f"--{prefix}{told}", names, kind is bool
 
 
 _SET_ONLY = {

@@ -182,6 +182,8 @@ def test_too_few_models_and_none_at_all_are_told_apart(models, tmp_path, capsys)
     (tmp_path / "empty").mkdir()
     assert profiled(out, tmp_path / "empty") == outcome.NOTHING
     assert profiled(out, tmp_path / "nowhere") == cli.USAGE
+    assert profiled(out) == cli.USAGE
+    assert "told at least one file or folder" in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -63,6 +63,11 @@ def test_every_command_has_its_own_section(written):
         ("[scan.ban]\nstep = 1\n", "'ban.step' in [scan] is no flag"),
         ("[scna]\n", "'scna' is not a section; expected one of [scan], "),
         ("quiet = true\n", "'quiet' is not a section"),
+        (
+            '[scan]\nquiet = "yes"\n',
+            "'quiet' in [scan] must be true or false, got 'yes'",
+        ),
+        ("[scan]\ndata = true\n", "'data' in [scan] must be a value, got True"),
         ("[scan\n", "ban-jax.toml cannot be read: "),
     ],
 )

@@ -262,7 +262,9 @@ class Task:
         names = [
             None
             if isinstance(one, runner.Failed)
-            else writing.write(self._folder, candidate, self._digest, *one, request)
+            else writing.write(
+                self._folder, candidate, self._digest, one[0], one[1], request
+            )
             for (candidate, _), one in zip(pairs, done, strict=True)
         ]
         with concurrent.futures.ThreadPoolExecutor(population.cores()) as pool:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 import os
 import shutil
 
@@ -63,6 +64,20 @@ def test_equal_weights_are_repaired_once_and_told_of_under_each_of_their_names(
     assert len({line["output"] for line in found.values()}) == 1
     (rescan,) = records.load(out / "rescan.jsonl").records
     assert rescan["path"] == str(out / found["a.safetensors"]["output"])
+
+
+def test_equal_weights_on_images_of_two_sizes_have_an_output_each(clean, tmp_path):
+    names = []
+    for folder, side in (("a", 8), ("b", 9)):
+        (tmp_path / folder).mkdir()
+        names.append(files.save(tmp_path / folder, "model.safetensors", made.expert()))
+        config = {"pretrained_cfg": {"input_size": [1, side, side], "crop_pct": 1.0}}
+        (tmp_path / folder / "config.json").write_text(json.dumps(config))
+    out = tmp_path / "out"
+    command(clean, *names, out=out)
+    found = jsonl.load(out / "repairs.jsonl", record.parse).records
+    outputs = {line["output"] for line in found}
+    assert len(outputs) == 2 and all((out / name).exists() for name in outputs)
 
 
 def test_equal_weights_that_cannot_be_repaired_each_say_why(clean, tmp_path):

@@ -2,8 +2,8 @@
 
 Most of the suite's time is XLA's, compiling tiny programs. Tests ask what is computed, not
 how: XLA optimizes next to nothing here, which takes a third of the time, but in modules
-that ask for `optimized`; everywhere it emits one module per program and fusions in the old
-way (`QUICK`), which takes two thirds of what is left. Programs are kept in `.cache/` between
+that ask for `optimized`; everywhere it emits one module per program and fusions in the
+old way (`QUICK`), which takes half of what is left. Programs are kept in `.cache/` between
 runs, a folder for each version of JAX; deleting it costs time and nothing else.
 """
 

@@ -4,6 +4,7 @@ import pytest
 
 from ban_jax.commands import outcome
 from tests.records import lines
+from tests.report import page_parser
 
 LETTERS = {
     "b": "backdoored",
@@ -57,7 +58,8 @@ def test_reports_hold_the_line_of_trust_and_what_to_do_next(tmp_path, capsys):
     assert "Wrong in 1 %." in printed and "Wrong in 1 %." in page
     assert step.format(tmp_path / "results.jsonl") in printed
     # A page is handed on.
-    assert step.format("…/results.jsonl") in page
+    words = " ".join(" ".join(page_parser.Page(page).text).split())
+    assert step.format("…/results.jsonl") in words
     assert (tmp_path / "results.csv").exists()
     outcome.write_reports(lines_judged, out, None, {})
     assert "Wrong in" not in capsys.readouterr().out

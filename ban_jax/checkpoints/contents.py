@@ -255,10 +255,9 @@ class _Search:
         for name, values in optimizer_slots.weights_of(node["state"]).items():
             self.budget.spend(100 * len(values))
             name = name if _PLAIN.fullmatch(name) else "?"
-            yield StateDict(
-                f"{path}/{name}",
-                dict(zip(map(str, range(len(values))), values, strict=True)),
-            )
+            tensors = {str(place): value for place, value in enumerate(values)}
+            if len(tensors) > 1:
+                yield StateDict(f"{path}/{name}", tensors)
 
     def flax(self, node: dict[str, Any]) -> dict[str, tensor.Tensor]:
         """`params/...` and `batch_stats/...` of a Flax tree."""

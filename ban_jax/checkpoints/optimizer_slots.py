@@ -265,7 +265,7 @@ def _factors(shapes: Iterable[tuple[int, ...]]) -> set[tuple[int, ...]]:
     Factors, which lack an axis or have one of length 1 (Adafactor), and a square of each
     axis (Shampoo, SOAP); vectors are not among them.
     """
-    found = set()
+    found: set[tuple[int, ...]] = set()
     for shape in map(_long_axes, shapes):
         found |= {(size, size) for size in shape}
         if len(shape) > 2:

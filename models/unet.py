@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from flax import linen as nn
 from jax import numpy as jnp
 
@@ -36,11 +35,6 @@ SLOPE = 0.01
 """Of the leaky ReLU below zero."""
 
 EPSILON = 1e-5
-
-_TAPS = np.zeros((2, 2, 3), np.float32)
-"""`[neighbour, parity, tap]`: which tap of the transposed kernel leads from a pixel (0),
-or from the one after it (1), to the even and the odd pixel that it becomes."""
-_TAPS[0, 0, 1] = _TAPS[0, 1, 0] = _TAPS[1, 1, 2] = 1
 
 
 def levels_of(size: Sequence[int], most: int = LEVELS) -> int:
@@ -97,10 +91,8 @@ class Block(nn.Module):
 class Doubled(nn.Module):
     """A transposed 3x3 convolution of stride 2 that keeps the channels.
 
-    Computed as one convolution at the small size whose 2x2 kernel gives the four pixels
-    that each one becomes: no products with the zeros between pixels, and the lowerings of
-    `ban_jax.convolution` serve it too. The kernel `[3, 3, c, c]` is PyTorch's turned by
-    half a circle, its input and output channels in Linen's order.
+    The kernel `[3, 3, c, c]` is PyTorch's turned by half a circle, its input and output
+    channels in Linen's order.
     """
 
     lowering: convolution.Lowering = "native"
@@ -109,26 +101,21 @@ class Doubled(nn.Module):
     @nn.compact
     def __call__(self, x: Array, size: Sequence[int]) -> Array:
         """`[B, h, w, c]` -> `[B, *size, c]`, each of them `2 h` or `2 h - 1`."""
-        batch, height, width, channels = x.shape
+        channels = x.shape[-1]
         fan_in = 9 * channels
         kernel = self.param(
             "kernel", common.torch_uniform, (3, 3, channels, channels), fan_in
         )
         bias = self.param("bias", common.torch_uniform, (channels,), fan_in)
-        four = jnp.einsum(
-            "apk,bql,klio->abipqo", _TAPS, _TAPS, kernel, precision="highest"
-        ).reshape(2, 2, channels, 4 * channels)
-        y = convolution.conv2d(
-            jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))),
-            four.astype(x.dtype),
-            stride=1,
-            padding=0,
+        y = convolution.transposed2d(
+            x,
+            kernel[::-1, ::-1].swapaxes(2, 3).astype(x.dtype),
+            size=size,
+            stride=2,
+            padding=1,
             lowering=self.lowering,
             precision=self.precision,
         )
-        y = y.reshape(batch, height, width, 2, 2, channels).swapaxes(2, 3)
-        y = y.reshape(batch, 2 * height, 2 * width, channels)
-        y = y[:, : size[0], : size[1]]
         return (common.widened(y) + common.along_channels(bias, y)).astype(x.dtype)
 
 

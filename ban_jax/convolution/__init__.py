@@ -12,6 +12,7 @@ from ban_jax.convolution.lowerings import (
     conv2d,
     layer_of,
     products_of,
+    transposed2d,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "conv2d",
     "layer_of",
     "products_of",
+    "transposed2d",
 ]

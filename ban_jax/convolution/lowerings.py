@@ -30,7 +30,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
-import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
@@ -167,6 +166,37 @@ def conv2d(
         return _contract(x, kernel[padding, padding], products)
     search, other = (_named(lowering, layer, what) for what in WORK)
     return _conv(_How(stride, padding, search, other, products), x, kernel)
+
+
+def transposed2d(
+    x: Array,
+    kernel: Array,
+    *,
+    size: Sequence[int],
+    stride: int,
+    padding: int,
+    lowering: Lowering,
+    precision: Precision = "float32",
+) -> Array:
+    """The transposed convolution: what the gradient of `conv2d` does for its images.
+
+    Args:
+      x: `[B, h, w, O]`, of the shape that `conv2d` makes of `[B, *size, C]`.
+      kernel: `[kh, kw, C, O]`, that of `conv2d`.
+      size: `(H, W)` of the result.
+      stride, padding, lowering, precision: of `conv2d`.
+
+    Returns:
+      `[B, H, W, C]`.
+
+    Raises:
+      ValueError: for an unknown lowering.
+    """
+    layer = Layer(max(size), max(kernel.shape[:2]), stride, *kernel.shape[2:])
+    search, other = (_named(lowering, layer, what) for what in WORK)
+    products = products_of(precision, x.dtype)
+    how = _How(stride, padding, search, other, products)
+    return _input_gradient(how, tuple(size), kernel, x)
 
 
 def layer_of(
@@ -417,7 +447,10 @@ def _correlate(how, size, x, cotangent):
     return gradient.transpose(1, 2, 0, 3)
 
 
-def _input_gradient(how, size, kernel, cotangent):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _input_gradient(
+    how: _How, size: tuple[int, int], kernel: Array, cotangent: Array
+) -> Array:
     """The input's gradient is a convolution of the cotangent, too.
 
     Input row `stride * q + r` meets output row `q + d` at the kernel's row
@@ -437,17 +470,20 @@ def _input_gradient(how, size, kernel, cotangent):
     """
     stride, padding = how.stride, how.padding
     channels, outputs = kernel.shape[2:]
-    kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
     pads, counts = [], []
     for axis, length in enumerate(size):
-        taps = kernel.shape[axis * 2] - 1
+        taps = kernel.shape[axis * 2]
         first = -((taps - 1 - padding) // stride)
         last = (stride - 1 + padding) // stride
-        offsets = np.arange(first, last + 1)
-        rows = np.arange(stride) + padding - stride * offsets[:, None]
-        # What lies beyond the kernel is the row of zeros just appended.
-        rows = np.where((rows < 0) | (rows >= taps), taps, rows)
-        kernel = jnp.take(kernel, rows, axis=axis * 2)
+        offsets = last - first + 1
+        # Zeros stand for rows beyond the kernel. The last offset's rows come first.
+        before = stride * last - padding
+        beyond = [(0, 0)] * kernel.ndim
+        beyond[axis * 2] = before, stride * offsets - before - taps
+        rows = jnp.pad(kernel, beyond)
+        shape = list(rows.shape)
+        shape[axis * 2 : axis * 2 + 1] = [offsets, stride]
+        kernel = jnp.flip(rows.reshape(shape), axis * 2)
         counts.append(-(-length // stride))
         pads.append((-first, counts[-1] + last - cotangent.shape[axis + 1], 0))
     # [offset, phase, offset, phase, C, O] -> one kernel with phases among its outputs
@@ -466,5 +502,20 @@ def _input_gradient(how, size, kernel, cotangent):
     return pixels[:, : size[0], : size[1]]
 
 
+def _input_gradient_forward(how, size, kernel, cotangent):
+    return _input_gradient(how, size, kernel, cotangent), (kernel, cotangent)
+
+
+def _input_gradient_backward(how, size, residuals, direction):
+    """Linear in either argument, as above."""
+    del size
+    kernel, cotangent = residuals
+    return (
+        _kernel_gradient(how, kernel.shape[:2], direction, cotangent),
+        _conv(how, direction, kernel),
+    )
+
+
 _conv.defvjp(_conv_forward, _conv_backward)
 _kernel_gradient.defvjp(_kernel_gradient_forward, _kernel_gradient_backward)
+_input_gradient.defvjp(_input_gradient_forward, _input_gradient_backward)

@@ -181,5 +181,5 @@ def _probes(
 
     made = _made(constructor)
     return shapes(), {
-        field: shapes(**{field: getattr(made, field) + 2}) for field in PROBED
+        field: shapes(**{field: getattr(made, field) + _STEP}) for field in PROBED
     }

@@ -128,7 +128,7 @@ def detect(
       U-Net leads into each class (with `released`, of all images), and whose vector
       `change` is how much it changes the images of each class, as a multiple of
       `image_bound`, NaN where the class has no image. Its pictures are an image of each
-      class before and after.
+      class before and after, grey where it has none.
     """
     return measure(
         network, variables, probe, decoupling.decouple, key=key, config=config
@@ -171,7 +171,8 @@ def measure(
     curves = (parted.kept, parted.dropped, *pretrained.values(), *generated.values())
     finite = jnp.stack([jnp.all(jnp.isfinite(curve)) for curve in curves])
     places = transforms.first_of_each(clean.labels, network.num_classes)
-    samples = clean.images[places]
+    missing = jnp.isnan(own).reshape(-1, 1, 1, 1)
+    samples = jnp.where(missing, jnp.nan, clean.images[places])
     return evidence.Evidence(
         vectors={"share": vector, "change": own / config.image_bound},
         errors={"share": error, "change": own_error / config.image_bound},

@@ -139,23 +139,33 @@ def in_parts(function: Any, *arrays: Array, size: int) -> Any:
     """A function of images, a part of them at a time: no more memory than `size` take.
 
     Args:
-      function: of arrays `[B, ...]`, each image by itself.
+      function: of arrays `[B, ...]`. It may look at all images of a part, but one that
+        comes twice must change nothing for the others.
       arrays: `[N, ...]` each.
-      size: images of a part at most; a part is the N images by a whole number.
+      size: images of a part at most. Parts are equal, the last image filling up the last.
 
     Returns:
       What the function gives, `[N, ...]`.
     """
     count = len(arrays[0])
-    parts = next(p for p in range(-(-count // size), count + 1) if count % p == 0)
-    split = [one.reshape(parts, count // parts, *one.shape[1:]) for one in arrays]
-    found = jax.lax.map(lambda part: function(*part), split)
-    return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), found)
+    parts = -(-count // size)
+    each = -(-count // parts)
+
+    def split(one: Array) -> Array:
+        beyond = [(0, parts * each - count), *[(0, 0)] * (one.ndim - 1)]
+        return jnp.pad(one, beyond, mode="edge").reshape(parts, each, *one.shape[1:])
+
+    found = jax.lax.map(lambda part: function(*part), [split(one) for one in arrays])
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(parts * each, *leaf.shape[2:])[:count], found
+    )
 
 
 def first_of_each(labels: Array, num_classes: int) -> Array:
-    """Where each class has its first image `[K]`; 0 where there is none."""
-    return jnp.argmax(labels[None] == jnp.arange(num_classes)[:, None], axis=1)
+    """Where each class `[K]` has its first image; without any, the next class that has."""
+    return jnp.argmin(
+        (labels[None] - jnp.arange(num_classes)[:, None]) % num_classes, 1
+    )
 
 
 def pictures(scale: Scale, before: Array, after: Array) -> dict[str, Array]:

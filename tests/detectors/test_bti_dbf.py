@@ -102,6 +102,8 @@ def test_classes_without_an_image_say_nothing_of_the_change():
     change = evidence.vectors["change"]
     assert np.flatnonzero(np.isnan(change)).tolist() == [3]
     assert bool(evidence.is_finite) and np.all(np.isfinite(evidence.errors["change"]))
+    for picture in evidence.images.values():
+        assert [bool(np.all(one == 0.5)) for one in picture] == [False] * 3 + [True]
     found = judged([0.0, 1.0, 0.0], [np.nan, 2.5, np.nan])
     assert "2.5 times its bound" in found.reason
     assert not judged([0.0, 1.0, 0.0], [np.nan] * 3).reason
@@ -161,6 +163,29 @@ def test_parts_are_as_large_as_they_may_be_and_keep_the_order():
     assert set(sizes) == {4}
     np.testing.assert_array_equal(twice, 2 * images)
     np.testing.assert_array_equal(first, -images[:, 0])
+
+
+def test_a_prime_number_of_images_is_no_reason_for_small_parts():
+    sizes = []
+
+    def double(images):
+        sizes.append(len(images))
+        return 2 * images, images - jnp.min(images, axis=0, keepdims=True)
+
+    images = jnp.arange(46.0).reshape(23, 2)
+    twice, above = transforms.in_parts(double, images, size=10)
+    assert set(sizes) == {8}
+    np.testing.assert_array_equal(twice, 2 * images)
+    parts = [images[start : start + 8] for start in (0, 8, 16)]
+    np.testing.assert_array_equal(
+        above, np.concatenate([part - part[:1] for part in parts])
+    )
+
+
+def test_the_next_class_lends_an_image_to_one_that_has_none():
+    labels = jnp.array([3, 1, 3, 4, 1])
+    assert transforms.first_of_each(labels, 5).tolist() == [1, 1, 0, 0, 3]
+    assert transforms.first_of_each(labels, 6).tolist() == [1, 1, 0, 0, 3, 1]
 
 
 def test_scaled_images_come_back_as_they_were():

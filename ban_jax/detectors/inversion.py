@@ -134,7 +134,10 @@ def search(
         def body(carry: tuple) -> tuple:
             index, state, frozen, curves, taken = carry
             moved, seen = advance(state, index)
-            moved = select(frozen, state, moved)
+            # Where 64 bits are on, a state may begin with more digits than it goes on.
+            moved = jax.tree.map(lambda new, was: new.astype(was.dtype), moved, state)
+            if size > 1:  # a class alone is advanced only as long as it is not done
+                moved = select(frozen, state, moved)
             curves = {
                 name: curve.at[index].set(jnp.where(frozen, jnp.nan, seen[name]))
                 for name, curve in curves.items()
@@ -189,7 +192,8 @@ def better(
     Only what `qualifies` and has a finite, smaller value takes its place.
     """
     wins = (value < best.value) & jnp.isfinite(value) & qualifies
-    return select(wins, Best(value.astype(best.value.dtype), found, index), best)
+    new = Best(value.astype(best.value.dtype), found, index.astype(best.round.dtype))
+    return select(wins, new, best)
 
 
 def boxed(free: Array) -> Array:

@@ -132,7 +132,7 @@ def fit(
             (state.variables, state.optimizer),
             (batches, jax.random.split(steps_key, steps)),
         )
-        loss = jnp.mean(losses)
+        loss = jnp.mean(losses).astype(before.dtype)
         accuracy = held_accuracy(network, variables, clean)
         within = jnp.isfinite(loss) & (accuracy >= before - config.budget)
         kept, kept_epochs = jax.tree.map(
@@ -162,7 +162,8 @@ def fit(
     state = _State(
         variables, optimizer.init(variables["params"]), variables, zero, zero
     )
-    state, (loss, accuracy) = jax.lax.scan(body, state, jnp.arange(config.epochs))
+    epochs = jnp.arange(config.epochs, dtype=zero.dtype)
+    state, (loss, accuracy) = jax.lax.scan(body, state, epochs)
     return state.kept, RepairInfo(
         loss=loss,
         accuracy=accuracy,

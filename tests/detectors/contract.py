@@ -189,6 +189,12 @@ def one_nan_among_the_weights_is_flagged(subject):
         assert not bool(subject.measure(variables).is_finite), path
 
 
+def it_can_be_traced_where_64_bits_are_on(subject):
+    given = tiny.variables(), subject.probe(), jax.random.key(0), subject.settings
+    with jax.enable_x64(True):
+        jax.eval_shape(subject.detect, *given)
+
+
 def stacked_networks_get_what_each_gets_alone(subject):
     population = [tiny.variables(seed) for seed in range(2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *population)
@@ -339,6 +345,7 @@ CHECKS = (
     classes_that_it_is_told_get_what_they_get_among_all,
     what_looks_closer_is_known_and_tells_what_the_rule_lacks,
     one_nan_among_the_weights_is_flagged,
+    it_can_be_traced_where_64_bits_are_on,
     stacked_networks_get_what_each_gets_alone,
     classes_that_are_searched_apart_get_what_they_get_together,
     new_floats_and_a_new_seed_compile_nothing,

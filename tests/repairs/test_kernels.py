@@ -261,6 +261,14 @@ def test_eight_together_are_what_they_are_one_at_a_time(method):
 
 
 @pytest.mark.parametrize("method", list(repairs.METHODS))
+def test_it_can_be_traced_where_64_bits_are_on(method):
+    settings = dict(PRUNE) if method == "anp" else dict(STEP, epochs=2)
+    given = tiny.variables(), clean_set()
+    with jax.enable_x64(True):
+        jax.eval_shape(lambda *given: run(method, *given, **settings), *given)
+
+
+@pytest.mark.parametrize("method", list(repairs.METHODS))
 def test_other_floats_compile_nothing(method):
     chosen = repairs.METHODS[method]
     settings = dict(PRUNE) if method == "anp" else dict(STEP)

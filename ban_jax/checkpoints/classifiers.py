@@ -266,9 +266,8 @@ def _averages(
         for name in main.network.tensors
         if name in table and ".running_" not in f".{name}"
     ]
-    for (
-        group
-    ) in groups:  # lists and slots of optimizers, which are in the model's order
+    # Lists, and slots of optimizers, which are in the model's order.
+    for group in groups:
         values = list(group.tensors.values())
         is_list = list(group.tensors) == [str(place) for place in range(len(values))]
         if is_list and order.agrees(

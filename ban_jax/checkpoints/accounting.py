@@ -242,9 +242,8 @@ def _of_state(
         for one in keys:
             there = (there, one)
         if name:
-            group = (id(state), name)
             entry = _Entry(there, value)
-            slots.append(optimizer_slots.Slot(group, name, value, entry))
+            slots.append(optimizer_slots.Slot(id(state), name, value, entry))
         elif isinstance(value, _MAY_HOLD) or _is_long(value):
             yield there, value
 

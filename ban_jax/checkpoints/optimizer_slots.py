@@ -10,10 +10,10 @@ a network are about as large as those of any other, and of one sign. Measured ov
 steps of ResNet18 on digits (SGD with momentum at rates of 0.1 and 0.01 and weight decay,
 Adam; width 8): of the vectors that an optimizer keeps, the larger half has a root mean
 square of 0.003 to 0.103 and is -0.19 to 0.20 of one sign (sum over sum of magnitudes),
-while scales are about 1. RMSprop's momentum is of normalised gradients and larger than
-weights (12 steps of a trained ResNet18 of width 16: 2.7 to 8.9), but 7 of its 41 vectors
-are of one sign where a network's are every second. Kernels and biases tell nothing:
-averages of their gradients can be larger than they are.
+while scales are about 1. RMSprop's momentum alone is of normalised gradients and larger
+than weights (12 steps of a trained ResNet18 of width 16: 2.7 to 8.9), but 7 of its 41
+vectors are of one sign where a network's are every second. Kernels and biases tell
+nothing: averages of their gradients can be larger than they are.
 """
 
 import collections
@@ -54,10 +54,15 @@ _OPTAX_SLOTS = re.compile(
 _OPTAX_WEIGHTS = ("ema", "params_ema", "slow")
 _LOOKED_AT = 4096
 """Numbers of a tensor that tell whether any is negative."""
+_NORMALISED, _NORMALISED_BY = "momentum_buffer", "square_avg"
+"""What RMSprop keeps: the first is of any size where the second is beside it."""
+_AS_LARGE = 0.4
+"""Share of the size of the file's scales from which on vectors are none of gradients,"""
+_LARGE = 0.7
+"""where those are at least this large: gradients of scales grow as scales shrink."""
 _AS_SMALL = 0.05
-"""Share of the size of the file's scales from which on vectors of one sign are none of
-gradients: at the end of training averages are of one sign, too, but of the size of weight
-decay, 0.04 of the scales at most."""
+"""The same for vectors of one sign: at the end of training averages are of one sign, too,
+but of the size of weight decay, 0.04 of the scales at most."""
 _ONE_SIGN = 0.7
 _OF_SCALES = 0.25
 """Share of such vectors: every second one of a network's is a layer's scales."""
@@ -75,13 +80,13 @@ class Slot(NamedTuple):
     """A tensor in an optimizer's place.
 
     Attributes:
-      group: of those with one name in one optimizer.
+      optimizer: whatever tells it from others.
       name: such as `exp_avg`.
       value: the tensor.
       origin: whatever the caller knows it by.
     """
 
-    group: Hashable
+    optimizer: Hashable
     name: str
     value: tensor.Tensor
     origin: Any
@@ -165,7 +170,7 @@ def is_known(name: str) -> bool:
 
 
 def of_optax(words: list[str]) -> tuple[tuple[str, ...], str] | None:
-    """The group and the name of what lies on such a way in optax's state, else None."""
+    """Optimizer and name of what lies on such a way in optax's state, else None."""
     words = [word for name in words for word in name.split("/")]
     for index, word in enumerate(words):
         if _OPTAX.fullmatch(word):
@@ -205,18 +210,22 @@ def left(slots: Iterable[Slot], known: Parameters) -> list[Slot]:
       slots: of all optimizers in a file.
       known: what else is in it.
     """
-    groups: dict[Hashable, list[Slot]] = {}
+    groups: dict[tuple[Hashable, str], list[Slot]] = {}
     for slot in slots:
-        groups.setdefault(slot.group, []).append(slot)
+        groups.setdefault((slot.optimizer, slot.name), []).append(slot)
     found: list[Slot] = []
     factors = _factors(known.shapes or ())
-    for group in groups.values():
-        found += _left(group, known, factors)
+    for (optimizer, name), group in groups.items():
+        of_any_size = name == _NORMALISED and (optimizer, _NORMALISED_BY) in groups
+        found += _left(group, known, factors, of_any_size)
     return found
 
 
 def _left(
-    group: list[Slot], known: Parameters, factors: set[tuple[int, ...]]
+    group: list[Slot],
+    known: Parameters,
+    factors: set[tuple[int, ...]],
+    of_any_size: bool,
 ) -> list[Slot]:
     name = group[0].name
     large = [one for one in group if one.value.size > 1]
@@ -236,7 +245,7 @@ def _left(
     ):
         return odd
     floats = [one.value for one in large if one.value.storage.dtype in tensor.FLOATS]
-    return large if _are_weights(name, floats, known.scale) else []
+    return large if _are_weights(name, floats, known.scale, of_any_size) else []
 
 
 def _beyond(
@@ -295,7 +304,9 @@ def _is_quantised(group: list[Slot]) -> bool:
     return all(one.value.storage.dtype == "uint8" for one in group)
 
 
-def _are_weights(name: str, values: list[tensor.Tensor], scale: float) -> bool:
+def _are_weights(
+    name: str, values: list[tensor.Tensor], scale: float, of_any_size: bool
+) -> bool:
     """Whether tensors of one name are as a network's are, or not as the name says."""
     if _SQUARES.fullmatch(name) and any(_has_negative(value) for value in values):
         return True
@@ -304,6 +315,11 @@ def _are_weights(name: str, values: list[tensor.Tensor], scale: float) -> bool:
     vectors = [_numbers(value) for value in values if len(value.shape) == 1]
     if not vectors:
         return False
+    vectors.sort(key=_square, reverse=True)
+    larger = vectors[: -(-len(vectors) // 2)]
+    size = float(np.sqrt(np.median([_square(one) for one in larger])))
+    if not of_any_size and not size < _AS_LARGE * scale and scale >= _LARGE:
+        return True
     kernels = [value for value in values if len(value.shape) > 1]
     of_scales = [
         one

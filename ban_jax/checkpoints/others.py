@@ -159,8 +159,7 @@ def _optimizers(root: Any) -> tuple[list[optimizer_slots.Slot], Any]:
             beside += [v for k, v in node.items() if k != "state"]
             for _, name, value in optimizer_slots.of_torch(node["state"]):
                 if name:
-                    group = (id(node), name)
-                    slots.append(optimizer_slots.Slot(group, name, value, None))
+                    slots.append(optimizer_slots.Slot(id(node), name, value, None))
                 else:
                     beside.append(value)
         elif type(node) in (dict, list, tuple) and len(pending) < _MAX_HOLDERS:

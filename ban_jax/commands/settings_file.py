@@ -81,8 +81,7 @@ def more_arguments(
       ValueError: for a key that is no flag of the command, and for true or false where a
         flag takes something else, or the other way round.
     """
-    known = {flag: names for flag, names, _ in _names(flags)}
-    switches = {flag for flag, _, is_switch in _names(flags) if is_switch}
+    known = {flag: (names, is_switch) for flag, names, is_switch in _names(flags)}
     there = set()
     for argument in arguments:
         long = argument.startswith("--")
@@ -95,13 +94,14 @@ def more_arguments(
             raise ValueError(
                 f"{NAME}: {key!r} in [{command}] is no flag of `ban-jax {command}`"
             )
-        if isinstance(value, bool) != (flag in switches):
-            expected = "true or false" if flag in switches else "a value"
+        names, is_switch = known[flag]
+        if isinstance(value, bool) != is_switch:
+            expected = "true or false" if is_switch else "a value"
             raise ValueError(
                 f"{NAME}: {key!r} in [{command}] must be {expected}, got {value!r}"
             )
-        if there.isdisjoint(known[flag]):
-            added += _as_arguments(flag, value, known[flag])
+        if there.isdisjoint(names):
+            added += _as_arguments(flag, value, names)
     return added
 
 

@@ -188,7 +188,8 @@ def test_a_network_under_a_key_that_is_no_text_is_judged(key):
                 name: of(np.resize(np.float32([5, -4, 3, -6]), value.shape))
                 for name, value in PARAMETERS.items()
             },
-            names=("momentum_buffer",),
+            moments(PARAMETERS, square=True),
+            names=("momentum_buffer", "square_avg"),
         ),
         {
             "state": {
@@ -234,6 +235,13 @@ HIDDEN = {
     "of low rank": {"A": of(np.ones((3, 16))), "B": of(np.ones((10, 3)))},
     "averages": optimizer(parameters(network()), names=("exp_avg",)),
     "momentum": optimizer(parameters(network()), names=("momentum_buffer",)),
+    "of mixed signs": optimizer(
+        {  # a network computes the same where a scale and what it scales change signs
+            name: of(np.resize(np.float32([1, -1]), value.shape))
+            for name, value in PARAMETERS.items()
+        },
+        names=("momentum_buffer",),
+    ),
     "small scales": optimizer(parameters(network(0.1)), names=("momentum_buffer",)),
     "statistics too": optimizer(moments(OTHER), names=("exp_avg",)),
     "squares": optimizer(parameters(network()), names=("exp_avg_sq",)),

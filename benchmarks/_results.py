@@ -39,3 +39,10 @@ def spread(figure: dict[str, Any] | None, digits: int = 3) -> str:
         return ""
     mean = f"{figure['mean']:.{digits}f}"
     return mean if figure["std"] is None else f"{mean} ± {figure['std']:.{digits}f}"
+
+
+def seconds(value: float) -> str:
+    """As few digits as tell methods apart."""
+    if value >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.3f}"

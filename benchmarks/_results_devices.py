@@ -1,4 +1,4 @@
-"""Parts of the page of results: networks without batch statistics, accelerators."""
+"""Parts of the page of results: other networks, other methods' times, accelerators."""
 
 from benchmarks import _results
 
@@ -53,3 +53,29 @@ Beside PyTorch on the same device, from {_results.link("gpu_h100_pytorch")}: the
 {theirs:.3f} s in PyTorch, the faster of two memory formats in TF32,
 {theirs / ours:.1f} times as long. The default mode beside it, bfloat16 and
 `torch.compile` were not measured."""
+
+
+def times() -> str:
+    """What each method takes, and what it would take by its documented counts."""
+    found = _results.load("paper_time_per_detector")
+    rows = [
+        [
+            f"`{one['detector']}`",
+            f"{one['passes_measured']:,.0f}",
+            _results.seconds(one["seconds_measured"]),
+            f"{one['passes']:,.0f}" if one["is_product"] else "the same",
+            _results.seconds(one["seconds"]) if one["is_product"] else "",
+        ]
+        for one in found["rows"]
+    ]
+    head = ["", "passes spent", "s", "documented passes", "s, computed"]
+    return f"""## Time per detector
+
+From {_results.link("paper_time_per_detector")}.
+ResNet18 of width {found["width"]}, CIFAR-10, two models side by side on two idle CPU
+cores, compiled before. Methods whose documented counts take hours ran with fewer, down to
+{found["passes"]:,} passes where their least counts allow it; the last column is the
+measured time times documented passes by passes spent. A pass of a method with a U-Net
+(`feature_re`, `unicorn`, `bti_dbf`, `bti_dbf_star`) costs more than one of the others.
+
+{_results.table(head, rows)}"""

@@ -69,16 +69,11 @@ def detection_table(title: str) -> str:
             f"{one['hits']}/{one['total']}"
             for one in (total["flagged"], total["right_target"], found["false_alarms"])
         ]
-        rows.append([cell or f"`{name}`", value, *counts, _seconds(found["seconds"])])
+        rows.append(
+            [cell or f"`{name}`", value, *counts, _results.seconds(found["seconds"])]
+        )
     head = [title, "AUC", "flagged", "right target", "false alarms", "s"]
     return _results.table(head, rows)
-
-
-def _seconds(value: float) -> str:
-    """As few digits as tell methods apart."""
-    if value >= 10:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 0.1 else f"{value:.3f}"
 
 
 def detection() -> list[str]:

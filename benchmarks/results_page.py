@@ -355,6 +355,7 @@ def page() -> str:
         verdicts,
         evading,
         detection,
+        _results_devices.times,
         attacks,
         training,
         repair,

@@ -13,7 +13,8 @@ that it spends `PASSES` forward-equivalents; its time at the documented counts i
 product: measured seconds times documented passes by passes spent. Methods that stop early
 take that long at most.
 
-What it gave: not run yet.
+What it gave: `benchmarks/results/paper_time_per_detector.json`, a table of
+`docs/results.md`. `--full` was not run.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,10 @@ SHORT = (
     *("feature_re", "unicorn", "bti_dbf", "bti_dbf_star"),
 )
 PASSES = 4000
-"""Forward-equivalents a candidate, where the documented counts take hours."""
+"""Forward-equivalents a candidate, where the documented counts take hours.
+
+Fewer than the least counts of most methods, which then spend those.
+"""
 NUM_CLASSES = 10
 """Of CIFAR-10."""
 DETECTORS = ",".join((*QUICK, *SHORT))

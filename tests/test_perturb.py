@@ -97,6 +97,23 @@ def test_inputs_are_unchanged_and_the_same_key_gives_the_same_noise():
     )
 
 
+def test_each_parameter_is_drawn_from_a_key_of_its_own():
+    params = {
+        "wide": jnp.ones((2, 5)),
+        "short": jnp.ones(3),
+        "half": jnp.ones(4, jnp.bfloat16),
+        "one": jnp.ones(()),
+    }
+    key = jax.random.key(7)
+    noise = perturb.init_noise(key, {"params": params}, 0.5)
+    assert set(noise) == set(params)
+    for path, own in zip(sorted(params), jax.random.split(key, 4), strict=True):
+        leaf = params[path]
+        alone = jax.random.uniform(own, leaf.shape[-1:], leaf.dtype, -1.0, 1.0)
+        chex.assert_trees_all_equal_dtypes(noise[path], alone)
+        np.testing.assert_array_equal(noise[path], 0.5 * alone)
+
+
 def test_dtypes_are_kept():
     variables = tiny.variables(dtype=jnp.bfloat16)
     noisy, _ = search(variables)

@@ -265,14 +265,16 @@ def _is_softened_blend(model: _verdict_models.Model) -> bool:
 
 
 def evaders() -> list[str]:
-    """Attackers who train against the noise, at full strength."""
+    """Attackers who train against the noise, as long as was tried, at strength 1."""
     rows = _results.load("evading_attacker")["table"]
-    strongest = max(one["strength"] or 0 for one in rows)
-    found = [one for one in rows if one["strength"] == strongest]
-    assert {one["models"] for one in found} == {6}
-    called = sum(one["verdicts"].get("backdoored", 0) for one in found)
+    longest = max(one["further_epochs"] or 0 for one in rows)
+    (found,) = (
+        one for one in rows if (one["strength"], one["further_epochs"]) == (1, longest)
+    )
+    assert (found["models"], longest) == (6, 10)
+    called = found["verdicts"].get("backdoored", 0)
     return [
-        "of six digits models that did so at full strength "
+        "of six digits models that did so for ten epochs at strength 1 "
         f"{called or 'none'} is called backdoored"
     ]
 

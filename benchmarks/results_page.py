@@ -19,6 +19,8 @@ BASELINES = {
     "crowd": "population",
     "within": "within",
 }
+SPEAKING = ("untargeted", "batch_minus_stored", "last_layer", "targeted", "universal")
+"""Witnesses U, B, L, T and X."""
 
 
 def _rates(found: dict[str, Any]) -> list[str]:
@@ -142,15 +144,20 @@ def evading() -> str:
             str(one["models"]),
             _results.spread(one["clean_accuracy"]),
             _results.spread(one["excess"]),
+            _results.spread(one["reached_by_noise"]),
             ", ".join(f"{count} {word}" for word, count in one["verdicts"].items()),
+            " ".join(str(one["speaking"][name]) for name in SPEAKING),
         ]
         for one in _results.load("evading_attacker")["table"]
     ]
-    head = ["trained on with", "models", "accuracy", "excess success", "verdicts"]
+    head = ["trained on with", "models", "accuracy", "excess success"]
+    head += ["reached by noise", "verdicts", "U B L T X speak"]
     return f"""## An attacker who trains against the noise
 
-From {_results.link("evading_attacker")}. Digits models are trained on with a penalty on the
-detector's own noise search.
+From {_results.link("evading_attacker")}.
+Digits models are trained on with a penalty on what the detector's own noise search
+reaches. The last column counts models whose target (of clean ones: strongest class) a
+witness finds odd by itself.
 
 {_results.table(head, rows)}"""
 

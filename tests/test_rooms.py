@@ -134,6 +134,7 @@ ONE_MODEL = {
     "ban_jax.detectors.ban",  # two views of one model's features
     "ban_jax.detectors.inversion",  # target classes of one model
     "ban_jax.detectors.reference",  # starts of one model's searches
+    "ban_jax.perturb",  # neurons of one model
 }
 
 

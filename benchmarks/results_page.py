@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ban_jax.report import glossary
 from benchmarks import _results, _results_devices
 
 PAGE = _results.ROOT / "docs/results.md"
@@ -19,8 +20,6 @@ BASELINES = {
     "crowd": "population",
     "within": "within",
 }
-SPEAKING = ("untargeted", "batch_minus_stored", "last_layer", "targeted", "universal")
-"""Witnesses U, B, L, T and X."""
 
 
 def _rates(found: dict[str, Any]) -> list[str]:
@@ -134,6 +133,8 @@ PreActResNet18 judges models of other recipes and of VGG16.
 
 def evading() -> str:
     """What an attacker who trains against the noise leaves of the verdicts."""
+    table = _results.load("evading_attacker")["table"]
+    witnesses = glossary.witnesses(table[0]["speaking"])
     rows = [
         [
             "clean"
@@ -146,12 +147,13 @@ def evading() -> str:
             _results.spread(one["excess"]),
             _results.spread(one["reached_by_noise"]),
             ", ".join(f"{count} {word}" for word, count in one["verdicts"].items()),
-            " ".join(str(one["speaking"][name]) for name in SPEAKING),
+            " ".join(str(one["speaking"][name]) for name in witnesses),
         ]
-        for one in _results.load("evading_attacker")["table"]
+        for one in table
     ]
+    letters = " ".join(one.letter for one in witnesses.values())
     head = ["trained on with", "models", "accuracy", "excess success"]
-    head += ["reached by noise", "verdicts", "U B L T X speak"]
+    head += ["reached by noise", "verdicts", f"{letters} speak"]
     return f"""## An attacker who trains against the noise
 
 From {_results.link("evading_attacker")}.

@@ -157,15 +157,23 @@ def test_repairs_that_were_not_run_are_left_out_and_named(capsys, tmp_path):
 
 
 def test_seconds_of_documented_counts_are_products_where_few_were_measured():
-    told = {"seconds": 3.0, "forward_equivalents": 2000.0, "peak_bytes": 1}
-    methods = [{"name": name, **told} for name in ("ban", "bti_dbf")]
-    ban, inversion = time_per_detector.rows_of(
+    spent = {"ban": 5984.0, "bti_dbf": 2000.0, "weights": 0.0}
+    methods = [
+        {"name": name, "seconds": 3.0, "forward_equivalents": passes, "peak_bytes": 1}
+        for name, passes in spent.items()
+    ]
+    documented = {name: row["work"]["10"] for name, row in work.rows().items()}
+    ban, inversion, weights = time_per_detector.rows_of(
         {"flags": {"num_clean": 512}, "methods": methods}
     )
-    assert not ban["is_product"] and (ban["seconds"], ban["passes"]) == (3.0, 2000.0)
-    documented = work.rows()["bti_dbf"]["work"]["10"]
-    assert inversion["is_product"] and inversion["passes"] == documented
-    assert inversion["seconds"] == pytest.approx(3.0 * documented / 2000)
+    # The first look leaves doubt in any model, and a closer one at all classes follows.
+    assert ban["passes"] == documented["ban"] + documented["directed"] > 5984
+    assert ban["is_product"]
+    assert ban["seconds"] == pytest.approx(3.0 * ban["passes"] / 5984)
+    assert inversion["is_product"] and inversion["passes"] == documented["bti_dbf"]
+    assert inversion["seconds"] == pytest.approx(3.0 * documented["bti_dbf"] / 2000)
+    assert not weights["is_product"]
+    assert (weights["seconds"], weights["passes"]) == (3.0, 0)
 
 
 def test_the_table_tells_flagged_and_right_of_every_group():

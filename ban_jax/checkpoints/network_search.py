@@ -6,7 +6,7 @@ tensors are its own; where only the last layer is missing, it is looked for else
 
 import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from ban_jax import models
@@ -16,6 +16,8 @@ MAX_KINDS = 8
 """Architectures, widths and class counts that differ, in one file."""
 _MAX_PARTIAL = 8
 """Networks that lack something, in one group: no more are looked at."""
+_MAX_KEPT = 1 << 19
+"""Bytes of names and shapes that are remembered: a stranger's million names are not."""
 _tracing = threading.Lock()
 
 
@@ -176,42 +178,80 @@ def _fit(
       known: names of architectures to try.
       differences: collects how the tensors differ.
     """
-    own = {name: value for name, value in inside.items() if not naming.is_foreign(name)}
-    fitting: list[tuple[str, Named]] = []
-    for name in known:
-        architecture = models.ARCHITECTURES[name]
-        for subset in (inside, own) if len(own) < len(inside) else (inside,):
-            named = _named(architecture, root, subset)
-            difference = architecture.difference(named.shapes)
-            if difference is None:
-                fitting.append((name, named))
-                break
-            if difference and difference not in differences:
-                differences.insert(0, difference)
+    shapes = tuple((name, value.shape) for name, value in inside.items())
+    size = sum(64 + len(name) + 32 * len(shape) for name, shape in shapes)
+    match = _match if size <= _MAX_KEPT else _match.__wrapped__
+    asked = tuple((name, models.ARCHITECTURES[name]) for name in known)
+    fitting, found = match(shapes, asked)
+    for difference in found:
+        if difference not in differences:
+            differences.insert(0, difference)
     if not fitting:
         return None
-    (name, named), *others = fitting
+    (name, are_own), *others = fitting
+    if are_own:
+        inside = {one: inside[one] for one in inside if not naming.is_foreign(one)}
+    named = _named(models.ARCHITECTURES[name], root, inside)
     return Fit(
         root, name, *_spec(name, named), named, tuple(other for other, _ in others)
     )
+
+
+@functools.lru_cache(maxsize=32)
+def _match(
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    known: tuple[tuple[str, models.Architecture], ...],
+) -> tuple[tuple[tuple[str, bool], ...], tuple[str, ...]]:
+    """Which architectures fit; the files of a folder are mostly of the same few.
+
+    Args:
+      shapes: of the tensors, by name.
+      known: architectures to try, by name.
+
+    Returns:
+      Each that fits, and whether only without names of what is no network's; how the
+      tensors differ from the others.
+    """
+    inside = dict(shapes)
+    own = {name: inside[name] for name in inside if not naming.is_foreign(name)}
+    fitting, differences = [], []
+    for name, architecture in known:
+        for subset in (inside, own) if len(own) < len(inside) else (inside,):
+            names, _ = _renamed(architecture, subset)
+            difference = architecture.difference(
+                {common: subset[bare] for common, bare in names.items()}
+            )
+            if difference is None:
+                fitting.append((name, subset is own))
+                break
+            if difference:
+                differences.append(difference)
+    return tuple(fitting), tuple(differences)
 
 
 def _named(
     architecture: models.Architecture, root: str, inside: Mapping[str, Any]
 ) -> Named:
     """The tensors under the names an architecture gives them."""
+    names, clashes = _renamed(architecture, inside)
+    return Named(
+        {common: inside[bare] for common, bare in names.items()},
+        {common: root + bare for common, bare in names.items()},
+        tuple(root + bare for bare in clashes),
+    )
+
+
+def _renamed(
+    architecture: models.Architecture, inside: Collection[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Common name -> the name it was found under, and names that would have one twice."""
     names = architecture.rename(list(inside))
-    renamed: dict[str, Any] = {}
-    keys: dict[str, str] = {}
+    found: dict[str, str] = {}
     clashes = []
-    for bare, value in inside.items():
-        common = names.get(bare, bare)
-        if common not in renamed:
-            renamed[common] = value
-            keys[common] = root + bare
-        else:
-            clashes.append(root + bare)
-    return Named(renamed, keys, tuple(clashes))
+    for bare in inside:
+        if found.setdefault(names.get(bare, bare), bare) is not bare:
+            clashes.append(bare)
+    return found, clashes
 
 
 def _with_head(

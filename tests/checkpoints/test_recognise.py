@@ -55,6 +55,25 @@ def test_every_architecture_is_recognised_with_its_size(spec, read):
         np.testing.assert_array_equal(back[name], value)
 
 
+def test_files_of_one_kind_are_matched_once_and_keep_their_own_weights(read):
+    state = builders.state_dict(RESNET)
+    first = read(state)
+    asked = network_search._match.cache_info()
+    second = read({name: value + 1 for name, value in state.items()})
+    assert network_search._match.cache_info().misses == asked.misses
+    assert network_search._match.cache_info().hits > asked.hits
+    assert second.spec == first.spec and second.sha256 != first.sha256
+    back = checkpoints.to_torch_names(second.variables, second.names)
+    np.testing.assert_array_equal(back["linear.bias"], state["linear.bias"] + 1)
+
+
+def test_a_file_of_very_many_names_is_not_remembered(read, monkeypatch):
+    monkeypatch.setattr(network_search, "_MAX_KEPT", 1)
+    asked = network_search._match.cache_info()
+    assert read(builders.state_dict(RESNET)).spec == RESNET
+    assert network_search._match.cache_info() == asked
+
+
 def test_names_are_those_of_the_field():
     """methods.md section 2, spelled out for one entry of each kind."""
     resnet = network_search.expected(RESNET)

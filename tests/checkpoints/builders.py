@@ -7,6 +7,7 @@ import zipfile
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 from ban_jax import checkpoints
 from ban_jax.checkpoints import network_search
@@ -163,3 +164,10 @@ def nested_file(root: object) -> bytes:
         )
 
     return torch_zip(pickle(body(root)), storages)
+
+
+def refused(path, words: str) -> None:
+    """The file is not read, and the error says where and why."""
+    with pytest.raises(checkpoints.CheckpointError) as caught:
+        checkpoints.read(path)
+    assert words in str(caught.value) and str(path) in str(caught.value)

@@ -1,0 +1,173 @@
+"""Orbax folders: what points elsewhere, is damaged or lies about its size is refused."""
+
+import json
+import shutil
+import struct
+
+import pytest
+import tensorstore
+from orbax.checkpoint import v1 as ocp
+
+from ban_jax import checkpoints
+from tests.checkpoints import builders
+
+TREE = builders.flax_tree(builders.state_dict(seed=3))
+HASH = checkpoints.weights_hash(TREE)
+
+
+@pytest.fixture(scope="module")
+def orbax_original(tmp_path_factory):
+    path = tmp_path_factory.mktemp("orbax") / "model"
+    checkpoints.write_orbax(path, TREE, builders.SPEC)
+    return path
+
+
+@pytest.fixture
+def orbax(orbax_original, tmp_path):
+    shutil.copytree(orbax_original, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_an_orbax_folder_with_a_link_is_refused(orbax, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("{}")
+    manifest = next(orbax.rglob("manifest.ocdbt"))
+    manifest.rename(tmp_path / "manifest")
+    manifest.symlink_to(tmp_path / "manifest")
+    builders.refused(orbax, "is a link")
+
+
+def test_an_orbax_folder_linked_to_another_folder_is_refused(orbax, tmp_path):
+    state = next(orbax.rglob("manifest.ocdbt")).parent
+    state.rename(tmp_path / "elsewhere")
+    state.symlink_to(tmp_path / "elsewhere")
+    builders.refused(orbax, "is a link")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/etc/passwd", "../other", "a/../../b", "file:///etc", "gs://bucket/x", "~/x"],
+)
+@pytest.mark.parametrize("where", ["key", "value"])
+def test_orbax_metadata_that_points_elsewhere_is_refused(orbax, target, where):
+    path = next(orbax.rglob("_METADATA"))
+    metadata = json.loads(path.read_text())
+    if where == "value":
+        metadata["ts_spec"] = {"kvstore": {"base": target}}
+    else:
+        metadata["tree_metadata"][target] = {}
+    path.write_text(json.dumps(metadata))
+    builders.refused(orbax, "points outside the checkpoint")
+
+
+def test_tensorstore_itself_refuses_paths_that_leave_a_database(tmp_path):
+    """What `orbax_reader` relies on: manifests cannot name files outside."""
+    inside, outside = tmp_path / "db", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    spec = {
+        "driver": "ocdbt",
+        "base": f"file://{inside}/",
+        "config": {"compression": None, "max_inline_value_bytes": 1},
+    }
+    store = tensorstore.KvStore.open(spec).result()
+    store[b"key"] = b"value" * 20
+    manifest = inside / "manifest.ocdbt"
+    raw = manifest.read_bytes()
+    start = raw.index(b"d/")
+    name = raw[start : start + 34]
+    moved = b"../out/".ljust(34, b"x")
+    shutil.move(inside / name.decode(), outside / moved.decode()[7:])
+    raw = raw.replace(name, moved)[:-4]
+    manifest.write_bytes(raw + struct.pack("<I", crc32c(raw)))
+    store = tensorstore.KvStore.open(
+        {"driver": "ocdbt", "base": f"file://{inside}/"}
+    ).result()
+    with pytest.raises(ValueError, match="Invalid key"):
+        store.list().result()
+
+
+def crc32c(data: bytes) -> int:
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = (register >> 1) ^ (0x82F63B78 if register & 1 else 0)
+    return register ^ 0xFFFFFFFF
+
+
+def test_an_orbax_array_larger_than_its_folder_can_hold_is_refused(tmp_path):
+    tree = {**TREE, "params": {**TREE["params"]}}
+    checkpoints.write_orbax(tmp_path / "model", tree, builders.SPEC)
+    store = database(tmp_path / "model")
+    key = next(
+        key for key in store.list().result() if b"linear.kernel/zarr.json" in key
+    )
+    metadata = json.loads(store[key])
+    metadata["shape"] = [2**20, 2**14]
+    store[key] = json.dumps(metadata).encode()
+    builders.refused(tmp_path / "model", "would take more than")
+
+
+def test_a_truncated_orbax_folder_is_refused(orbax):
+    damaged = 0
+    for path in sorted(orbax.rglob("*")):
+        if path.is_file() and path.stat().st_size > 100:
+            data = path.read_bytes()
+            path.write_bytes(data[: len(data) // 2])
+            try:  # some files are left over from the writing and not needed
+                assert checkpoints.read(orbax).sha256 == HASH
+                used = False
+            except checkpoints.CheckpointError:
+                used = True
+            damaged += used
+            path.write_bytes(data)
+    assert damaged > 3
+    assert checkpoints.read(orbax).sha256 == HASH
+
+
+@pytest.fixture
+def unasked(monkeypatch):
+    """Orbax ends the process now and then, where one of many arrays is damaged."""
+
+    def asked(*arguments, **named):
+        pytest.fail("Orbax was asked to read a damaged folder")
+
+    monkeypatch.setattr(ocp, "metadata", asked)
+    monkeypatch.setattr(ocp, "load", asked)
+
+
+def database(folder):
+    path = next(folder.rglob("manifest.ocdbt")).parent
+    return tensorstore.KvStore.open(
+        {"driver": "ocdbt", "base": f"file://{path}/"}
+    ).result()
+
+
+@pytest.mark.parametrize("damaged", ["zarr.json", "c/0/0"])
+def test_orbax_is_not_asked_for_a_folder_with_a_damaged_array(orbax, unasked, damaged):
+    store = database(orbax)
+    key = f"params.linear.kernel/{damaged}".encode()
+    store[key] = store[key][:-3]
+    builders.refused(
+        orbax, "'state' is damaged" if damaged == "zarr.json" else "an array in"
+    )
+
+
+def test_orbax_is_not_asked_for_a_folder_without_an_array(orbax, unasked):
+    store = database(orbax)
+    del store[b"params.linear.kernel/zarr.json"]
+    builders.refused(orbax, "the array 'params.linear.kernel', which is not there")
+
+
+@pytest.mark.parametrize("tree", [[], {"a": {}}, {"a": {"value_metadata": 1}}])
+def test_orbax_is_not_asked_for_a_folder_whose_metadata_describe_no_tree(
+    orbax, unasked, tree
+):
+    path = next(orbax.rglob("_METADATA"))
+    path.write_text(json.dumps({"tree_metadata": tree}))
+    builders.refused(orbax, "describes no tree")
+
+
+def test_a_folder_that_is_not_orbax_is_named_as_such(tmp_path):
+    builders.refused(tmp_path, "not an Orbax checkpoint")

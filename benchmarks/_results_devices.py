@@ -75,9 +75,8 @@ From {_results.link("paper_time_per_detector")}.
 ResNet18 of width {found["width"]}, CIFAR-10, two models side by side on two idle CPU
 cores, compiled before. Methods whose documented counts take hours ran with fewer, down to
 {found["passes"]:,} passes where their least counts allow it. `ban` did not look closer at
-these models, which had hardly been trained: at most it takes the passes of the third
-column. The last column is the measured time times those passes by passes spent. A pass of
-a method with a U-Net (`feature_re`, `unicorn`, `bti_dbf`, `bti_dbf_star`) costs more than
-one of the others.
+these models, which had hardly been trained. The last column is the measured time times
+documented passes by passes spent. A pass of a method with a U-Net (`feature_re`,
+`unicorn`, `bti_dbf`, `bti_dbf_star`) costs more than one of the others.
 
 {_results.table(head, rows)}"""

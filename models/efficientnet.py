@@ -1,4 +1,4 @@
-"""EfficientNet B0 to B3 (Tan and Le, ICML 2019), torchvision's and timm's.
+"""EfficientNet B0 to B3 (Tan and Le, ICML 2019): torchvision's, timm's, Hugging Face's.
 
 They differ in depth and width; the number of pixels is no part of a file. B1 and B2 have
 one depth and, at full width, one first convolution: the ratio of the last convolution to

@@ -1,7 +1,8 @@
 """File's names of networks of inverted residual blocks -> the common ones.
 
 torchvision numbers the layers inside a block by what is there, timm names them by their
-order, and kuangliu's pytorch-cifar has `layers.3.conv2`.
+order, kuangliu's pytorch-cifar has `layers.3.conv2`, and Hugging Face a program for each
+network, under its name.
 """
 
 import re
@@ -43,6 +44,32 @@ _CIFAR = {
     "shortcut.0": "shortcut.0",
     "shortcut.1": "shortcut.1",
 }
+_EFFICIENTNET_TOP = {
+    "efficientnet.embeddings.convolution": "stem_conv",
+    "efficientnet.embeddings.batchnorm": "stem_bn",
+    "efficientnet.encoder.top_conv": "last_conv",
+    "efficientnet.encoder.top_bn": "last_bn",
+}
+_EFFICIENTNET = {
+    "expansion.expand_conv": "expand",
+    "expansion.expand_bn": "expand_bn",
+    "depthwise_conv.depthwise_conv": "depthwise",
+    "depthwise_conv.depthwise_norm": "depthwise_bn",
+    "squeeze_excite.reduce": "squeeze",
+    "squeeze_excite.expand": "excite",
+    "projection.project_conv": "project",
+    "projection.project_bn": "project_bn",
+}
+_MOBILENET_TOP = {
+    "mobilenet_v2.conv_stem.first_conv": "stem",
+    "mobilenet_v2.conv_1x1": "last",
+}
+_MOBILENET = {
+    "expand_1x1": "expand",
+    "conv_3x3": "depthwise",
+    "reduce_1x1": "project",
+}
+"""Of each a convolution and its norm; the stem holds the first block's besides its own."""
 _HEAD = re.compile(r"(classifier|fc|linear|head)(\.\d+)?$")
 
 
@@ -59,6 +86,10 @@ def rename(names: Collection[str]) -> Mapping[str, str]:
         table = _cifar(modules)
     elif "features.0.0" in modules:
         table = _torchvision(modules)
+    elif "efficientnet.embeddings.convolution" in modules:
+        table = _efficientnet(modules)
+    elif "mobilenet_v2.conv_stem.first_conv.convolution" in modules:
+        table = _mobilenet(modules)
     else:
         return {name: name for name in names}
     heads = sorted(module for module in modules if _HEAD.match(module))
@@ -105,6 +136,32 @@ def _cifar(modules: Collection[str]) -> dict[str, str]:
         match = re.match(r"layers\.(\d+)\.(.+)$", module)
         if match and match[2] in _CIFAR:
             table[module] = f"layers_list.{match[1]}.{_CIFAR[match[2]]}"
+    return table
+
+
+def _efficientnet(modules: Collection[str]) -> dict[str, str]:
+    table = dict(_EFFICIENTNET_TOP)
+    for module in modules:
+        match = re.match(r"efficientnet\.encoder\.blocks\.(\d+)\.(.+)$", module)
+        if match and match[2] in _EFFICIENTNET:
+            table[module] = f"layers_list.{match[1]}.{_EFFICIENTNET[match[2]]}"
+    return table
+
+
+def _mobilenet(modules: Collection[str]) -> dict[str, str]:
+    table = {}
+    for module in modules:
+        layer, _, kind = module.rpartition(".")
+        match = re.match(r"mobilenet_v2\.(?:layer\.(\d+)|conv_stem)\.(\w+)$", layer)
+        if layer in _MOBILENET_TOP:
+            ours = f"{_MOBILENET_TOP[layer]}_conv"
+        elif match and match[2] in _MOBILENET:
+            index = 0 if match[1] is None else int(match[1]) + 1
+            ours = f"layers_list.{index}.{_MOBILENET[match[2]]}"
+        else:
+            continue
+        norm = f"{ours.removesuffix('_conv')}_bn"
+        table[module] = norm if kind == "normalization" else ours
     return table
 
 

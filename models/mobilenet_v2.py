@@ -1,4 +1,5 @@
-"""MobileNetV2 (Sandler et al., CVPR 2018): torchvision's, timm's and the CIFAR one.
+"""MobileNetV2 (Sandler et al., CVPR 2018): torchvision's, timm's, Hugging Face's and the
+CIFAR one.
 
 kuangliu's pytorch-cifar, which BackdoorBench took over, has no stride in the first
 convolution and the second stage, ReLU for ReLU6, and a convolution in the shortcut
@@ -31,11 +32,12 @@ class MobileNetV2(inverted_residual.InvertedResidualNet):
 
     table: ClassVar[Mapping[str, Stem]] = {
         "cifar": Stem(1, 1, words="kuangliu's network"),
-        "imagenet": Stem(2, words="stride 2"),
+        "imagenet": Stem(2, words="stride 2, epsilon 0.00001"),
+        "tf": Stem(2, -1, True, 1e-3, 0.003, "stride 2, TensorFlow's padding"),
         "imagenet-stride1": Stem(1, 1, words="stride 1 there and in the second stage"),
     }
     stems: ClassVar[tuple[str, ...]] = tuple(table)
-    wide_stems: ClassVar[tuple[str, ...]] = ("imagenet", "imagenet-stride1")
+    wide_stems: ClassVar[tuple[str, ...]] = ("imagenet", "tf", "imagenet-stride1")
 
     def sizes(self) -> tuple[tuple[Block, ...], int, int]:
         factor = self.width / _WIDTH

@@ -3,7 +3,8 @@
 The common names are those of the CIFAR implementations of the field (`layer1.0.conv1`,
 `shortcut`, `linear`). Other programs differ in `downsample` and `fc` (torchvision, timm,
 FeatureRE), put the layers under `features.` and `classifier.` (TrojanZoo), or number those
-of a block (pytorch-cifar100: `conv2_x.0.residual_function.3`).
+of a block (pytorch-cifar100: `conv2_x.0.residual_function.3`; Hugging Face:
+`resnet.encoder.stages.0.layers.0.layer.1.convolution`).
 """
 
 import re
@@ -20,6 +21,10 @@ _SQUARE = "/layer_scale/scale"
 """Ours is `[C]`; torchvision's layer scale is `[C, 1, 1]`, timm's `gamma` is `[C]`."""
 _NUMBERED = re.compile(r"conv(\d)_x\.(\d+)\.(residual_function|shortcut)\.(\d)\.")
 """Of pytorch-cifar100: convolution, norm and activation are 0, 1, 2, and so on."""
+_HUGGING_FACE = re.compile(
+    r"(?:resnet\.)?(?:embedder\.embedder|encoder\.stages\.(\d)\.layers\.(\d+)\."
+    r"(?:layer\.(\d)|shortcut))\.(convolution|normalization)\."
+)
 _BLOCK = re.compile(r"(layer|dense)(\d)\.(\d+)\.")
 
 
@@ -78,6 +83,7 @@ def of_the_field(names: Collection[str], head: str = "linear") -> Mapping[str, s
         if re.match(r"(classifier|fc|linear|head)\b", name)
     }
     numbered = any(map(_NUMBERED.match, names))
+    staged = any(map(_HUGGING_FACE.match, names))
     # Several layers under classifier are another network (torchvision's VGG has three).
     theirs = heads.pop() if len(heads) == 1 else None
 
@@ -89,6 +95,8 @@ def of_the_field(names: Collection[str], head: str = "linear") -> Mapping[str, s
             name = name.removeprefix("features.")
         if numbered:
             return _without_numbers(name)
+        if staged:
+            return _without_stages(name)
         return name.replace(".downsample.", ".shortcut.")
 
     return {name: rename(name) for name in names}
@@ -105,6 +113,22 @@ def _without_numbers(name: str) -> str:
     layer = f"{('conv', 'bn', 'act')[index % 3]}{index // 3 + 1}"
     layer = f"shortcut.{index}" if kind == "shortcut" else layer
     return f"layer{stage}.{block}.{layer}.{name[found.end() :]}"
+
+
+def _without_stages(name: str) -> str:
+    """`resnet.encoder.stages.0.layers.0.layer.1.convolution.weight` ->
+    `layer1.0.conv2.weight`; stem and shortcut alike."""
+    found = _HUGGING_FACE.match(name)
+    if found is None:
+        return name
+    stage, block, index, kind = found.groups()
+    norm = kind == "normalization"
+    if stage is None or index is not None:
+        layer = f"{'bn' if norm else 'conv'}{int(index or 0) + 1}"
+    else:
+        layer = f"shortcut.{int(norm)}"
+    place = "" if stage is None else f"layer{int(stage) + 1}.{block}."
+    return f"{place}{layer}.{name[found.end() :]}"
 
 
 def with_vgg_head(names: Collection[str]) -> Mapping[str, str]:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ban_jax import models
-from ban_jax.checkpoints import errors
+from ban_jax.checkpoints import convert, errors
 
 if TYPE_CHECKING:
     from ban_jax.data import preparation as preparations
@@ -51,11 +51,28 @@ def remarks(config: Config) -> Config:
 
 
 def constants(prepared: Config) -> Config:
-    """The pixel constants of a `preprocessor_config.json`, as `manifest` looks for them."""
+    """The pixel constants of a `preprocessor_config.json`, as `manifest` looks for them.
+
+    They are of pixels in [0, 1], whatever the processor makes of them before. That of
+    EfficientNet divides by the deviation twice, unless `include_top` is off.
+    """
     if prepared.get("do_normalize") is False:
         return {}
     names = {"image_mean": "mean", "image_std": "std"}
-    return {ours: prepared[name] for name, ours in names.items() if name in prepared}
+    found = {ours: prepared[name] for name, ours in names.items() if name in prepared}
+    mean, std = (convert.numbers(found.get(name)) for name in ("mean", "std"))
+    rescaled = prepared.get("do_rescale") is not False
+    factor = convert.numbers(prepared.get("rescale_factor", 1 / 255) if rescaled else 1)
+    if not mean or not std or not factor or factor[0] <= 0:
+        return found  # `manifest` says what is wrong with it
+    scale = 255 * factor[0]
+    offset = -1.0 if prepared.get("rescale_offset") is True else 0.0
+    kind = str(prepared.get("image_processor_type", ""))[:100]
+    twice = prepared.get("include_top", kind.startswith("EfficientNet")) is True
+    return {
+        "mean": [(value - offset) / scale for value in mean],
+        "std": [value * (value if twice else 1.0) / scale for value in std],
+    }
 
 
 def stem(config: Config, architecture: str, module: models.Classifier) -> str | None:
@@ -69,10 +86,17 @@ def stem(config: Config, architecture: str, module: models.Classifier) -> str | 
     heads, count = config.get("num_attention_heads"), getattr(module, "heads", None)
     if type(heads) is int and count is not None:
         return next((one for one in module.alike if count(one) == heads), None)
-    name = config.get("architecture")
+    ours = _letters(architecture.removesuffix("_plain"))
+    name, kinds = config.get("architecture"), config.get("architectures")
+    if type(kinds) is list and kinds and type(kinds[0]) is str:
+        # Hugging Face's mobile networks are TensorFlow's, of all depths one class.
+        family = _letters(kinds[0].partition("For")[0])
+        padded = config.get("tf_padding") is not False
+        fits = bool(family) and ours.startswith(family) and padded
+        return "tf" if fits and "tf" in module.alike else None
     if type(name) is not str:
         return None
-    plain, ours = _letters(name), _letters(architecture.removesuffix("_plain"))
+    plain = _letters(name)
     if plain.startswith(f"tf{ours}"):
         return "tf" if "tf" in module.alike else None
     if plain.startswith(ours) and "imagenet" in module.alike:

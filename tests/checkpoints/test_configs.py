@@ -5,7 +5,7 @@ import json
 import pytest
 from safetensors import numpy as safetensors_numpy
 
-from ban_jax import checkpoints
+from ban_jax import checkpoints, models
 from ban_jax.checkpoints import configs
 from tests.checkpoints import builders
 
@@ -68,6 +68,59 @@ def test_hugging_faces_two_files_say_constants_classes_and_images(tmp_path):
     told = "\n".join(found.notes)
     assert "images have 224x224 pixels, bicubic resizing" in told
     assert "names 5 classes: 'cat', " in told and "\u202e" not in told
+
+
+@pytest.mark.parametrize(
+    ("more", "stem"),
+    [
+        ({}, "tf"),
+        ({"tf_padding": False}, None),
+        ({"architectures": ["ResNetForImageClassification"]}, None),
+        ({"architectures": ["ForImageClassification"]}, None),
+    ],
+)
+def test_hugging_faces_mobile_networks_are_tensorflows(more, stem):
+    for name in ("efficientnet_b0", "mobilenet_v2"):
+        family = {"e": "EfficientNet", "m": "MobileNetV2"}[name[0]]
+        config = {"architectures": [f"{family}ForImageClassification"], **more}
+        module = models.create(name, num_classes=5, stem="imagenet")
+        assert configs.stem(config, name, module) == stem
+
+
+@pytest.mark.parametrize(
+    "more, mean, std",
+    [
+        ({"rescale_factor": 1 / 255}, 0.4, 0.2),
+        ({"rescale_factor": 1 / 127.5, "rescale_offset": True}, 0.7, 0.1),
+        ({"do_rescale": False, "mean": 102.0, "std": 51.0}, 0.4, 0.2),
+        ({"include_top": True}, 0.4, 0.04),
+        ({"include_top": False}, 0.4, 0.2),
+        ({"image_processor_type": "EfficientNetImageProcessor"}, 0.4, 0.04),
+        ({"image_processor_type": "ViTImageProcessor"}, 0.4, 0.2),
+    ],
+)
+def test_constants_of_processors_are_told_for_pixels_from_0_to_1(more, mean, std):
+    prepared = {"image_mean": [more.pop("mean", 0.4)], **more}
+    prepared["image_std"] = [prepared.pop("std", 0.2)]
+    found = configs.constants(prepared)
+    assert found["mean"] == pytest.approx([mean])
+    assert found["std"] == pytest.approx([std])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"rescale_factor": 0},
+        {"rescale_factor": "x"},
+        {"rescale_factor": -1e-300},
+        {"image_std": [1e300], "include_top": True},
+        {"image_std": [1e-200], "include_top": True},
+        {"rescale_factor": 5e-324},
+    ],
+)
+def test_constants_that_no_processor_has_are_told_or_left_out(more, tmp_path):
+    found = read(tmp_path, {}, {"image_mean": [0.5], "image_std": [0.5], **more})
+    assert found.normalisation in (None, ((0.5,) * 3, (0.5,) * 3))
 
 
 def test_a_config_of_another_number_of_classes_is_noted(tmp_path):

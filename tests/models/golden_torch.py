@@ -17,6 +17,19 @@ for _name in ("nms", "qnms"):
     _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float threshold) -> Tensor")
 
 
+class Logits(nn.Module):
+    """A network of Hugging Face's, under its names, that gives its logits alone."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        for name, module in model.named_children():
+            self.add_module(name, module)
+        self.run = [model]
+
+    def forward(self, images):
+        return self.run[0](images).logits
+
+
 def write(
     path: pathlib.Path,
     cases: Mapping[str, Callable[[], nn.Module]],

@@ -31,27 +31,18 @@ def vit(**more) -> nn.Module:
     return vision_transformer.VisionTransformer(**SMALL, num_heads=4, **more)
 
 
-class Logits(nn.Module):
-    """Hugging Face's network, its names and its logits alone."""
-
-    def __init__(self, kind: str, base: str):
-        super().__init__()
-        config = getattr(transformers, f"{base}Config")(
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=24,
-            image_size=SIZE,
-            patch_size=PATCH,
-            num_labels=CLASSES,
-        )
-        model = getattr(transformers, kind)(config)
-        for name, module in model.named_children():
-            self.add_module(name, module)
-        self.run = [model]
-
-    def forward(self, images):
-        return self.run[0](images).logits
+def transformer(kind: str, base: str) -> nn.Module:
+    """Hugging Face's."""
+    config = getattr(transformers, f"{base}Config")(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        image_size=SIZE,
+        patch_size=PATCH,
+        num_labels=CLASSES,
+    )
+    return golden_torch.Logits(getattr(transformers, kind)(config))
 
 
 CASES = {
@@ -65,8 +56,8 @@ CASES = {
     ),
     "unplaced_vit": lambda: vit(no_embed_class=True),
     "distilled_vit": lambda: deit.VisionTransformerDistilled(**SMALL, num_heads=1),
-    "transformers_vit": lambda: Logits("ViTForImageClassification", "ViT"),
-    "transformers_deit_vit": lambda: Logits(
+    "transformers_vit": lambda: transformer("ViTForImageClassification", "ViT"),
+    "transformers_deit_vit": lambda: transformer(
         "DeiTForImageClassificationWithTeacher", "DeiT"
     ),
     "timm_mlp_mixer": lambda: mlp_mixer.MlpMixer(

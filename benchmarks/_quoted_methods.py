@@ -7,15 +7,15 @@ from ban_jax.detectors import directed
 from benchmarks import _results
 
 DETECTION = (
-    ("CIFAR-10, 26 models", "CIFAR-10, width 8", "ban", "`ban`, shipped profile"),
+    ("CIFAR-10, 58 models", "CIFAR-10, width 8", "ban", "`ban`, shipped profile"),
     (
-        "CIFAR-10, 26 models",
+        "CIFAR-10, 58 models",
         "CIFAR-10, width 8, without the shipped profile",
         "ban",
         "`ban`, compared with these models alone",
     ),
-    ("CIFAR-10, 26 models", "CIFAR-10, width 8", "trojan_signatures", ""),
-    ("CIFAR-10, 26 models", "CIFAR-10, width 8", "weights", ""),
+    ("CIFAR-10, 58 models", "CIFAR-10, width 8", "trojan_signatures", ""),
+    ("CIFAR-10, 58 models", "CIFAR-10, width 8", "weights", ""),
     ("digits, 12 models", "digits, width 4", "ban", "`ban`, shipped profile"),
     ("digits, 12 models", "digits, width 4", "targeted", ""),
     ("digits, 12 models", "digits, width 4", "mm_bd", ""),

@@ -86,7 +86,7 @@ def load(
       name_or_path: `digits` (embedded), an `.npz` file, an image folder with a
         subfolder per class or in a published layout (see `layouts.find`), or the
         name of a TFDS data set that is prepared already.
-      data_dir: TFDS's folder; given, `name_or_path` is a TFDS name.
+      data_dir: TFDS's folder; given, any name but `digits` is a TFDS name.
       split: which split, where the source has several. A source with a `train` split
         also has `defender`, the tenth of it that BAN holds out, in the order of
         `split_order`; and `attacker`, the rest of it, in the source's order.
@@ -151,9 +151,9 @@ def load(
 def _source(
     name: str, data_dir: str | None, split: str, image_size: preparation.Size | None
 ) -> sources.Source:
+    if name == "digits":  # embedded, wherever the others are
+        return sources.digits(split)
     if data_dir is None:
-        if name == "digits":
-            return sources.digits(split)
         if name.endswith(".npz"):
             return sources.npz(name, split)
         if os.path.isdir(name):

@@ -127,9 +127,9 @@ def search(
 
         def advance(state: Any, index: Array) -> tuple[Any, Seen]:
             one_key = jax.random.fold_in(round_key, index)
-            return jax.vmap(lambda state, target: step(state, target, index, one_key))(
-                state, targets
-            )
+            return beside(
+                lambda state, target: step(state, target, index, one_key), size
+            )(state, targets)
 
         def body(carry: tuple) -> tuple:
             index, state, frozen, curves, taken = carry
@@ -144,13 +144,13 @@ def search(
             }
             taken = taken + jnp.where(frozen, 0, 1)
             if done is not None:
-                frozen = frozen | jax.vmap(done)(moved)
+                frozen = frozen | beside(done, size)(moved)
             return index + 1, moved, frozen, curves, taken
 
         def goes_on(carry: tuple) -> Array:
             return (carry[0] < rounds) & ~jnp.all(carry[2])
 
-        state = jax.vmap(begin)(targets)
+        state = beside(begin, size)(targets)
         shapes = jax.eval_shape(lambda: advance(state, jnp.int32(0)))[1]
         curves = {
             name: jnp.full((rounds, size), jnp.nan, one.dtype)
@@ -160,13 +160,28 @@ def search(
         carry = (jnp.int32(0), state, spare, curves, taken)
         _, state, _, curves, taken = jax.lax.while_loop(goes_on, body, carry)
         curves = {name: curve.T for name, curve in curves.items()}
-        return jax.vmap(keep)(state), curves, taken
+        return beside(keep, size)(state), curves, taken
 
     found = jax.lax.map(group, (padded, is_spare))
     flat = jax.tree.map(
         lambda leaf: leaf.reshape(groups * size, *leaf.shape[2:])[:count], found
     )
     return Searched(*flat)
+
+
+def beside(function: Callable[..., Any], size: int) -> Callable[..., Any]:
+    """`jax.vmap(function)` over `size` classes.
+
+    A class alone gets no axis: tracing and compiling would take twice as long for it.
+    """
+    if size > 1:
+        return jax.vmap(function)
+
+    def alone(*trees: Any) -> Any:
+        found = function(*jax.tree.map(lambda leaf: leaf[0], trees))
+        return jax.tree.map(lambda leaf: leaf[None], found)
+
+    return alone
 
 
 def select(condition: Array, first: State, second: State) -> State:

@@ -24,6 +24,14 @@ def test_digits_are_split_once_and_for_all():
     assert not any(image.tobytes() in rows for image in test.pixels)
 
 
+def test_digits_are_embedded_wherever_other_data_lie():
+    plain, beside = (
+        data.load("digits", num=7),
+        data.load("digits", data_dir="/d", num=7),
+    )
+    np.testing.assert_array_equal(plain.pixels, beside.pixels)
+
+
 def test_digits_are_read_from_the_file_as_scikit_learn_does(monkeypatch):
     """Without importing it where the file lies where it is known to lie."""
     whole = sources._digits_table()

@@ -14,6 +14,7 @@ DETECTION = (
         "ban",
         "`ban`, compared with these models alone",
     ),
+    ("CIFAR-10, 58 models", "CIFAR-10, width 8", "targeted", ""),
     ("CIFAR-10, 58 models", "CIFAR-10, width 8", "trojan_signatures", ""),
     ("CIFAR-10, 58 models", "CIFAR-10, width 8", "weights", ""),
     ("digits, 12 models", "digits, width 4", "ban", "`ban`, shipped profile"),

@@ -206,7 +206,9 @@ def _side(size: Any) -> Any:
 def _images(config: Config, timm: Config, prepared: Config, wrong: list[str]) -> str:
     """The size of the network's images, and how they are made of others."""
     size: Any = timm.get("input_size", config.get("image_size"))
-    size = prepared.get("crop_size", prepared.get("size", size))
+    size = prepared.get("size", size)
+    if prepared.get("do_center_crop") is not False:
+        size = prepared.get("crop_size", size)
     if type(size) is dict:
         size = size.get("height", size.get("shortest_edge"))
     if type(size) is list and size:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import optax
 from jax import numpy as jnp
+from jax.extend import core
 
 from ban_jax.types import Array, Probe
 
@@ -131,9 +132,15 @@ def search(
                 lambda state, target: step(state, target, index, one_key), size
             )(state, targets)
 
+        state = beside(begin, size)(targets)
+        # A round takes seconds to trace: what it gives is asked of what the loop runs.
+        traced, shapes = jax.make_jaxpr(advance, return_shape=True)(state, jnp.int32(0))
+        advanced = core.jaxpr_as_fun(traced)
+
         def body(carry: tuple) -> tuple:
             index, state, frozen, curves, taken = carry
-            moved, seen = advance(state, index)
+            leaves = advanced(*jax.tree.leaves((state, index)))
+            moved, seen = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
             # Where 64 bits are on, a state may begin with more digits than it goes on.
             moved = jax.tree.map(lambda new, was: new.astype(was.dtype), moved, state)
             if size > 1:  # a class alone is advanced only as long as it is not done
@@ -150,11 +157,9 @@ def search(
         def goes_on(carry: tuple) -> Array:
             return (carry[0] < rounds) & ~jnp.all(carry[2])
 
-        state = beside(begin, size)(targets)
-        shapes = jax.eval_shape(lambda: advance(state, jnp.int32(0)))[1]
         curves = {
             name: jnp.full((rounds, size), jnp.nan, one.dtype)
-            for name, one in shapes.items()
+            for name, one in shapes[1].items()
         }
         taken = jnp.zeros(size, jnp.int32)
         carry = (jnp.int32(0), state, spare, curves, taken)
@@ -172,14 +177,14 @@ def search(
 def beside(function: Callable[..., Any], size: int) -> Callable[..., Any]:
     """`jax.vmap(function)` over `size` classes.
 
-    A class alone gets no axis: tracing and compiling would take twice as long for it.
+    A class alone gets no axis: UNICORN would take half as long again to trace.
     """
     if size > 1:
         return jax.vmap(function)
 
     def alone(*trees: Any) -> Any:
         found = function(*jax.tree.map(lambda leaf: leaf[0], trees))
-        return jax.tree.map(lambda leaf: leaf[None], found)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], found)
 
     return alone
 

@@ -123,6 +123,13 @@ def test_constants_that_no_processor_has_are_told_or_left_out(more, tmp_path):
     assert found.normalisation in (None, ((0.5,) * 3, (0.5,) * 3))
 
 
+def test_a_crop_that_is_off_is_no_size_of_images(tmp_path):
+    size = {"height": 64, "width": 64}
+    found = read(tmp_path, {}, {**PREPARED, "size": size, "do_center_crop": False})
+    told = "config.json: the network's images have 64x64 pixels, bicubic resizing"
+    assert told in found.notes
+
+
 def test_a_config_of_another_number_of_classes_is_noted(tmp_path):
     found = read(tmp_path, {"id2label": {"0": "one", "1": "two"}})
     assert "config.json says 2 classes, the last layer has 5" in found.notes

@@ -99,6 +99,24 @@ class Subject:
     def evidence(self):
         return self.measure()
 
+    @functools.cached_property
+    def anew(self):
+        """The same traced another time, and not a third."""
+        return self.compiled(chex.assert_max_traces(self.detect, n=1))
+
+    @functools.cached_property
+    def for_tpus(self):
+        """Its program for TPUs, and the weights as they were before and after tracing."""
+        variables = jax.tree.map(np.array, tiny.variables())
+        before = jax.tree.map(np.array, variables)
+        probe = self.probe()  # not traced, as the weights: they could be written to
+
+        def measured(key):
+            return self.detect(variables, probe, key, self.settings)
+
+        program = export.export(jax.jit(measured), platforms=["tpu"])(jax.random.key(0))
+        return program, before, variables
+
     def floats(self):
         """Names of the fields that hold numbers with a point, or several of them."""
         found = []
@@ -229,10 +247,8 @@ def classes_that_are_searched_apart_get_what_they_get_together(subject):
 
 
 def new_floats_and_a_new_seed_compile_nothing(subject):
-    function = subject.compiled(chex.assert_max_traces(subject.detect, n=1))
-
     def run(settings, seed):
-        return function(
+        return subject.anew(
             tiny.variables(), subject.probe(), jax.random.key(seed), settings
         )
 
@@ -245,16 +261,12 @@ def new_floats_and_a_new_seed_compile_nothing(subject):
 
 
 def it_lowers_for_tpus(subject):
-    probe = subject.probe()
-    arguments = (tiny.variables(), probe, jax.random.key(0), subject.settings)
-    exported = export.export(jax.jit(subject.detect), platforms=["tpu"])(*arguments)
-    assert exported.platforms == ("tpu",)
+    program, _, _ = subject.for_tpus
+    assert program.platforms == ("tpu",)
 
 
 def the_key_decides_everything(subject):
-    again = subject.compiled(
-        subject.detect
-    )(  # traced anew: no draw may hide in the tracing
+    again = subject.anew(  # no draw may hide in the tracing
         tiny.variables(), subject.probe(), jax.random.key(0), subject.settings
     )
     chex.assert_trees_all_equal(subject.evidence, jax.device_get(again))
@@ -265,14 +277,8 @@ def the_key_decides_everything(subject):
 
 
 def inputs_are_unchanged(subject):
-    variables = jax.tree.map(np.array, tiny.variables())
-    before = jax.tree.map(np.array, variables)
-    jax.eval_shape(
-        lambda: subject.detect(
-            variables, subject.probe(), jax.random.key(0), subject.settings
-        )
-    )
-    chex.assert_trees_all_equal(variables, before)
+    _, before, after = subject.for_tpus
+    chex.assert_trees_all_equal(before, after)
 
 
 def noise_of_radius_zero_or_of_no_steps_gives_exactly_the_noiseless_answer(subject):

@@ -289,6 +289,12 @@ _NAMES = (
     (r"\.layernorm_before\.", ".norm1."),
     (r"\.layernorm_after\.", ".norm2."),
     (r"^layernorm\.", "norm."),
+    # Hugging Face from version 5 on, in memory
+    (r"^layers\.(\d+)\.", r"blocks.\1."),
+    (r"\.attention\.q_proj\.", ".attn.query."),
+    (r"\.attention\.k_proj\.", ".attn.key."),
+    (r"\.attention\.v_proj\.", ".attn.value."),
+    (r"\.attention\.o_proj\.", ".attn.proj."),
     (r"^cls_classifier\.", "classifier."),
     (r"^distillation_classifier\.", "classifier_dist."),
     # timm

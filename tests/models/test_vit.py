@@ -54,6 +54,42 @@ def test_a_file_is_recognised_and_written_back_under_its_own_names(case, folder)
     GOLDENS.check_written_back(case, folder)
 
 
+FIVE = (
+    (".encoder.layer.", ".layers."),
+    (".attention.attention.query.", ".attention.q_proj."),
+    (".attention.attention.key.", ".attention.k_proj."),
+    (".attention.attention.value.", ".attention.v_proj."),
+    (".attention.output.dense.", ".attention.o_proj."),
+    (".intermediate.dense.", ".mlp.fc1."),
+    (".output.dense.", ".mlp.fc2."),
+)
+"""Names of transformers before version 5, and in the memory of those since."""
+
+
+@pytest.mark.parametrize("case", ["transformers_vit", "transformers_deit_vit"])
+def test_names_of_transformers_5_are_the_same_network(case, folder, tmp_path):
+    def new(name):
+        return functools.reduce(lambda name, pair: name.replace(*pair), FIVE, name)
+
+    old = GOLDENS.state(case)
+    tensors = {new(name): value for name, value in old.items()}
+    assert len(tensors) == len(old) and not tensors.keys() & {
+        name for name in old if ".encoder." in name
+    }
+    path = tmp_path / "five.safetensors"
+    safetensors_numpy.save_file(tensors, path)
+    found, known = (checkpoints.read(p) for p in (path, GOLDENS.write(case, folder)))
+    assert found.spec == known.spec
+    assert all(
+        np.array_equal(one, other)
+        for one, other in zip(
+            jax.tree.leaves(found.variables),
+            jax.tree.leaves(known.variables),
+            strict=True,
+        )
+    )
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_logits_agree_with_pytorch(case, folder):
     module = checkpoints.read(GOLDENS.write(case, folder)).spec.create()

@@ -228,8 +228,9 @@ class _Search:
                     return
                 if not _is_of_arrays(folder, name) and not self._told(path, name):
                     self._take_file(path, name)
-        if len(trees) > 1:  # the reader takes one of several
-            self.judged.update(dict.fromkeys(trees, True))
+        if len(trees) > 1:  # the reader takes those side by side, or one of several
+            read = {os.path.join(top, name) for name in orbax_reader.items(top)}
+            self.judged.update({tree: True for tree in trees if tree not in read})
 
     def _file(self, path: str, name: str) -> None:
         told = self._told(path, name)

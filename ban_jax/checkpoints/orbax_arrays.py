@@ -21,8 +21,10 @@ from ban_jax.checkpoints import errors, limits, needed
 DRIVERS = {"zarr.json": "zarr3", ".zarray": "zarr"}
 """What describes an array -> how it is stored."""
 _ARRAYS = ("np.ndarray", "jax.Array")
-Trees = dict[str, dict[str, np.ndarray]]
-"""Folder of a `_METADATA`, relative -> its arrays by Orbax's names, `params.bn1.scale`."""
+Tree = dict[tuple[str, ...], np.ndarray]
+"""Arrays by their keys, outermost first: `("params", "bn1", "scale")`."""
+Trees = dict[str, Tree]
+"""Folder of a `_METADATA`, relative -> its arrays."""
 
 
 def read(folder: str, databases: Collection[str], size: int) -> Trees:
@@ -89,10 +91,8 @@ def _all(futures: Iterable[Any]) -> list[Any]:
     return [future.result() for future in futures]
 
 
-def _named(
-    parent: str, folder: str, there: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """The arrays that a tree's metadata names, by Orbax's names."""
+def _named(parent: str, folder: str, there: Mapping[str, np.ndarray]) -> Tree:
+    """The arrays that a tree's metadata names; Orbax joins keys by dots."""
     place, path = os.path.relpath(parent, folder), os.path.join(parent, "_METADATA")
     with open(path, encoding="utf-8") as file:
         described = json.load(file)
@@ -100,10 +100,11 @@ def _named(
     try:
         for entry in described.get("tree_metadata", {}).values():
             value = entry["value_metadata"]
-            name = ".".join(str(step["key"]) for step in entry["key_metadata"])
+            keys = tuple(str(step["key"]) for step in entry["key_metadata"])
+            name = ".".join(keys)
             array = there.get(_joined(place, name))
             if array is not None:
-                found[name] = array
+                found[keys] = array
             elif value["value_type"] in _ARRAYS and not value.get("skip_deserialize"):
                 raise errors.CheckpointError(
                     f"its metadata names the array {errors.show(name)}, which is not there"

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ _METADATA = (".json", ".zarray", "_METADATA")
 # They allocate what their own header announces; the ones Orbax uses stream.
 _UNBOUNDED_CODECS = ("blosc",)
 MARKERS = ("_CHECKPOINT_METADATA", "_METADATA")
+MAX_KEYS = 64
+"""Of an array in one of several trees."""
 _MAX_JSON = 4 * limits.MIB
 
 
@@ -38,8 +40,25 @@ def is_checkpoint(folder: str) -> bool:
     return any(os.path.lexists(os.path.join(folder, name)) for name in MARKERS)
 
 
+def items(folder: str) -> list[str]:
+    """Names of the trees that lie side by side in an Orbax folder; [] for fewer than two.
+
+    `args.Composite(params=..., batch_stats=...)` of Orbax's CheckpointManager writes a
+    folder for each. Programs load them by these names: they are one checkpoint.
+    """
+    if os.path.lexists(os.path.join(folder, MARKERS[1])):
+        return []
+    with os.scandir(folder) as entries:
+        found = sorted(
+            entry.name
+            for entry in entries
+            if os.path.lexists(os.path.join(entry.path, MARKERS[1]))
+        )
+    return found if len(found) > 1 else []
+
+
 def read(folder: str) -> contents.Contents:
-    """The tree of arrays in an Orbax folder.
+    """The tree of arrays in an Orbax folder; several side by side are one.
 
     Raises:
       CheckpointError: for a folder that points elsewhere, is damaged, or whose arrays
@@ -48,6 +67,9 @@ def read(folder: str) -> contents.Contents:
     size, databases = _check_folder(folder)
     watchdog.extend(limits.SECONDS_PER_MIB * size / limits.MIB)
     trees = orbax_arrays.read(folder, databases, size)
+    if beside := items(folder):
+        tensors = _tensors(_together(trees, beside))
+        return contents.Contents(hashing.unflatten(tensors), {}, size, True)
     ocp = needed.orbax()
     # Orbax and TensorStore raise what their layers raise; a folder they cannot read is
     # a damaged one, whatever the type.
@@ -74,14 +96,48 @@ def read(folder: str) -> contents.Contents:
         if getattr(leaf, "shape", None) is not None
     }
     arrays = _chosen(trees, wanted) or _loaded(folder, tree, wanted)
-    tensors = {
+    tensors = _tensors(arrays)
+    custom = described.custom_metadata or {}
+    metadata = {k: v for k, v in custom.items() if isinstance(v, str)}
+    return contents.Contents(hashing.unflatten(tensors), metadata, size, True)
+
+
+def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, tensor.Tensor]:
+    """Those of a kind that weights have."""
+    return {
         name: tensor.from_array(array)
         for name, array in arrays.items()
         if array.dtype.name in tensor.DTYPES
     }
-    custom = described.custom_metadata or {}
-    metadata = {k: v for k, v in custom.items() if isinstance(v, str)}
-    return contents.Contents(hashing.unflatten(tensors), metadata, size, True)
+
+
+def _together(
+    trees: orbax_arrays.Trees, beside: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The arrays of several trees, `name of the tree/key/key`.
+
+    Raises:
+      CheckpointError: for keys that could be another array's too.
+    """
+    flat: dict[str, np.ndarray] = {}
+    groups = set()
+    for tree in beside:
+        for keys, array in trees[tree].items():
+            name = "/".join((tree, *keys))
+            if len(keys) > MAX_KEYS or any("." in key or "/" in key for key in keys):
+                raise errors.CheckpointError(
+                    f"it holds several trees, and the array {errors.show(name)} in one of "
+                    f"them has a key with a dot or a slash, or more than {MAX_KEYS} keys"
+                )
+            flat[name] = array
+            groups.update("/".join((tree, *keys[:count])) for count in range(len(keys)))
+    if both := groups & flat.keys():
+        raise errors.CheckpointError(
+            f"{errors.show(min(both))} is an array and holds others"
+        )
+    if len(flat) > limits.MAX_ENTRIES:
+        raise errors.CheckpointError(f"the Orbax checkpoint has {len(flat):,} entries")
+    return flat
 
 
 def _chosen(
@@ -89,13 +145,13 @@ def _chosen(
 ) -> dict[str, np.ndarray]:
     """The wanted arrays of the one tree that has them all; empty without or with several.
 
-    Orbax joins names by dots: what has dots in it may be found in two ways, and is not.
+    Orbax joins keys by dots: what has dots in it may be found in two ways, and is not.
     """
-    names = {name: name.replace("/", ".") for name in wanted}
-    fitting = [tree for tree in trees.values() if tree.keys() >= set(names.values())]
+    keys = {name: tuple(name.split("/")) for name in wanted}
+    fitting = [tree for tree in trees.values() if tree.keys() >= set(keys.values())]
     if len(fitting) != 1 or any("." in name for name in wanted):
         return {}
-    return {name: fitting[0][told] for name, told in names.items()}
+    return {name: fitting[0][told] for name, told in keys.items()}
 
 
 def _loaded(

@@ -1,5 +1,6 @@
 """The verdict table on the terminal."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
@@ -214,7 +215,8 @@ def _table(
     console: rich.console.Console,
 ) -> rich.table.Table:
     """The columns that fit, as wide as they need; paths and remarks share the rest."""
-    width, folder = console.width, fields.common_folder(records)
+    width = console.width
+    folder = fields.common_folder([*records, *itertools.chain(*also.values())])
 
     def encode(line: str) -> str:
         return terminal.encodable(line, console)

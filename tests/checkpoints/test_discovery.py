@@ -79,10 +79,18 @@ def test_what_else_lies_in_an_orbax_folder_is_judged_itself(tmp_path):
         assert [os.path.relpath(p, base) for p in checkpoints.find(top)] == expected
 
 
-def test_of_two_trees_in_an_orbax_folder_each_is_judged(tmp_path):
+def test_trees_side_by_side_in_an_orbax_folder_are_one_candidate(tmp_path):
     touch(tmp_path / "a/_CHECKPOINT_METADATA")
     touch(tmp_path / "a/state/_METADATA", tmp_path / "a/other/_METADATA")
-    assert found(tmp_path) == ["a", "a/other", "a/state"]
+    assert found(tmp_path) == ["a"]
+
+
+def test_of_other_trees_in_an_orbax_folder_each_is_judged(tmp_path):
+    touch(tmp_path / "a/_CHECKPOINT_METADATA", tmp_path / "b/_CHECKPOINT_METADATA")
+    touch(tmp_path / "a/state/_METADATA", tmp_path / "a/other/_METADATA")
+    touch(tmp_path / "a/deep/er/_METADATA", tmp_path / "b/state/_METADATA")
+    touch(tmp_path / "b/state/er/_METADATA")
+    assert found(tmp_path) == ["a", "a/deep/er", "b", "b/state", "b/state/er"]
 
 
 def test_what_is_named_is_taken_whatever_it_is_called(tmp_path):

@@ -4,11 +4,15 @@ import json
 import shutil
 import struct
 
+import numpy as np
+import optax
+import orbax.checkpoint as manager
 import pytest
 import tensorstore
 from orbax.checkpoint import v1 as ocp
 
 from ban_jax import checkpoints
+from ban_jax.checkpoints import orbax_reader
 from tests.checkpoints import builders
 
 TREE = builders.flax_tree(builders.state_dict(seed=3))
@@ -171,3 +175,51 @@ def test_orbax_is_not_asked_for_a_folder_whose_metadata_describe_no_tree(
 
 def test_a_folder_that_is_not_orbax_is_named_as_such(tmp_path):
     builders.refused(tmp_path, "not an Orbax checkpoint")
+
+
+def side_by_side(path, **trees):
+    """A step of Orbax's CheckpointManager that has a folder for each tree."""
+    step = 3
+    items = {name: manager.args.PyTreeSave(tree) for name, tree in trees.items()}
+    with manager.CheckpointManager(path) as saved:
+        saved.save(step, args=manager.args.Composite(**items))
+    return path / str(step)
+
+
+def test_trees_that_a_manager_writes_side_by_side_are_one_checkpoint(tmp_path):
+    path = side_by_side(tmp_path / "model", **TREE)
+    assert checkpoints.read(path).sha256 == HASH
+    assert checkpoints.find(tmp_path) == [str(path)]
+
+
+def test_beside_an_optimizers_state_the_network_is_the_same(tmp_path):
+    state = optax.adam(1e-3).init(TREE["params"])
+    path = side_by_side(tmp_path / "model", **TREE, opt_state=state)
+    found = checkpoints.read(path)
+    assert found.sha256 == HASH
+    assert [part.candidate.sha256 for part in checkpoints.read_all(path)] == [HASH]
+
+
+def test_of_several_networks_side_by_side_each_is_judged(tmp_path):
+    other = builders.flax_tree(builders.state_dict(seed=4))
+    path = side_by_side(tmp_path / "model", state=TREE, average=other)
+    hashes = {part.candidate.sha256 for part in checkpoints.read_all(path)}
+    assert hashes == {HASH, checkpoints.weights_hash(other)}
+
+
+@pytest.mark.parametrize(
+    "keys, words",
+    [
+        (["a.b"], "key with a dot"),
+        (["a/b"], "key with a dot or a slash"),
+        (["a"] * 65, "more than 64 keys"),
+        (["linear"], "is an array and holds others"),
+    ],
+)
+def test_keys_side_by_side_that_could_be_anothers_are_refused(keys, words):
+    trees = {
+        "params": {("linear", "kernel"): np.zeros(1), tuple(keys): np.zeros(1)},
+        "batch_stats": {},
+    }
+    with pytest.raises(checkpoints.CheckpointError, match=words):
+        orbax_reader._together(trees, sorted(trees))

@@ -227,6 +227,12 @@ def test_the_same_weights_in_two_formats_have_one_row():
     assert "u0.pt" in text and "u1.pt" in text
 
 
+def test_the_same_weights_in_two_folders_are_told_apart_by_these():
+    one = report_sample.judged("zoo/a/3")
+    text = _printed([one, {**one, "path": "zoo/b/3"}], width=100)
+    assert "backdoored   a/3 " in text and "also as b/3 " in text
+
+
 class Terminal(io.StringIO):
     """A file that says it is a terminal."""
 

@@ -46,13 +46,13 @@ def items(folder: str) -> list[str]:
     `args.Composite(params=..., batch_stats=...)` of Orbax's CheckpointManager writes a
     folder for each. Programs load them by these names: they are one checkpoint.
     """
-    if os.path.lexists(os.path.join(folder, MARKERS[1])):
+    if os.path.isfile(os.path.join(folder, MARKERS[1])):
         return []
     with os.scandir(folder) as entries:
         found = sorted(
             entry.name
             for entry in entries
-            if os.path.lexists(os.path.join(entry.path, MARKERS[1]))
+            if os.path.isfile(os.path.join(entry.path, MARKERS[1]))
         )
     return found if len(found) > 1 else []
 
@@ -201,6 +201,10 @@ def _check_folder(folder: str) -> tuple[int, list[str]]:
             path = os.path.join(parent, name)
             status = os.lstat(path)
             count += 1
+            if not _is_text(path):
+                raise errors.CheckpointError(
+                    f"{errors.show(path)} is no UTF-8, which Orbax's files are named in"
+                )
             if stat.S_ISLNK(status.st_mode):
                 raise errors.CheckpointError(
                     f"{errors.show(os.path.relpath(path, folder))} is a link; an Orbax "
@@ -222,6 +226,14 @@ def _check_folder(folder: str) -> tuple[int, list[str]]:
     for database in databases:
         _check_database(database, folder)
     return total, databases
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # bytes that Python keeps as lone surrogates
+        return False
+    return True
 
 
 def _check_database(database: str, folder: str) -> None:

@@ -1,6 +1,7 @@
 """Orbax folders: what points elsewhere, is damaged or lies about its size is refused."""
 
 import json
+import os
 import shutil
 import struct
 
@@ -205,6 +206,21 @@ def test_of_several_networks_side_by_side_each_is_judged(tmp_path):
     path = side_by_side(tmp_path / "model", state=TREE, average=other)
     hashes = {part.candidate.sha256 for part in checkpoints.read_all(path)}
     assert hashes == {HASH, checkpoints.weights_hash(other)}
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(orbax, tmp_path):
+    state = next(orbax.rglob("_METADATA")).parent
+    os.rename(state, os.fsencode(orbax) + b"/\xff")
+    builders.refused(orbax, "is no UTF-8")
+    os.rename(orbax, os.fsencode(tmp_path) + b"/\xfe")
+    with pytest.raises(checkpoints.CheckpointError, match="is no UTF-8"):
+        checkpoints.read(tmp_path / os.fsdecode(b"\xfe"))
+
+
+def test_what_is_no_file_names_no_tree(tmp_path):
+    path = side_by_side(tmp_path / "model", **TREE)
+    (path / "further" / "_METADATA").mkdir(parents=True)
+    assert checkpoints.read(path).sha256 == HASH
 
 
 @pytest.mark.parametrize(

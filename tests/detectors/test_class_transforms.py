@@ -41,22 +41,21 @@ TINY = {
 }
 
 
-MOST_FLAGGED = {"feature_re": 1, "unicorn": 2}
-"""Classes of the planted backdoor: rounding decides, another on each kind of processor,
-whether so short a search of UNICORN reaches a second one."""
+STARTS = 3
+"""Searches of UNICORN that are taken together: of so short a one rounding decides which
+classes it reaches."""
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def detect(name, variables, probe, config):
+def detect(name, variables, probe, config, seed):
     return detectors.DETECTORS[name].detect(
-        planted.NETWORK, variables, probe, key=jax.random.key(0), config=config
+        planted.NETWORK, variables, probe, key=jax.random.key(seed), config=config
     )
 
 
-@functools.cache
-def found(name, backdoored):
+def found(name, backdoored, seed=0):
     variables = planted.variables(backdoored=backdoored)
-    return jax.device_get(detect(name, variables, planted.probe(), TINY[name]))
+    return jax.device_get(detect(name, variables, planted.probe(), TINY[name], seed))
 
 
 def scores(name, evidence):
@@ -64,18 +63,30 @@ def scores(name, evidence):
     return rule.scores(evidence.vectors, evidence.errors, rules.WITHIN)
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_a_planted_backdoor_is_found_and_its_clean_twin_is_not(name):
-    limit = detectors.DETECTORS[name].rule.thresholds["within"]
-    bad, judged = found(name, True), scores(name, found(name, True))
+def test_feature_re_finds_a_planted_backdoor_and_clears_its_clean_twin():
+    limit = feature_re.DETECTOR.rule.thresholds["within"]
+    bad = found("feature_re", True)
+    judged = scores("feature_re", bad)
     assert bool(bad.is_finite) and not judged.reason
     assert judged.values[planted.TARGET] == np.max(judged.values) > limit
-    assert np.sum(judged.values > limit) <= MOST_FLAGGED[name]
-    clean, judged = found(name, False), scores(name, found(name, False))
+    assert np.sum(judged.values > limit) == 1
+    clean = found("feature_re", False)
+    judged = scores("feature_re", clean)
     assert bool(clean.is_finite)
     # At this size the clean twin may well be led nowhere at all.
     assert not judged.reason or "no class was reached" in judged.reason
     assert np.max(judged.values) < limit
+
+
+def test_unicorn_reaches_a_planted_backdoor_where_it_does_not_reach_the_clean_twin():
+    reached = {True: [], False: []}
+    for seed in range(STARTS):
+        for backdoored, values in reached.items():
+            evidence = found("unicorn", backdoored, seed)
+            assert bool(evidence.is_finite)
+            values.append(evidence.vectors["inverted"][planted.TARGET])
+    assert np.max(reached[True]) > unicorn.DETECTOR.rule.thresholds["within"]
+    assert np.mean(reached[True]) > 0.3 + np.mean(reached[False])
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -83,7 +94,7 @@ def test_without_an_image_of_a_class_there_is_no_verdict(name):
     whole = planted.probe()
     few = Probe(whole.images, jnp.where(whole.labels == 3, 0, whole.labels))
     variables = planted.variables(backdoored=True)
-    evidence = jax.device_get(detect(name, variables, few, TINY[name]))
+    evidence = jax.device_get(detect(name, variables, few, TINY[name], 0))
     assert scores(name, evidence).reason == "there is no clean image of class 3"
     assert bool(evidence.is_finite)
 

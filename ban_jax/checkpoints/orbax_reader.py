@@ -120,7 +120,7 @@ def _together(
       CheckpointError: for keys that could be another array's too.
     """
     flat: dict[str, np.ndarray] = {}
-    groups = set()
+    groups: set[str] = set()
     for tree in beside:
         for keys, array in trees[tree].items():
             name = "/".join((tree, *keys))

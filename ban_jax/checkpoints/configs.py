@@ -63,8 +63,10 @@ def constants(prepared: Config) -> Config:
     mean, std = (convert.numbers(found.get(name)) for name in ("mean", "std"))
     rescaled = prepared.get("do_rescale") is not False
     factor = convert.numbers(prepared.get("rescale_factor", 1 / 255) if rescaled else 1)
-    if not mean or not std or not factor or factor[0] <= 0:
-        return found  # `manifest` says what is wrong with it
+    if not mean or not std:
+        return found  # `manifest` says what is wrong with them
+    if not factor or factor[0] <= 0:
+        return {}
     scale = 255 * factor[0]
     offset = -1.0 if prepared.get("rescale_offset") is True else 0.0
     kind = str(prepared.get("image_processor_type", ""))[:100]
@@ -88,19 +90,18 @@ def stem(config: Config, architecture: str, module: models.Classifier) -> str | 
         return next((one for one in module.alike if count(one) == heads), None)
     ours = _letters(architecture.removesuffix("_plain"))
     name, kinds = config.get("architecture"), config.get("architectures")
-    if type(kinds) is list and kinds and type(kinds[0]) is str:
+    if type(name) is str:  # timm's, whatever class of Hugging Face's holds the network
+        plain = _letters(name)
+        if plain.startswith(f"tf{ours}"):
+            return "tf" if "tf" in module.alike else None
+        if plain.startswith(ours) and "imagenet" in module.alike:
+            return "imagenet"
+    elif type(kinds) is list and kinds and type(kinds[0]) is str:
         # Hugging Face's mobile networks are TensorFlow's, of all depths one class.
         family = _letters(kinds[0].partition("For")[0])
         padded = config.get("tf_padding") is not False
-        fits = bool(family) and ours.startswith(family) and padded
-        return "tf" if fits and "tf" in module.alike else None
-    if type(name) is not str:
-        return None
-    plain = _letters(name)
-    if plain.startswith(f"tf{ours}"):
-        return "tf" if "tf" in module.alike else None
-    if plain.startswith(ours) and "imagenet" in module.alike:
-        return "imagenet"
+        if family and ours.startswith(family) and padded and "tf" in module.alike:
+            return "tf"
     return None
 
 

@@ -1,16 +1,17 @@
 """Orbax checkpoints: folders, described by Orbax's v1 API.
 
-Arrays are read by `orbax_arrays`; Orbax itself reads them where it is not plain which of
-several trees it would take. Orbax and TensorStore open files by names found in the folder's
-metadata. Before, the folder is searched for anything that could lead out of it; TensorStore
-itself refuses `..` in the paths of its binary manifests (a test pins that).
+Arrays are read by `orbax_arrays`, those of trees side by side together; Orbax itself reads
+them where it is not plain which of other trees it would take. Orbax and TensorStore open
+files by names found in the folder's metadata. Before, the folder is searched for anything
+that could lead out of it; TensorStore itself refuses `..` in the paths of its binary
+manifests (a test pins that).
 """
 
 import json
 import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,7 @@ def read(folder: str) -> contents.Contents:
         )
     flat = hashing.flatten(tree)
     budget = limits.inflated(size)
-    if len(flat) > limits.MAX_ENTRIES:
-        raise errors.CheckpointError(f"the Orbax checkpoint has {len(flat):,} entries")
+    _check_number(flat)
     for name, leaf in flat.items():
         budget.spend(_largest(name, leaf))
     wanted = {
@@ -135,9 +135,13 @@ def _together(
         raise errors.CheckpointError(
             f"{errors.show(min(both))} is an array and holds others"
         )
+    _check_number(flat)
+    return flat
+
+
+def _check_number(flat: Sized) -> None:
     if len(flat) > limits.MAX_ENTRIES:
         raise errors.CheckpointError(f"the Orbax checkpoint has {len(flat):,} entries")
-    return flat
 
 
 def _chosen(

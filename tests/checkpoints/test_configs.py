@@ -107,6 +107,14 @@ def test_constants_of_processors_are_told_for_pixels_from_0_to_1(more, mean, std
     assert found["std"] == pytest.approx([std])
 
 
+def test_timms_name_counts_in_hugging_faces_wrapper():
+    wrapped = {"architectures": ["TimmWrapperForImageClassification"], **TIMM}
+    module = models.create("efficientnet_b0", num_classes=5, stem="imagenet")
+    assert configs.stem(wrapped, "efficientnet_b0", module) == "tf"
+    wrapped["architecture"] = "efficientnet_b0"
+    assert configs.stem(wrapped, "efficientnet_b0", module) == "imagenet"
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -118,9 +126,9 @@ def test_constants_of_processors_are_told_for_pixels_from_0_to_1(more, mean, std
         {"rescale_factor": 5e-324},
     ],
 )
-def test_constants_that_no_processor_has_are_told_or_left_out(more, tmp_path):
+def test_constants_that_no_processor_has_are_not_taken(more, tmp_path):
     found = read(tmp_path, {}, {"image_mean": [0.5], "image_std": [0.5], **more})
-    assert found.normalisation in (None, ((0.5,) * 3, (0.5,) * 3))
+    assert found.normalisation is None
 
 
 def test_a_crop_that_is_off_is_no_size_of_images(tmp_path):

@@ -152,7 +152,7 @@ def measure(
     clean = transforms.clean_of(variables, probe)
     shape = clean.images.shape[1:]
     net = transforms.net_of(network, shape, config.width)
-    params = transforms.init(net, init_key, shape)
+    params = transforms.init(net, init_key)
     params, pretrained = decoupling.pretrain(
         net, network, clean, params, pretrain_key, config
     )

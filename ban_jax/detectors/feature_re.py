@@ -109,7 +109,6 @@ def search(
         network, variables, probe, config
     )
     search_key, _ = jax.random.split(key)
-    shape = clean.images.shape[1:]
 
     def others(target: Array) -> shared.Others:
         return shared.others(
@@ -118,7 +117,7 @@ def search(
 
     def start(target: Array, key: Array) -> hyperplane.State:
         batches = others(target)
-        params = transforms.init(net, key, shape)
+        params = transforms.init(net, key)
         warm = hyperplane.warm_up(
             net, network, clean.variables, params, batches, target, config
         )

@@ -38,10 +38,10 @@ class Task(NamedTuple):
 
 
 class Nets(NamedTuple):
-    """Parameters of the U-Net into the space, and of the one back."""
+    """Parameters `[P]` of the U-Net into the space, and of the one back."""
 
-    into: Any
-    back: Any
+    into: Array
+    back: Array
 
 
 class Patch(NamedTuple):
@@ -114,21 +114,26 @@ def stretched(values: Array, lowest: Array, highest: Array) -> Array:
     return (values - lowest) / (highest - lowest)
 
 
-def stamp(
-    net: unet.UNet, nets: Nets, free: Patch, images: Array, weights: Array
-) -> Array:
-    """Scaled images `[B, H, W, C]` with a trigger in the space.
+def stamped(there: Array, free: Patch, weights: Array) -> Array:
+    """Images in the space `[B, H, W, C]` with an unbounded trigger.
 
     The space is stretched to [0, 1] by all images at once that weigh something.
     """
     mask, pattern = inversion.boxed(free.mask), inversion.boxed(free.pattern)
-    there = transforms.apply(net, nets.into, images)
     is_there = weights.reshape(-1, 1, 1, 1) > 0
     lowest = jnp.min(jnp.where(is_there, there, jnp.inf))
     highest = jnp.max(jnp.where(is_there, there, -jnp.inf))
     unit = stretched(there, lowest, highest)
     unit = (1 - mask)[None] * unit + (mask * pattern)[None]
-    return transforms.apply(net, nets.back, unit * (highest - lowest) + lowest)
+    return unit * (highest - lowest) + lowest
+
+
+def stamp(
+    net: unet.UNet, nets: Nets, free: Patch, images: Array, weights: Array
+) -> Array:
+    """Scaled images `[B, H, W, C]` with a trigger in the space."""
+    there = transforms.apply(net, nets.into, images)
+    return transforms.apply(net, nets.back, stamped(there, free, weights))
 
 
 def undone(net: unet.UNet, nets: Nets, images: Array, weights: Array) -> Array:
@@ -159,10 +164,10 @@ def structure_loss(scale: Scale, one: Array, other: Array) -> Array:
             images = functools.reduce(jnp.add, shifted)
         return images
 
-    mean_x, mean_y = blurred(x), blurred(y)
-    var_x = blurred(x * x) - mean_x**2
-    var_y = blurred(y * y) - mean_y**2
-    covariance = blurred(x * y) - mean_x * mean_y
+    moments = blurred(jnp.stack([x, y, x * x, y * y, x * y], axis=-1))
+    mean_x, mean_y, square_x, square_y, product = jnp.moveaxis(moments, -1, 0)
+    var_x, var_y = square_x - mean_x**2, square_y - mean_y**2
+    covariance = product - mean_x * mean_y
     structure = (2 * covariance + C2) / (var_x + var_y + C2)
     light = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
     return 1 - jnp.mean(structure * light, axis=(1, 2, 3))
@@ -203,8 +208,7 @@ def begin(
 
 def search_loss(
     task: Task,
-    nets: Nets,
-    free: Patch,
+    changed: Array,
     mask: Array,
     batch: Others,
     lent: Array,
@@ -218,8 +222,7 @@ def search_loss(
 
     Args:
       task: see `Task`.
-      nets: parameters of the U-Nets.
-      free: the unbounded trigger.
+      changed: `[B, H, W, C]` the batch's images with the trigger.
       mask: of the features, `[h, w, c]` in [0, 1].
       batch: scaled images `[B, H, W, C]` and their weights.
       lent: `[B, h, w, c]` features of clean images.
@@ -229,7 +232,6 @@ def search_loss(
       least_cosine: resemblance below which it counts nothing.
       config: see `unicorn.Settings`.
     """
-    changed = stamp(task.net, nets, free, batch.images, batch.weights)
     features, _ = task.network.features(task.variables, changed, "stored")
     mixed = mask[None] * features + (1 - mask)[None] * lent
     logits, _ = task.network.head(task.variables, mixed, "stored")
@@ -279,9 +281,12 @@ def epoch(
     optimizer = inversion.adam(config.trigger_learning_rate)
     head = task.network.head
 
-    def loss_of(nets, free, mask, batch, lent, least):
+    def apply(params: Array, images: Array) -> Array:
+        return transforms.apply(task.net, params, images)
+
+    def loss_of(changed, mask, batch, lent, least):
         return search_loss(
-            task, nets, free, inversion.boxed(mask), batch, lent, centre, target,
+            task, changed, inversion.boxed(mask), batch, lent, centre, target,
             state.pressure, least, config,
         )  # fmt: skip
 
@@ -293,33 +298,34 @@ def epoch(
         clean, _ = task.network.features(task.variables, batch.images, "stored")
 
         def net_loss(params: Nets) -> tuple[Array, Seen]:
-            loss, seen = loss_of(
-                params, trigger.params, mask.params, batch, clean[order.nets], 0.0
-            )
-            mapping = undone(task.net, params, batch.images, batch.weights)
+            there = apply(params.into, batch.images)
+            changed = stamped(there, trigger.params, batch.weights)
+            # Normalised image by image, the two lots may pass at once.
+            both = apply(params.back, jnp.concatenate([changed, there]))
+            changed, same = jnp.split(both, 2)
+            loss, seen = loss_of(changed, mask.params, batch, clean[order.nets], 0.0)
+            mapping = shared.change(batch.images, same, batch.weights)
             return loss + 200 * mapping, seen
 
         nets, first = transforms.descend(net_loss, nets, net_optimizer)
+        there = apply(nets.params.into, batch.images)
+
+        def back(free: Patch) -> Array:
+            return apply(nets.params.back, stamped(there, free, batch.weights))
 
         def trigger_step(trigger: Trained, order: Array) -> tuple[Trained, Seen]:
             def trigger_loss(free: Patch) -> tuple[Array, Seen]:
                 loss, seen = loss_of(
-                    nets.params,
-                    free,
-                    mask.params,
-                    batch,
-                    clean[order],
-                    COSINE_OF_TRIGGER,
+                    back(free), mask.params, batch, clean[order], COSINE_OF_TRIGGER
                 )
                 return loss + trigger_penalty(free, config), seen
 
             return transforms.descend(trigger_loss, trigger, optimizer)
 
         trigger, seen = jax.lax.scan(trigger_step, trigger, order.trigger)
-        changed = stamp(
-            task.net, nets.params, trigger.params, batch.images, batch.weights
+        features, _ = task.network.features(
+            task.variables, back(trigger.params), "stored"
         )
-        features, _ = task.network.features(task.variables, changed, "stored")
 
         def mask_step(mask: Trained, order: Array) -> tuple[Trained, Array]:
             def mask_loss(free: Array) -> tuple[Array, Array]:

@@ -3,12 +3,19 @@
 The U-Net changes images on the scale the candidate was trained on, and nothing bounds what
 it gives: so a candidate is taken without its pixel constants, and images are scaled first.
 Only pictures for people are cut to [0, 1].
+
+Its parameters are one vector. An optimiser, a choice of the best and a loop's carry then
+compute with one array instead of dozens of small ones: a program half as long to compile,
+and fewer kernels to launch.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax import flatten_util
 from jax import numpy as jnp
 
 from ban_jax.detectors import inversion
@@ -96,14 +103,34 @@ def net_of(network: Network, shape: tuple[int, ...], width: int) -> unet.UNet:
     )
 
 
-def init(net: unet.UNet, key: Array, shape: tuple[int, ...]) -> Any:
-    """Its parameters for images `[H, W, C]`, as PyTorch starts them; consumes `key`."""
-    return net.init(key, jnp.zeros((1, *shape)))["params"]
+def init(net: unet.UNet, key: Array) -> Array:
+    """Its parameters `[P]`, as PyTorch starts them; consumes `key`."""
+    return flatten_util.ravel_pytree(_tree(net, key))[0]
 
 
-def apply(net: unet.UNet, params: Any, images: Array) -> Array:
-    """What it makes of scaled images `[B, H, W, C]`."""
-    found: Any = net.apply({"params": params}, images)
+@functools.lru_cache(maxsize=64)
+def tree_of(net: unet.UNet) -> Callable[[Array], Any]:
+    """The function from a U-Net's parameters `[P]` to the tree that Linen takes."""
+    found: list[Callable[[Array], Any]] = []
+
+    def flat(key: Array) -> Array:
+        vector, back = flatten_util.ravel_pytree(_tree(net, key))
+        found.append(back)
+        return vector
+
+    jax.eval_shape(flat, jax.random.key(0))
+    return found[0]
+
+
+def _tree(net: unet.UNet, key: Array) -> Any:
+    # No parameter's shape depends on the size of the images.
+    side = 2 ** (net.levels + 1)
+    return net.init(key, jnp.zeros((1, side, side, net.channels)))["params"]
+
+
+def apply(net: unet.UNet, params: Array, images: Array) -> Array:
+    """What the U-Net with parameters `[P]` makes of scaled images `[B, H, W, C]`."""
+    found: Any = net.apply({"params": tree_of(net)(params)}, images)
     return found
 
 

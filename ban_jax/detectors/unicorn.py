@@ -127,7 +127,7 @@ def search(
         batches = others(target)
         into_key, back_key = jax.random.split(key)
         nets = spaces.Nets(
-            transforms.init(net, into_key, shape), transforms.init(net, back_key, shape)
+            transforms.init(net, into_key), transforms.init(net, back_key)
         )
         trained = spaces.pretrain(task, nets, batches, config)
         return spaces.begin(trained, shape, features.shape[1:], config)
@@ -245,10 +245,11 @@ def work(config: Settings, num_classes: int, num_images: int) -> int:
     """Image forward-equivalents, see `Detector.work`; those of the U-Nets count alike."""
     count = min(config.images_per_class, num_images)
     planned = shared.plan(num_classes, count, config.batch_size, whole=config.released)
-    # Both U-Nets there and back are 6; a step of them passes both twice, and candidate
-    # there and back; one of the trigger needs no weights' gradients.
+    # Both U-Nets there and back are 6. A step of them passes the first once and the second
+    # twice, and the candidate there and back; one of the trigger needs the second alone,
+    # and no weights' gradients.
     per_image = 6 * config.pretrain_epochs
-    per_image += (12 + 2 + 1 + config.trigger_steps * (4 + 2) + 3) * config.epochs
+    per_image += (9 + 2 + 1 + 1 + config.trigger_steps * (2 + 2) + 2) * config.epochs
     return 2 * num_images + num_classes * (
         planned.number * planned.size * per_image + 3 * num_images
     )

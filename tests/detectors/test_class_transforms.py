@@ -31,8 +31,8 @@ TINY = {
     ),
     "unicorn": unicorn.Settings(
         width=4,
-        pretrain_epochs=40,
-        epochs=50,
+        pretrain_epochs=20,
+        epochs=30,
         trigger_steps=3,
         images_per_class=4,
         learning_rate=5e-3,

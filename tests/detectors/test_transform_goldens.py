@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from jax import flatten_util
 from jax import numpy as jnp
 
 from ban_jax import mask as masks
@@ -57,6 +58,11 @@ def nested(flat):
     return traverse_util.unflatten_dict(jax.tree.map(jnp.asarray, flat), sep="/")
 
 
+def net_of(number):
+    """Parameters `[P]` of a U-Net of the case."""
+    return flatten_util.ravel_pytree(nested(case.net(number)))[0]
+
+
 def flat(tree):
     return traverse_util.flatten_dict(tree, sep="/")
 
@@ -88,7 +94,11 @@ def part(golden, prefix):
 
 
 def assert_gradients(found, golden, prefix):
-    """To 1e-4 of the largest entry of each leaf; leaves that cancel are rounding."""
+    """To 1e-4 of the largest entry of each leaf; leaves that cancel are rounding.
+
+    `found` is a gradient `[P]` of one U-Net, or one for each name.
+    """
+    found = jax.tree.map(transforms.tree_of(NET), found)
     expected = part(golden, f"{prefix}/gradient")
     top = max(np.abs(value).max() for value in expected.values())
     compared = 0
@@ -132,12 +142,12 @@ def ten_steps(loss_of, optimizer, config):
     """A U-Net trained on the batches: first gradient, losses `[10]`, output."""
     trained, gradient, losses = descended(
         lambda params, index: loss_of(params, IMAGES[index], config),
-        nested(case.net(1)),
+        net_of(1),
         optimizer,
         0.1,
         BATCHES,
     )
-    return gradient, losses, NET.apply({"params": trained.params}, IMAGES)
+    return gradient, losses, transforms.apply(NET, trained.params, IMAGES)
 
 
 ADAM = optax.adam(1e-3)
@@ -227,7 +237,7 @@ def test_the_warm_up_of_feature_re_agrees_with_pytorch(golden):
         )
 
     run = jax.jit(lambda net: descended(loss_of, net, inversion.adam(1e-3), 0.5))
-    _, gradient, losses = run(nested(case.net(1)))
+    _, gradient, losses = run(net_of(1))
     assert_gradients(gradient, golden, "re/warm")
     assert_relative(losses, golden["re/warm/loss"], 1e-3)
 
@@ -247,7 +257,7 @@ def feature_re_epochs(config):
     lent = features[np.pad(rows, ((0, 0), (0, 0), (0, 1)))][:, :, None]  # one batch
     batches = jax.tree.map(lambda leaf: leaf[None], OTHERS)
     start = hyperplane.begin(
-        transforms.begin(nested(case.net(1)), inversion.adam(1e-3)),
+        transforms.begin(net_of(1), inversion.adam(1e-3)),
         case.FEATURES,
         config,
     )
@@ -262,7 +272,7 @@ def feature_re_epochs(config):
         return state, (seen["value"], moments)
 
     state, seen = jax.lax.scan(step, start, (jnp.arange(case.STEPS), lent))
-    return state, *seen, NET.apply({"params": state.net.params}, IMAGES)
+    return state, *seen, transforms.apply(NET, state.net.params, IMAGES)
 
 
 @pytest.mark.parametrize("kind", list(RE_BOUNDS))
@@ -297,7 +307,7 @@ def unicorn_settings(kind, steps):
 
 
 def nets():
-    return spaces.Nets(nested(case.net(1)), nested(case.net(2)))
+    return spaces.Nets(net_of(1), net_of(2))
 
 
 def named(tree):

@@ -181,7 +181,7 @@ def evasion() -> list[str]:
 
 
 def repairs() -> list[str]:
-    """What repairs cost, and repaired models that were judged clean with a live attack."""
+    """What repairs cost, and what they left alive."""
     costs = {}
     for one in _results.load("repair_quality")["comparison"]:
         if (one["architecture"], one["attack"]) == ("all", "badnets blend wanet bpp"):
@@ -191,8 +191,8 @@ def repairs() -> list[str]:
             costs[one["method"]] = 100 * (before["mean"] - after["mean"])
     path = _results.RESULTS / "repair_digits.jsonl"
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    blind = [one["after"] for one in lines if one["after"]["verdict"] == "clean"]
-    assert len(blind) == 2
+    after = [one["after"] for one in lines]
+    assert [one["verdict"] for one in after] == ["backdoored"] * 2
     changed = {
         name: [
             (one["changed"], one["models"])
@@ -208,7 +208,7 @@ def repairs() -> list[str]:
         f"{done['finetune']} and `anp` {done['anp'] or 'none'} within three points",
         f"costs about {costs['ban']:.0f} points of accuracy",
         f"fine-tuning on so few images alone costs about {costs['finetune']:.0f}",
-        f"judged clean with the attack still at {min(one['asr'] for one in blind):.2f}",
+        f"ended by the budget with the attack still at {min(one['asr'] for one in after):.2f}",
     ]
 
 

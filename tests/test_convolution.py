@@ -12,6 +12,7 @@ from jax import numpy as jnp
 from jax.test_util import check_grads
 
 from ban_jax import convolution
+from ban_jax.convolution import lowerings
 
 CASES = [
     # size, stride, padding, height, width
@@ -214,6 +215,27 @@ def test_a_batch_large_enough_to_be_halved_has_the_same_gradient(excess):
             expected = autodiff(x[index], kernel[index], 2, 1)
             for one, other in zip(found, expected, strict=True):
                 np.testing.assert_allclose(one[index], other, atol=1e-10)
+
+
+def test_a_batch_in_many_parts_has_the_same_gradient(monkeypatch):
+    monkeypatch.setattr(lowerings, "MOST_PIXELS", 2 * 6 * 6)
+    monkeypatch.setattr(lowerings, "LEAST_IMAGES", 1)
+    assert lowerings.parts_of(7, 36) == 4  # the last of one image
+    with jax.enable_x64(True):
+        x, kernel = arguments(3, 6, 6, np.float64, batch=7)
+        found = everything.__wrapped__(x, kernel, 1, 1, "native")
+        for one, other in zip(found, autodiff(x, kernel, 1, 1), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-10)
+
+
+def test_parts_of_a_batch_are_small_where_its_images_are_large(monkeypatch):
+    of = lowerings.parts_of
+    pixels = {"32": 1024, "16": 256, "224": 224**2}
+    assert [of(63, pixels["16"]), of(64, pixels["16"]), of(65, 64)] == [1, 2, 2]
+    assert [of(128, pixels["32"]), of(90, pixels["32"])] == [4, 3]
+    assert of(128, pixels["224"]) == 16  # of eight images each
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert [of(128, pixels["32"]), of(63, pixels["224"])] == [2, 1]
 
 
 @pytest.mark.parametrize("stride", [1, 2])

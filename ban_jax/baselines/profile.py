@@ -261,6 +261,9 @@ def load(name_or_path: str) -> Profile:
         _check_together(cast(Profile, found))
     except (ValueError, RecursionError) as error:
         raise ProfileError(f"{name_or_path}: not a profile: {error}") from None
+    if name_or_path not in shipped() and found["name"] in shipped():
+        # Made of models of the user's own: nothing may read as if it were the shipped one.
+        found["name"] = os.path.basename(name_or_path)
     return cast(Profile, found)
 
 

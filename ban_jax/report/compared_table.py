@@ -23,6 +23,11 @@ HEADS = (
     "passes",
     "memory",
 )
+LEGEND = (
+    "Bd.: backdoored models flagged; Acc.: models judged rightly; ?: inconclusive; s: "
+    "seconds per model; passes: forward passes of one image, per model; in brackets: 95 % "
+    "intervals"
+)
 NARROW = ("detector", "AUC", "Bd.", "false alarms", "right target", "Acc.", "s")
 
 
@@ -36,16 +41,33 @@ def print_methods(
       file: where to print, standard output by default.
     """
     console = terminal.console(file, _PLAIN_WIDTH)
-    heads = HEADS if console.width >= _PLAIN_WIDTH - 20 else NARROW
+    found = [
+        {
+            head: terminal.encodable(cell, console)
+            for head, cell in cells(records.finite(method)).items()
+        }
+        for method in methods
+    ]
+    for heads in (HEADS, NARROW):
+        rows = [[row[head] for head in heads] for row in found]
+        if terminal.fits(heads, rows, console.width):
+            console.print(_table(heads, rows))
+            break
+    else:
+        for name, *row in ([row[head] for head in HEADS] for row in found):
+            console.print(rich.text.Text(name))
+            console.print(rich.text.Text(terminal.in_lines(HEADS[1:], row)))
+    console.print(rich.text.Text(terminal.encodable(LEGEND, console), "dim"))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> rich.table.Table:
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for head in heads:
-        right = head not in ("detector",)
+        right = head != "detector"
         table.add_column(head, justify="right" if right else "left", no_wrap=True)
-    for method in methods:
-        found = cells(records.finite(method))
-        shown = [terminal.encodable(found[head], console) for head in heads]
-        table.add_row(*(rich.text.Text(cell) for cell in shown))
-    console.print(table)
+    for row in rows:
+        table.add_row(*map(rich.text.Text, row))
+    return table
 
 
 def method_line(method: fields.Record) -> str:

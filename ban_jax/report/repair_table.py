@@ -1,7 +1,7 @@
 """The table of repairs on the terminal."""
 
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Literal
 
 import rich.box
 import rich.table
@@ -28,7 +28,6 @@ def print_repairs(
         return terminal.encodable(text.printable(line), console)
 
     done = [record for record in repaired if not record.get("error")]
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     heads = [*(column.title.lower() for column in repairs.COLUMNS), "verdict"]
     folder = fields.common_folder(repaired)
     rows = [
@@ -41,22 +40,14 @@ def print_repairs(
         ]
         for record in done
     ]
-    table.add_column("checkpoint", no_wrap=True)
-    room = console.width
-    for place, head in enumerate(heads):
-        width = max([len(head), *(len(row[place]) for row in rows)])
-        room -= width + terminal.GAP
-        table.add_column(
-            head,
-            justify="left" if head == "verdict" else "right",
-            no_wrap=True,
-            width=width,
-        )
-    for record, row in zip(done, rows, strict=True):
-        path = terminal.encodable(fields.label(record, folder), console)
-        table.add_row("\n".join(text.fold(path, max(room, _LEAST_PATH))), *row)
-    if done:
-        console.print(table)
+    names = [terminal.encodable(fields.label(r, folder), console) for r in done]
+    if terminal.fits(heads, rows, console.width - _LEAST_PATH - terminal.GAP):
+        if done:
+            console.print(_table(heads, names, rows, console.width))
+    else:
+        for name, row in zip(names, rows, strict=True):
+            console.print(name, soft_wrap=True)
+            console.print(printable(terminal.in_lines(heads, row)))
     for record in repaired:
         label = fields.label(record, folder)
         told = [f"· {label}: {note}" for note in fields.listed(record.get("notes"))]
@@ -65,3 +56,22 @@ def print_repairs(
         for line in told:
             console.print(rich.text.Text(printable(line)), soft_wrap=True)
     console.print(printable(repairs.summary(repaired)), soft_wrap=True)
+
+
+def _table(
+    heads: Sequence[str],
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int,
+) -> rich.table.Table:
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("checkpoint", no_wrap=True)
+    room = width
+    for place, head in enumerate(heads):
+        needed = max([len(head), *(len(row[place]) for row in rows)])
+        room -= needed + terminal.GAP
+        justify: Literal["left", "right"] = "left" if head == "verdict" else "right"
+        table.add_column(head, justify=justify, no_wrap=True, width=needed)
+    for name, row in zip(names, rows, strict=True):
+        table.add_row("\n".join(text.fold(name, max(room, _LEAST_PATH))), *row)
+    return table

@@ -101,9 +101,9 @@ def print_table(
         table = _table(*_each_once(ordered), class_names, console)
         shown = {str(column.header) for column in table.columns}
         console.print(table)
-        if "remark" not in shown:
-            for line in _unjudged(ordered):
-                show(line, cells.STYLES["inconclusive"].split()[-1])
+        room = next((c.width for c in table.columns if c.header == "remark"), 0) or 0
+        for line in _unjudged(ordered, room):
+            show(line, cells.STYLES["inconclusive"].split()[-1])
         for line in _calling(ordered):
             show(line, cells.STYLES["suspicious"])
         if "witnesses" in shown:
@@ -151,9 +151,14 @@ def summary(records: Sequence[fields.Record]) -> str:
     return f"{text.count(len(files), 'checkpoint')}{more}: " + " · ".join(parts)
 
 
-def _unjudged(records: Sequence[fields.Record]) -> list[str]:
-    """Why candidates were not judged, where the table has no room to say so."""
-    unjudged = [r for r in records if fields.verdict(r) == "inconclusive"]
+def _unjudged(records: Sequence[fields.Record], room: int) -> list[str]:
+    """Why candidates were not judged, where the table's column has no room to say so."""
+    unjudged = [
+        record
+        for record in records
+        if fields.verdict(record) == "inconclusive"
+        and len(fields.remark(record)) > room
+    ]
     folder, glyph = fields.common_folder(records), fields.GLYPHS["inconclusive"]
     lines = [
         f"{glyph} {fields.label(record, folder)}: "

@@ -4,9 +4,10 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
+import rich.cells
 import rich.console
 
 from ban_jax.report import text
@@ -107,6 +108,19 @@ def console(
     if width is None and not found.is_terminal and "COLUMNS" not in os.environ:
         found.width = plain_width
     return found
+
+
+def fits(heads: Iterable[str], rows: Iterable[Sequence[str]], width: int) -> bool:
+    """Whether a table of these cells is at most so wide."""
+    columns = zip(heads, *rows, strict=True)
+    needed = [max(map(rich.cells.cell_len, column)) for column in columns]
+    return sum(needed) + GAP * (len(needed) - 1) <= width
+
+
+def in_lines(heads: Sequence[str], row: Sequence[str]) -> str:
+    """A row of a table that is wider than the terminal: `head cell · head cell`."""
+    told = (f"{head} {cell}" for head, cell in zip(heads, row, strict=True) if cell)
+    return "  " + " · ".join(told)
 
 
 def encodable(line: str, output: rich.console.Console) -> str:

@@ -193,6 +193,7 @@ def repairs() -> list[str]:
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     after = [one["after"] for one in lines]
     assert [one["verdict"] for one in after] == ["backdoored"] * 2
+    lowest = min(one["asr"] for one in after)
     changed = {
         name: [
             (one["changed"], one["models"])
@@ -208,7 +209,7 @@ def repairs() -> list[str]:
         f"{done['finetune']} and `anp` {done['anp'] or 'none'} within three points",
         f"costs about {costs['ban']:.0f} points of accuracy",
         f"fine-tuning on so few images alone costs about {costs['finetune']:.0f}",
-        f"ended by the budget with the attack still at {min(one['asr'] for one in after):.2f}",
+        f"ended by the budget with the attack still at {lowest:.2f}",
     ]
 
 

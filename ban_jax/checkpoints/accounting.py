@@ -39,7 +39,13 @@ _CHANNELS = 3
 _SEED = 8192
 """Elements of a random state; PyTorch's has 5056 bytes."""
 _SEEDS = 2**16
+"""Bytes of all of them, of a dozen devices."""
 _BYTES = 8192
+_GENERATOR = re.compile(
+    r"net_?[gm]\b|gen|encoder|decoder|unet|mask|pattern|trigger|atk|attack",
+    re.IGNORECASE,
+)
+"""Names of networks from images to images: under another name a network is judged."""
 _STATISTIC = re.compile(r"running_(mean|var)$|(^|/)batch_stats/")
 """Names of what no optimizer keeps anything for."""
 
@@ -89,14 +95,17 @@ def unjudged(
     judged = list(judged)
     known: set[Any] = set()
     weights: set[tuple[int, ...]] = set()
+    channels: collections.Counter[int] = collections.Counter()
     for network in judged:
         for value in network.values():
             if len(value.shape) > 1:
                 weights.add(tuple(sorted(value.shape)))
+            else:
+                channels[value.size] += 1
             known |= {key(part) for part in getattr(value, "parts", [value])}
     largest = max((sum(v.size for v in one.values()) for one in judged), default=0)
     for group in groups:
-        if _is_of_images(group.tensors):
+        if _GENERATOR.search(group.path) and _is_of_images(group.tensors):
             known |= {key(value) for value in group.tensors.values()}
     seen = _walk(root)
     optax, tensors = _optax(seen.tensors)
@@ -104,7 +113,10 @@ def unjudged(
     left += _of_optimizers([*seen.slots, *optax], tensors, judged, known)
     left = _without_counts(left)
     most = max(_FEW, int(largest * _SHARE))
-    if not any(_is_as_weight(one, weights) for one in left) and _is_little(left, most):
+    replaces = _are_as_statistics(left, channels) or any(
+        _is_as_weight(one, weights) for one in left
+    )
+    if not replaces and _is_little(left, most):
         left = []
     raw = [one for one in seen.raw if one.size > _BYTES]
     if plain_values.are_many(seen.raw):
@@ -293,11 +305,15 @@ def _without_counts(left: list[_Entry]) -> list[_Entry]:
             or len(value.shape) > 1
         ):
             kept.append(one)
-        elif value.size <= _SEED and seeds + value.size <= _SEEDS:
-            seeds += value.size
+        elif value.size <= _SEED and seeds + _bytes_of(value) <= _SEEDS:
+            seeds += _bytes_of(value)
         elif not _is_index(value):
             kept.append(one)
     return kept
+
+
+def _bytes_of(value: tensor.Tensor) -> int:
+    return value.size * value.storage.itemsize
 
 
 def _is_index(value: tensor.Tensor) -> bool:
@@ -330,6 +346,27 @@ def _is_as_weight(one: _Entry, weights: set[tuple[int, ...]]) -> bool:
     )
 
 
+def _are_as_statistics(left: list[_Entry], channels: Mapping[int, int]) -> bool:
+    """Whether rows could take the place of a normalisation's, whatever they are called.
+
+    A normalisation layer has four rows of its channels; a mean and a variance are two.
+
+    Args:
+      left: what is not accounted for.
+      channels: length -> how many rows of it the networks have that are judged.
+    """
+    rows = [
+        one.value
+        for one in left
+        if len(one.value.shape) == 1
+        and one.value.size > _CHANNELS
+        and channels.get(one.value.size, 0) >= 4
+        and one.value.storage.dtype not in (*others.INTEGERS, "bool")
+        and not naming.is_foreign(".".join(_words(one.way)))
+    ]
+    return len(rows) > 1
+
+
 def _is_square(shape: tuple[int, ...]) -> bool:
     """As confusion matrices are, which lie beside weights of the classes."""
     return len(shape) == 2 and shape[0] == shape[1]
@@ -355,4 +392,8 @@ def _is_of_images(tensors: dict[str, tensor.Tensor]) -> bool:
     if len(kernels) < 3 or any(len(v.shape) not in (0, 1, 4) for v in values):
         return False
     first, last = kernels[0].shape, kernels[-1].shape
+    # Another one must give what the last one takes: else a kernel put at the end of a
+    # classifier would hide it.
+    if not any(set(last[:2]) & set(one.shape[:2]) - {1, 2, 3} for one in kernels[:-1]):
+        return False
     return first[1] in (1, 2, 3, 4) and min(last[:2]) in (1, 2, 3) and min(last[2:]) > 1

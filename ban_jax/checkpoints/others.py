@@ -7,6 +7,7 @@ account for the file's bytes. What no rule knows is nothing of this kind.
 """
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -29,12 +30,28 @@ _COUNTERS = "indices, counters or random states"
 _INDICES = ("int64", "bool")
 _MANY_INTEGERS = 2**21
 """Bytes that integers in rows come to at most where they are not 64-bit indices."""
+_PICTURE = 3
+"""Channels of a picture."""
 FEW = 4
 """Tensors that triggers and their masks come to."""
 _UNACCOUNTED = 2**16
 """Bytes of a file that its format may add, and a quarter of it."""
 _TRIGGER = ".trigger"
 """Of `attacks.files`, which lie beside the models of a zoo; nothing else reads them."""
+_TRIGGERS_NAME = re.compile(
+    r"fixed\.(hidden|jitter|levels|offset|places|scale|strength)"
+    r"|fixed\.mask_optimizer\.\d\.count"
+    r"|(learned|fixed\.(statistics|mask\.\w+|mask_optimizer\.\d\.[mn]u))"
+    r"\.convblock_(middle|(down|up)_\d)\.(batch_norm|conv2d)\.\w+"
+)
+"""Names of a trigger's numbers, and of the generators of triggers that learn."""
+_LAYERS_NAME = re.compile(r"(^|[._])(weights?|kernel|lora_[ab])([._]|$)", re.IGNORECASE)
+"""What programs call the numbers of a layer."""
+_LAYERS_KIND = "torch.nn.modules."
+_LABEL = 200
+"""Numbers up to which bytes in rows are taken for labels."""
+_LONG = 8192
+"""Integers in a row from which on they are looked at; PyTorch's random state has 5056."""
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64")
 
 
@@ -69,7 +86,7 @@ def what(root: Any, size: int, path: str = "") -> str | None:
     parts = _parts(root)
     if parts is None or size - parts.weight > _UNACCOUNTED + size // 4:
         return None
-    if _may_be_weights(parts):
+    if _may_be_weights(parts) or _are_called_layers(root, parts):
         return None
     if _without_optimizers(root):
         return "the state of an optimizer"
@@ -112,10 +129,18 @@ def _may_be_bits(tensors: list[tensor.Tensor]) -> bool:
     """Whether integers may be bytes: of a file, or in rows as long as weights."""
     if any(plain_values.begins_a_file(_start(value)) for value in tensors):
         return True
-    sizes = [
-        t.size * t.storage.itemsize for t in tensors if t.storage.dtype not in _INDICES
-    ]
-    return sum(sizes) > _MANY_INTEGERS
+    others = [t for t in tensors if t.storage.dtype not in _INDICES]
+    sizes = [t.size * t.storage.itemsize for t in others]
+    return sum(sizes) > _MANY_INTEGERS or not all(map(_may_be_labels, tensors))
+
+
+def _may_be_labels(row: tensor.Tensor) -> bool:
+    """Whether integers in a row count, seed or index, and are no quantised weights."""
+    if row.size <= _LONG or row.storage.dtype == "bool":
+        return True
+    numbers = row.view()
+    most = _LABEL if row.storage.itemsize == 1 else plain_values.INDEX
+    return bool(numbers.min() >= -1 and numbers.max() < most)
 
 
 def _start(value: tensor.Tensor) -> bytes:
@@ -123,6 +148,21 @@ def _start(value: tensor.Tensor) -> bytes:
     strides = value.strides[:1] or (1,)
     start = tensor.Tensor(value.storage, (first,), strides, value.offset)
     return start.view().tobytes()
+
+
+def _are_called_layers(root: Any, parts: _Parts) -> bool:
+    """Whether tensors with several axes are those of a module, or called a layer's."""
+    if any(kind.startswith(_LAYERS_KIND) for kind in parts.kinds) and any(
+        len(one.shape) > 1 for one in parts.tensors
+    ):
+        return True
+    return type(root) is dict and any(
+        isinstance(name, str)
+        and isinstance(value, tensor.Tensor)
+        and len(value.shape) > 1
+        and bool(_LAYERS_NAME.search(name))
+        for name, value in root.items()
+    )
 
 
 def _without_tensors(root: Any, kinds: list[str]) -> str | None:
@@ -189,8 +229,9 @@ def _is_trigger(root: Mapping[str, Any]) -> bool:
     """The two halves of `attacks.types.AttackState`."""
     return bool(root) and all(
         isinstance(name, str)
-        and name.startswith(("fixed", "learned"))
+        and bool(_TRIGGERS_NAME.fullmatch(name))
         and isinstance(value, tensor.Tensor)
+        and (len(value.shape) < 4 or value.shape[:2] == (3, 3))
         for name, value in root.items()
     )
 
@@ -199,15 +240,45 @@ def may_be_layers(tensors: list[tensor.Tensor]) -> bool:
     """Whether among tensors may be weights.
 
     That is a vector that may be the bias or scale of another tensor's outputs, more than
-    two kernels, or two factors of what is added to a layer (LoRA).
+    two kernels, two of which one takes what the other gives, or two factors of what is
+    added to a layer (LoRA).
     """
     others = [t for t in tensors if not _is_images(t.shape)]
     lengths = {t.shape[0] for t in others if len(t.shape) == 1}
     ends = {
         end for t in others if len(t.shape) > 1 for end in (t.shape[0], t.shape[-1])
     }
-    kernels = [t.shape for t in others if len(t.shape) in (2, 4)]
-    return bool(lengths & ends) or len(kernels) > 2 or _are_factors(kernels)
+    kernels = [t.shape for t in others if _may_be_kernel(t.shape)]
+    return (
+        bool(lengths & ends)
+        or len(kernels) > 2
+        or _are_factors(kernels)
+        or any(_follows(*pair) for pair in itertools.permutations(kernels, 2))
+    )
+
+
+def _may_be_kernel(shape: tuple[int, ...]) -> bool:
+    """Of a linear layer, or of a convolution of one to three axes; no picture is one."""
+    if len(shape) == 3:
+        return _PICTURE < min(shape[0], shape[-1])
+    return len(shape) in (2, 4, 5)
+
+
+def _follows(first: tuple[int, ...], then: tuple[int, ...]) -> bool:
+    """Whether a second kernel takes the outputs of a first, flat or channel by channel.
+
+    As PyTorch keeps them, outputs first, or as Flax does, outputs last. What would take or
+    give up to three numbers may as well be curves of as many epochs.
+    """
+    is_flattened = len(first) > 2 and len(then) == 2
+    for given, taken, inputs, outputs in (
+        (first[0], then[1], first[1], then[0]),
+        (first[-1], then[0], first[0], then[-1]),
+    ):
+        fits = taken % given == 0 if is_flattened and given > 0 else taken == given
+        if fits and outputs > _PICTURE and (len(first) > 2 or inputs > _PICTURE):
+            return True
+    return False
 
 
 def _are_factors(shapes: list[tuple[int, ...]]) -> bool:

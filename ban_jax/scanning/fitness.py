@@ -13,6 +13,8 @@ SMALLEST = 1e-6
 """Difference between the weights of two classes in the last layer up to which nothing can
 be told of them: the probabilities of features of order one are then equal to within
 float32, and every vector is rounding."""
+_HUGE = 1e4
+"""Weights that no training leaves; statistics may be as large."""
 _FEW = 10
 """Times as many classes as the images show, from where on they are not a choice of them."""
 
@@ -32,6 +34,8 @@ def degenerate(variables: Mapping[str, Any], classifier: Any) -> str:
     ]
     if negative:
         return f"variances are negative in {', '.join(negative[:5])}"
+    if told := _lost(variables):
+        return told
     weights = np.asarray(classifier, np.float64)
     apart = float(np.max(np.ptp(weights, axis=-1), initial=0.0))
     if apart <= SMALLEST:
@@ -40,6 +44,33 @@ def degenerate(variables: Mapping[str, Any], classifier: Any) -> str:
             f"most {apart:.1e}"
         )
     return ""
+
+
+def _lost(variables: Mapping[str, Any]) -> str:
+    """Why a network computes something else here than in PyTorch, or an empty string.
+
+    XLA's CPU backend counts subnormal numbers as 0, which are many in channels that died
+    in training. Weights far beyond what training makes can raise them again to
+    features that decide.
+    """
+    leaves = [
+        np.asarray(leaf)
+        for name, leaf in traverse_util.flatten_dict(dict(variables), sep="/").items()
+        if name.rpartition("/")[2] not in ("mean", "var")
+    ]
+    largest = max(
+        (float(np.max(np.abs(leaf), initial=0.0)) for leaf in leaves), default=0
+    )
+    if largest < _HUGE:
+        return ""
+    tiny = np.finfo(np.float32).tiny
+    lost = sum(int(np.sum((leaf != 0) & (np.abs(leaf) < tiny))) for leaf in leaves)
+    if not lost:
+        return ""
+    return (
+        f"{lost:,} weights are below {tiny:.1e}, which counts as 0 here and not "
+        f"everywhere, beside weights up to {largest:.1e}, which could raise them again"
+    )
 
 
 def wrong_size(spec: checkpoints.ModelSpec, size: tuple[int, ...]) -> str:

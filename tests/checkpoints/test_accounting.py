@@ -112,6 +112,21 @@ def inert(items: Any = None, state: Any = None) -> pickle_objects.Placeholder:
     return made
 
 
+GENERATOR = {
+    "down.weight": of(np.ones((32, 3, 3, 3), np.float32)),
+    "mid.weight": of(np.ones((32, 32, 3, 3), np.float32)),
+    "mid.bias": of(np.ones(32, np.float32)),
+    "up.weight": of(np.ones((1, 32, 3, 3), np.float32)),
+}
+"""From images to masks."""
+CONVOLUTIONAL = {
+    "first.weight": of(np.ones((32, 3, 3, 3), np.float32)),
+    "mid.weight": of(np.ones((64, 32, 3, 3), np.float32)),
+    "classifier.weight": of(np.ones((10, 64, 1, 1), np.float32)),
+}
+"""A classifier whose last layer is a convolution, as SqueezeNet's is."""
+
+
 @pytest.mark.parametrize(
     "beside",
     [
@@ -138,6 +153,20 @@ def inert(items: Any = None, state: Any = None) -> pickle_objects.Placeholder:
     ids=range(19),
 )
 def test_what_nothing_accounts_for_is_a_part_that_is_not_judged(beside):
+    assert parts({"net": STATE, "beside": beside}) == {"net": True, "rest": False}
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"netB": GENERATOR},
+        {"netG": {**CONVOLUTIONAL, "zz.weight": of(np.ones((3, 3, 3, 3)))}},
+        {n.replace("running_", "stat_"): v for n, v in OTHER.items() if "running" in n},
+        [of(RNG.integers(-(2**31), 2**31, 8000).astype(np.int32)) for _ in range(5)],
+    ],
+    ids=["another name", "a kernel put behind it", "statistics", "bits of weights"],
+)
+def test_what_only_looks_like_what_lies_beside_models_is_told_of(beside):
     assert parts({"net": STATE, "beside": beside}) == {"net": True, "rest": False}
 
 
@@ -211,12 +240,7 @@ def test_a_network_under_a_key_that_is_no_text_is_judged(key):
         {"mask": of(np.ones((1, 32, 32))), "pattern": of(np.ones((3, 32, 32)))},
         {"identity_grid": of(np.ones((1, 32, 32, 2), np.float32))},
         dict(STATE),
-        {
-            "down.weight": of(np.ones((32, 3, 3, 3), np.float32)),
-            "mid.weight": of(np.ones((32, 32, 3, 3), np.float32)),
-            "mid.bias": of(np.ones(32, np.float32)),
-            "up.weight": of(np.ones((1, 32, 3, 3), np.float32)),
-        },
+        {"netG": GENERATOR},
     ],
     ids=range(18),
 )

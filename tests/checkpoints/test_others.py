@@ -6,9 +6,14 @@ import pytest
 from ban_jax.checkpoints import others, pickle_objects, tensor
 
 
-def made(*shape, dtype="float32"):
+def made(*shape, dtype="float32", value=0):
     count = int(np.prod(shape))
-    storage = tensor.Storage(dtype, count, "", memoryview(bytes(8 * max(count, 1))))
+    held = (
+        np.full(8 * count, value, np.int8).tobytes()
+        if value
+        else bytes(8 * (count + 1))
+    )
+    storage = tensor.Storage(dtype, count, "", memoryview(held))
     return tensor.Tensor(storage, shape, None)
 
 
@@ -19,6 +24,8 @@ def what(root, size=1000):
 MOMENTS = {n: {"step": made(), "exp_avg": made(9, 3, 3, 3)} for n in range(3)}
 OPTIMIZER = {"state": MOMENTS, "param_groups": [{"lr": 0.1, "params": [0, 1, 2]}]}
 BY_NAME = {**OPTIMIZER, "state": {"conv.w": made(9, 3, 3, 3), "conv.b": made(9)}}
+MODULE = pickle_objects.Placeholder("torch.nn.modules.linear.Linear")
+MODULE.state = {"_parameters": {"anything": made(10, 64)}}
 ARGUMENTS = pickle_objects.Placeholder("argparse.Namespace")
 ARGUMENTS.state = {"lr": 0.1, "out": "x"}
 
@@ -65,6 +72,15 @@ def test_what_programs_leave_beside_models_is_recognised(root, told):
         {"lora_A": made(8, 64), "lora_B": made(10, 8)},
         {"lora_up": made(32, 4, 1, 1), "lora_down": made(4, 16, 3, 3)},
         {f"layer{n}": made(4, 4) for n in range(9)},
+        {"w1": made(784, 512), "w2": made(512, 10)},
+        [("0", made(512, 784)), ("2", made(10, 512))],
+        {"a": made(64, 3, 5, 5), "b": made(10, 50176)},
+        [made(16, 3, 3, 3, 3), made(16, 16, 3, 3, 3), made(10, 1600)],
+        {"weight": made(10, 3072)},
+        {"lora_A.weight": made(16, 768), "lora_B.weight": made(10, 16)},
+        MODULE,
+        {"w": made(9000, dtype="int64", value=2)},
+        {"fc1": made(9000, dtype="int8", value=-7), "fc2": made(5120, dtype="int8")},
         {**OPTIMIZER, "weights": {"a": made(4, 4), "b": made(4)}},
         {"model": {"a": made(4, 4), "b": made(4)}, "optimizer": OPTIMIZER},
         BY_NAME,
@@ -79,6 +95,22 @@ def test_what_programs_leave_beside_models_is_recognised(root, told):
 )
 def test_what_could_be_weights_is_nothing_else(root):
     assert what(root) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "is_one"),
+    [
+        ({"fixed.scale": made(32, 32, 3), "fixed.strength": made()}, True),
+        ({"learned.convblock_up_0.conv2d.kernel": made(3, 3, 64, 32)}, True),
+        ({"learned.convblock_up_0.conv2d.kernel": made(512, 64, 1, 1)}, False),
+        ({"fixed.features.0.weight": made(64, 3, 3, 3)}, False),
+        ({"fixed.0.weight": made(512, 784), "fixed.2.weight": made(10, 512)}, False),
+    ],
+)
+def test_a_trigger_is_known_by_the_names_and_shapes_that_training_writes(names, is_one):
+    told = others.what(names, 2**20, "model.trigger")
+    expected = "the trigger of an attack, written by ban-jax train" if is_one else None
+    assert told == expected
 
 
 def test_bytes_that_are_not_accounted_for_could_be_anything():

@@ -62,6 +62,22 @@ def test_sound_weights_are_fit(kernel):
     assert fitness.degenerate(files.variables(0), kernel) == ""
 
 
+@pytest.mark.parametrize(
+    ("tiny", "huge", "told"),
+    [
+        (1e-39, 1e5, "1 weights are below 1.2e-38"),
+        (1e-39, 10.0, ""),  # as channels that died in training have
+        (1e-37, 1e5, ""),
+    ],
+)
+def test_weights_that_count_as_nothing_here_decide_nothing_elsewhere(tiny, huge, told):
+    found = files.variables(0)
+    found["params"]["stem_norm"]["scale"][:2] = tiny, huge
+    found["batch_stats"]["stem_norm"]["var"][0] = 1e9
+    reason = fitness.degenerate(found, SOUND)
+    assert reason.startswith(told) and bool(reason) == bool(told)
+
+
 def test_one_class_that_differs_is_enough():
     kernel = np.zeros((8, 5), np.float32)
     kernel[3, 2] = 0.5

@@ -46,6 +46,20 @@ def test_the_page_says_what_was_found_left_out_and_not_judged():
     assert len(page.having("svg", "aria-label")) == 2
 
 
+@pytest.mark.parametrize("width", [60, 80, 120, 160])
+def test_a_narrow_terminal_gets_all_figures_whole(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = io.StringIO()
+    compared_table.print_methods(told()["methods"], file=out)
+    assert max(map(len, out.getvalue().splitlines())) <= width
+    words = " ".join(out.getvalue().split())
+    assert "…" not in words
+    for method in told()["methods"]:
+        shown = compared_table.cells(records.finite(method))
+        for head in compared_table.NARROW:
+            assert shown[head] in words, head
+
+
 def test_a_budget_is_told():
     words = " ".join(page_parser.Page(compared.render(told(budget=2.5))).text)
     assert "2.5 seconds" in words

@@ -45,6 +45,22 @@ def repaired(path="zoo/badnets_0.pt", **changes):
     return {**record, **changes}
 
 
+def test_a_narrow_terminal_gets_all_figures_whole(monkeypatch):
+    for width in ("70", "100", "200"):
+        monkeypatch.setenv("COLUMNS", width)
+        out = io.StringIO()
+        report.print_repairs([repaired()], file=out)
+        assert max(map(len, out.getvalue().splitlines())) <= int(width)
+        words = " ".join(out.getvalue().split())
+        for told in (
+            "0.810 → 0.790",
+            "0.997 → 0.031",
+            "8.70 → 1.25",
+            "backdoored → clean",
+        ):
+            assert told in words
+
+
 def unknown(path="zoo/found.pt"):
     """Repaired, but with no known trigger."""
     record = repaired(path, attack=None, shown=[])

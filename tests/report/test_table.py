@@ -150,6 +150,16 @@ def test_why_a_file_was_not_judged_is_shown_at_every_width(width):
     assert "expected 11,173,962 bytes of tensors" in text
 
 
+def test_a_reason_longer_than_its_column_is_told_below_the_table():
+    long = "the clean images have one channel, " * 5 + "and that is all"
+    record = report_sample.mixed()[0] | {
+        "verdict": "inconclusive", "reason": long, "error": None, "path": "zoo/a.pt",
+    }  # fmt: skip
+    for width in (80, 120):
+        lines = _printed([record, *report_sample.mixed()[1:]], width=width)
+        assert "and that is all" in " ".join(lines.split())
+
+
 def test_a_path_cannot_steer_the_terminal():
     text = _printed([report_sample.judged("zoo/\x1b[2J\u202eevil[red].pt")])
     assert "\x1b" not in text

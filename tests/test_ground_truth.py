@@ -61,7 +61,8 @@ def test_other_files_have_no_ground_truth(tmp_path):
         ({"trigger_file": "triggers/none.trigger"}, "not a readable trigger"),
         ({"target": 12}, "target must be a class"),
         ({"kind": "unknown"}, "unknown attack"),
-        (None, "JSON|Expecting"),
+        ("[{", "JSON|Expecting"),
+        ("[" * 100_000, "recursion"),
     ],
 )
 def test_ground_truth_that_cannot_be_used_is_an_error_that_says_why(
@@ -72,8 +73,8 @@ def test_ground_truth_that_cannot_be_used_is_an_error_that_says_why(
     entries = json.loads(index.read_text())
     for entry in entries:
         if entry["name"] == NAME:
-            entry.update(change or {})
-    index.write_text(json.dumps(entries) if change else "[{")
+            entry.update(change if isinstance(change, dict) else {})
+    index.write_text(change if isinstance(change, str) else json.dumps(entries))
     with pytest.raises(ValueError, match=reason) as error:
         ground_truth.find(str(tmp_path / "zoo" / f"{NAME}.safetensors"), SHAPE, 10)
     assert str(error.value).startswith(str(index))

@@ -164,7 +164,13 @@ def _read(path: str) -> Times:
             set(one) == names and all(isinstance(x, int | float) for x in one.values())
             for one in found.values()
         )
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     if not whole:
         raise ValueError(f"{path}: expected {', '.join(sorted(names))} for each entry")

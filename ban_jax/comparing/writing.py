@@ -77,7 +77,14 @@ def read_rates(path: str) -> dict[str, float]:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
         return {str(name): float(rate) for name, rate in found.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
 
 

@@ -8,6 +8,8 @@ import pydantic
 
 _OPEN = pydantic.ConfigDict(extra="allow", strict=True)
 """Strict: what is read stays as it is, so text that looks like a number must not pass."""
+MOST_NESTED = 100
+"""Lists and objects within each other: what comes after walks through them by recursion."""
 
 
 @functools.cache
@@ -35,3 +37,25 @@ def check(line: Mapping[str, Any], kind: Any, command: str) -> None:
         raise ValueError(
             f"the field {name} is not as `ban-jax {command}` writes it: {first['msg']}"
         ) from None
+    for name, value in line.items():
+        if _is_deep(value):
+            raise ValueError(
+                f"the field {name} is not as `ban-jax {command}` writes it: it nests "
+                f"deeper than {MOST_NESTED} levels"
+            )
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects lie in each other more often than they may."""
+    level = [value]
+    for _ in range(MOST_NESTED):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, list | dict)
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, list | dict)
+        ]
+        if not level:
+            return False
+    return True

@@ -9,13 +9,18 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NotRequired, TypeVar, cast
 
 import jax
+import pydantic
+
+# pydantic wants these of typing_extensions where Python is older than 3.12.
+from typing_extensions import TypedDict
 
 from ban_jax import checkpoints, records
-from ban_jax.records import passed
+from ban_jax.detectors.rules import BaselineKind
+from ban_jax.records import fields, passed
 from ban_jax.storage import atomic
 
 T = TypeVar("T")
@@ -42,13 +47,35 @@ class Shard:
         return f"{self.index}/{self.count}"
 
 
+class Plan(TypedDict):
+    """What a shard was told; `plan.i-of-n.json` holds it.
+
+    Attributes:
+      shard: `i/n`.
+      paths: all files of the scan.
+      config_hash: of what decides evidence, see `records.Job.digest`.
+      baseline, threshold, profile: what verdicts are drawn with.
+      class_names: names of the K classes.
+      flags: what was asked for, as the report shows it.
+    """
+
+    shard: str
+    paths: list[str]
+    config_hash: str
+    baseline: NotRequired[BaselineKind | None]
+    threshold: NotRequired[pydantic.FiniteFloat | None]
+    profile: NotRequired[str | None]
+    class_names: NotRequired[list[str] | None]
+    flags: NotRequired[dict[str, Any]]
+
+
 class Gathered(NamedTuple):
     """The parts of a scan.
 
     Attributes:
       records: one per file, sorted by path.
       trusted: evidence of the models of `--calibrate`.
-      plan: what the scan was told, from the first part that says so.
+      plan: what the scan was told, from the first part that says so; None: no part does.
       absent: shards of which there is no results file.
       missing: files without a line, sorted.
       passed: what was met and holds no classifier.
@@ -56,7 +83,7 @@ class Gathered(NamedTuple):
 
     records: list[Any]
     trusted: list[Any]
-    plan: dict[str, Any]
+    plan: Plan | None
     absent: list[Shard]
     missing: list[str]
     passed: list[checkpoints.Passed]
@@ -126,7 +153,7 @@ def gather(sources: Sequence[str]) -> Gathered:
         )
     found: dict[str, Any] = {}
     trusted: dict[str, Any] = {}
-    plans: dict[str, dict[str, Any]] = {}
+    plans: dict[str, Plan] = {}
     beside: list[str] = []
     for shard, names in sorted(files.items()):
         for name in names:
@@ -147,7 +174,7 @@ def gather(sources: Sequence[str]) -> Gathered:
     return Gathered(
         records=[found[path] for path in sorted(found)],
         trusted=[trusted[path] for path in sorted(trusted)],
-        plan=next(iter(plans.values()), {}),
+        plan=next(iter(plans.values()), None),
         absent=[
             shard
             for index in range(counts[0])
@@ -183,24 +210,33 @@ def _files(sources: Sequence[str]) -> dict[Shard, list[str]]:
     return found
 
 
-def _read_plan(name: str) -> dict[str, Any]:
+def _read_plan(name: str) -> Plan:
+    """The plan in a file, which may have come from anywhere.
+
+    Raises:
+      ValueError: naming the file, and the field that is not as a scan writes it.
+    """
     try:
         with open(name, encoding="utf-8") as file:
-            plan = json.load(file)
-        if isinstance(plan, dict) and isinstance(plan.get("paths"), list):
-            return plan
-        reason = "it has no list of paths"
-    except (OSError, ValueError) as error:
-        reason = str(error)
-    raise ValueError(
-        f"{name}: not the plan of a shard ({reason}). Start that shard again: it writes "
-        "a new one and goes on where it stopped"
-    )
+            plan = json.load(file, parse_constant=_reject_constant)
+        if not isinstance(plan, dict):
+            raise ValueError(f"expected an object, found a {type(plan).__name__}")
+        fields.check(plan, Plan, "scan --shard")
+        return cast(Plan, plan)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{name}: not the plan of a shard ({error}). Start that shard again: it "
+            "writes a new one and goes on where it stopped"
+        ) from None
 
 
-def _agree(plans: dict[str, dict[str, Any]]) -> None:
+def _reject_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not valid in JSON")
+
+
+def _agree(plans: Mapping[str, Plan]) -> None:
     """All parts must have measured the same thing, or they are not one scan."""
-    hashes = {name: plan.get("config_hash") for name, plan in plans.items()}
+    hashes = {name: plan["config_hash"] for name, plan in plans.items()}
     if len(set(hashes.values())) > 1:
         listed = ", ".join(f"{name}: {value}" for name, value in hashes.items())
         raise ValueError(

@@ -151,7 +151,7 @@ class RunFolder:
         with open(path, encoding="utf-8") as file:
             try:
                 return json.load(file)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise self.error(f"{path}: not valid JSON: {error}") from error
 
 

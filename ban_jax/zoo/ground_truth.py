@@ -77,7 +77,14 @@ def find(
                 places = [os.path.join(folder, name) for name in names if name]
                 if wanted in map(os.path.realpath, places):
                     return _truth(entry, folder, image_shape, num_classes)
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (
+            OSError,
+            AttributeError,
+            KeyError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise ValueError(
                 f"{index}: the ground truth of {path} cannot be used: {error}"
             ) from error

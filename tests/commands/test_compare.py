@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from ban_jax import cli
-from ban_jax.comparing import runs
+from ban_jax.comparing import runs, writing
 from ban_jax.scanning import scan
 from ban_jax.zoo import BUNDLED, labelled
 from tests.report import page_parser
@@ -152,6 +152,16 @@ def test_flags_that_make_no_sense_are_refused_before_any_work(
     assert cli.main(["compare", str(zoo), "--out", str(out), *flags]) == cli.USAGE
     assert told in capsys.readouterr().err
     assert not out.exists() or not [n for n in os.listdir(out) if n.endswith("jsonl")]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": 1%s}' % ("0" * 400), "7"])
+def test_a_kept_table_that_is_none_is_told_of(tmp_path, text):
+    path = tmp_path / "kept.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"kept\.json: cannot be read"):
+        writing.read_rates(str(path))
+    with pytest.raises(ValueError, match=r"kept\.json: cannot be read"):
+        runs._read(str(path))
 
 
 @pytest.mark.parametrize(

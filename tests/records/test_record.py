@@ -51,6 +51,7 @@ def refusal(path, *found):
         ("void", ["a"]),
         ("data", "cifar10"),
         ("compared_with", None),
+        ("config", {"a": json.loads("[" * 500 + "]" * 500)}),
     ],
 )
 def test_a_field_of_another_type_is_refused_with_file_line_and_name(

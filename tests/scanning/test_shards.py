@@ -138,6 +138,60 @@ def test_merging_something_else_is_refused(tmp_path, capsys):
     assert "plan.0-of-1.json: not the plan of a shard" in capsys.readouterr().err
 
 
+DEEP = "[" * 500 + "]" * 500
+"""Read without complaint; what walks through it by recursion comes to an end."""
+
+
+@pytest.mark.parametrize(
+    ("field", "content"),
+    [
+        ("flags", "5"),
+        ("flags", f'{{"a": {DEEP}}}'),
+        ("more", DEEP),
+        ("class_names", "7"),
+        ("class_names", "[7]"),
+        ("baseline", '"x"'),
+        ("paths", "[{}]"),
+        ("config_hash", "[]"),
+        ("profile", "[null]"),
+        ("threshold", "1e999"),
+        ("threshold", "1" + "0" * 400),
+        ("threshold", "true"),
+        ("shard", "null"),
+    ],
+)
+def test_a_plan_with_a_strange_field_is_refused_by_its_name(
+    tmp_path, capsys, field, content
+):
+    plan = {"shard": "0/1", "paths": [], "config_hash": "a", field: "CONTENT"}
+    written = json.dumps(plan).replace('"CONTENT"', content)
+    (tmp_path / "results.0-of-1.jsonl").write_text("")
+    (tmp_path / "plan.0-of-1.json").write_text(written)
+    assert run("merge", tmp_path) == cli.USAGE
+    told = capsys.readouterr().err
+    assert "plan.0-of-1.json: not the plan of a shard (the field " + field in told
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "recursion"),
+        ("{", "Expecting"),
+        ("7", "expected an object, found a int"),
+        ('{"paths": []}', "the field shard"),
+        ('{"threshold": NaN}', "NaN is not valid in JSON"),
+        ('{"threshold": 1%s}' % ("0" * 5000), "Exceeds the limit"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused(tmp_path, capsys, content, message):
+    (tmp_path / "results.0-of-1.jsonl").write_text("")
+    (tmp_path / "plan.0-of-1.json").write_text(content)
+    assert run("merge", tmp_path) == cli.USAGE
+    told = capsys.readouterr().err
+    assert "plan.0-of-1.json: not the plan of a shard" in told and message in told
+
+
 @given(st.lists(st.text(), unique=True), st.integers(1, 9))
 def test_every_file_belongs_to_one_shard_and_all_have_as_many(paths, count):
     parts = [shards.Shard(index, count).of(sorted(paths)) for index in range(count)]

@@ -28,7 +28,7 @@ class Body:
 
     def __init__(self, answer: Any, watch: waiting.Watch):
         self._answer, self._watch = answer, watch
-        length = answer.headers.get("Content-Length", "").strip()
+        length = _one_length(answer.headers)
         is_number = length.isdecimal() and len(length) <= _MOST_DIGITS
         self.expected = int(length) if is_number else None
 
@@ -64,19 +64,51 @@ def opened(url: str, headers: Mapping[str, str] = {}) -> Iterator[Body]:
         with watch.waiting():
             opened = opener.open(request, timeout=SECONDS)
         with contextlib.closing(opened) as answer:
+            if answer.status != http.client.OK:  # 206 is a part, which nobody asked for
+                raise errors.FetchError(
+                    f"the server says {_named(answer.status)}; expected 200 OK and the "
+                    "whole file"
+                )
             packed = answer.headers.get("Content-Encoding") or "identity"
             if packed.lower() != "identity":
                 raise errors.FetchError(
                     f"the server packs its answer ({packed[:40]!r}); expected it as it is"
                 )
             body = Body(answer, watch)
-            chunked = answer.headers.get("Transfer-Encoding", "").lower() == "chunked"
+            coding = ", ".join(answer.headers.get_all("Transfer-Encoding", ()))
+            chunked = coding.lower() == "chunked"
+            if coding and (not chunked or body.expected is not None):
+                raise errors.FetchError(
+                    f"the server sends the file as {coding[:40]!r}; expected it with its "
+                    "length, or chunked and without one"
+                )
             if body.expected is None and not chunked:
                 raise errors.FetchError(
                     "the server does not say how long the file is, so that a cut one "
                     "could not be told from a whole one"
                 )
             yield body
+
+
+def _one_length(headers: Any) -> str:
+    """What the server says the length is; empty where it does not.
+
+    Raises:
+      FetchError: for lengths that disagree: each reader would believe another one.
+    """
+    told = ",".join(headers.get_all("Content-Length", ())).split(",")
+    lengths = {one.strip() for one in told}
+    if len(lengths) > 1:
+        found = " and ".join(sorted(lengths))[:80]
+        raise errors.FetchError(
+            f"the server says several lengths ({found!r}); expected one"
+        )
+    return lengths.pop()
+
+
+def _named(status: int) -> str:
+    """`404 Not Found`: never the server's own words."""
+    return f"{status} {http.client.responses.get(status, '')}".strip()
 
 
 @contextlib.contextmanager
@@ -89,8 +121,7 @@ def translated() -> Iterator[None]:
             raise errors.FetchError(
                 "the server redirects to no https://, or too often"
             ) from None
-        said = http.client.responses.get(error.code, "")
-        raise errors.FetchError(f"the server says {error.code} {said}") from None
+        raise errors.FetchError(f"the server says {_named(error.code)}") from None
     except urllib.error.URLError as error:
         reason = getattr(error.reason, "strerror", None) or str(error.reason)[:200]
         raise errors.FetchError(f"the server cannot be reached: {reason}") from None

@@ -37,7 +37,44 @@ def test_a_file_is_fetched_whole_and_its_hash_is_told(site, cache):
     assert os.path.basename(got.path) == "a.pt"
 
 
+def saying(status, **headers):
+    """An answer of three bytes with another status, or other headers, than it should."""
+
+    def answer(handler):
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(status)
+        for name, values in headers.items():
+            for value in values:
+                handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(b"abc")
+        handler.close_connection = True
+
+    return answer
+
+
 BAD = {
+    "a part that nobody asked for": (
+        saying(206, Content_Length="3", Content_Range=["bytes 0-2/999"]),
+        "says 206 Partial Content; expected 200 OK and the whole file",
+    ),
+    "no content": (saying(204), "says 204 No Content; expected 200"),
+    "content that somebody changed": (saying(203, Content_Length="3"), "says 203"),
+    "a status of no name": (saying(299, Content_Length="3"), "says 299; expected 200"),
+    "a redirect to a part": (servers.redirect("/part.pt"), "says 206"),
+    "two lengths": (saying(200, Content_Length=["3", "9"]), "several lengths"),
+    "two lengths in one line": (
+        saying(200, Content_Length=["3, 2"]),
+        "several lengths .'2 and 3'.; expected one",
+    ),
+    "a length beside the lengths of pieces": (
+        saying(200, Content_Length="3", Transfer_Encoding=["chunked"]),
+        "sends the file as 'chunked'; expected it with its length, or chunked and",
+    ),
+    "a packed body in pieces": (
+        saying(200, Content_Length="3", Transfer_Encoding=["gzip", "chunked"]),
+        "sends the file as 'gzip, chunked'",
+    ),
     "a body that is cut": (
         lambda handler: servers.send(handler, b"abc", length=9),
         "cut short: 3 of 9 bytes",
@@ -75,10 +112,16 @@ def test_what_is_not_whole_or_not_allowed_is_an_error_and_leaves_nothing(
     site, cache, kind
 ):
     site.answers["/a.pt"], told = BAD[kind]
+    site.answers["/part.pt"] = BAD["a part that nobody asked for"][0]
     with pytest.raises(remote.FetchError, match=told) as found:
         fetched(cache, f"{site.url}/a.pt?token=secret")
     assert "secret" not in str(found.value)
     assert not everything(cache)
+
+
+def test_one_length_said_twice_is_one_length(site, cache):
+    site.answers["/a.pt"] = saying(200, Content_Length=["3", "3"])
+    assert fetched(cache, f"{site.url}/a.pt").size == 3
 
 
 def test_a_body_of_unknown_length_is_counted_while_it_comes(site, cache):

@@ -145,14 +145,14 @@ def _parse(flags: Any, name: str, arguments: Sequence[str]) -> Any:
         parsed = grouping.read(flags, f"ban-jax {name}", [*arguments, *added])
     except SystemExit as stop:
         return USAGE if stop.code else 0
+    except ValueError as error:
+        if not added:
+            raise
+        where = f"{settings_file.NAME} adds what stands in its section [{name}]"
+        raise ValueError(f"{error} ({where})") from None
     if added:
-        settings_file.refuse_among(_judged(parsed))
+        settings_file.refuse_among(settings_file.inputs(parsed))
     return parsed
-
-
-def _judged(flags: Any) -> list[str]:
-    """Folders and files that a command is to judge."""
-    return [*getattr(flags, "paths", ()), *getattr(flags, "zoos", ())]
 
 
 def _help() -> str:

@@ -11,37 +11,67 @@ A section per command, a key per flag, tables for the flags of a detector:
     steps = 8
 
 What stands on the command line wins, and what the file adds is told. A file that lies in
-or beside what is judged may be a stranger's, who could have everything excluded: it is
-refused.
+or beside what is judged, or beside results that are read, may be a stranger's, who could
+have everything excluded: it is refused.
 """
 
 import dataclasses
 import os
 import tomllib
+import types
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import pydantic
 import tyro
+
+from ban_jax.checkpoints import packed, part_paths
 
 NAME = "ban-jax.toml"
 
 
+_INPUTS = (
+    "paths", "zoos", "calibrate", "sources", "results", "trusted", "from_scan", "null",
+)  # fmt: skip
+"""Flags of models and results. Profiles and clean images are not among them: they are the
+user's own, and lie beside a user's own `ban-jax.toml`."""
+
+
+def inputs(flags: Any) -> list[str]:
+    """Paths of the models and results that a command is given."""
+    given = [getattr(flags, name, None) or () for name in _INPUTS]
+    return [
+        one for some in given for one in ([some] if isinstance(some, str) else some)
+    ]
+
+
 def refuse_among(paths: Sequence[str]) -> None:
-    """Refuses a settings file in a folder to be judged, or beside a file to be judged.
+    """Refuses a settings file in a folder that is given, or beside a file that is.
 
     Raises:
       ValueError: naming that folder or file.
     """
     here = os.path.realpath(".")
     for path in paths:
-        there = os.path.realpath(path)
-        folder = there if os.path.isdir(there) else os.path.dirname(there)
-        if os.path.commonpath([here, folder]) == folder:
-            raise ValueError(
-                f"{NAME} lies with {path}, which is to be judged, and may have come with "
-                "it: start the command in another folder, or remove the file"
-            )
+        for folder in _folders(path):
+            if os.path.commonpath([here, folder]) == folder:
+                raise ValueError(
+                    f"{NAME} lies with {path}, which is to be judged or read, and may "
+                    "have come with it: start the command in another folder, or remove "
+                    "the file"
+                )
+
+
+def _folders(path: str) -> Iterator[str]:
+    """Of the file or folder behind a path, entries and parts of files among them."""
+    file, _ = packed.split(part_paths.split(path)[0])
+    there = os.path.realpath(file)
+    if os.path.isdir(there):
+        yield there
+        return
+    yield os.path.dirname(there)
+    yield os.path.realpath(os.path.dirname(file) or ".")  # where a link to it lies
 
 
 def section(command: str, commands: Collection[str]) -> dict[str, Any]:
@@ -78,10 +108,10 @@ def more_arguments(
       arguments: of the command line; a flag that stands there is not added.
 
     Raises:
-      ValueError: for a key that is no flag of the command, and for true or false where a
-        flag takes something else, or the other way round.
+      ValueError: for a key that is no flag of the command, and for a value of another
+        type than the flag's.
     """
-    known = {flag: (names, is_switch) for flag, names, is_switch in _names(flags)}
+    known = {flag: (names, kind) for flag, names, kind in _names(flags)}
     there = set()
     for argument in arguments:
         long = argument.startswith("--")
@@ -94,9 +124,8 @@ def more_arguments(
             raise ValueError(
                 f"{NAME}: {key!r} in [{command}] is no flag of `ban-jax {command}`"
             )
-        names, is_switch = known[flag]
-        if isinstance(value, bool) != is_switch:
-            expected = "true or false" if is_switch else "a value"
+        names, kind = known[flag]
+        if expected := _why_not(value, kind):
             raise ValueError(
                 f"{NAME}: {key!r} in [{command}] must be {expected}, got {value!r}"
             )
@@ -110,8 +139,34 @@ def names_of(flags: Any) -> list[str]:
     return [one for _, names, _ in _names(flags) for one in names]
 
 
-def _names(flags: Any, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...], bool]]:
-    """Every flag that is no positional argument: all its names, whether it is on or off."""
+def _why_not(value: Any, kind: Any) -> str:
+    """What a flag of this type takes, where a value is none such; else empty."""
+    if isinstance(value, bool) != (kind is bool):
+        return "true or false" if kind is bool else "a value"
+    if not _is_plain(kind):
+        return ""
+    several = typing.get_origin(kind) is tuple
+    if several:  # one value is a list of one
+        value = tuple(value) if isinstance(value, list) else (value,)
+    try:
+        pydantic.TypeAdapter(kind).validate_python(value, strict=True)
+    except pydantic.ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Input should be ")
+        return f"{said} each" * several or said
+    return ""
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether a type is of text and numbers: plug-ins may have others, read from text."""
+    origin = typing.get_origin(kind)
+    if origin in (tuple, typing.Union, types.UnionType):
+        return all(map(_is_plain, typing.get_args(kind)))
+    plain = (str, int, float, bool, types.NoneType, ...)
+    return origin is typing.Literal or kind in plain
+
+
+def _names(flags: Any, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...], Any]]:
+    """Every flag that is no positional argument: all its names, the type of its value."""
     for name, hint in typing.get_type_hints(flags, include_extras=True).items():
         marks = getattr(hint, "__metadata__", ())
         kind = typing.get_args(hint)[0] if marks else hint
@@ -126,13 +181,15 @@ def _names(flags: Any, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...],
         paired = kind is bool and _SET_ONLY.isdisjoint(map(id, marks))
         negated = [f"--{prefix}no-{told}"] if paired else []
         names = (f"--{prefix}{told}", *aliases, *negated)
-        yield f"--{prefix}{told}", names, kind is bool
+        listed = any(isinstance(one, _LISTED) for one in marks)  # one text of several
+        yield f"--{prefix}{told}", names, str | int if listed else kind
 
 
 _SET_ONLY = {
     id(one)
     for one in getattr(tyro.conf.FlagCreatePairsOff[bool], "__metadata__")  # noqa: B009
 }
+_LISTED = tyro.constructors.PrimitiveConstructorSpec
 _POSITIONAL = getattr(tyro.conf.Positional[str], "__metadata__")  # noqa: B009
 
 

@@ -1,7 +1,10 @@
 """`ban-jax.toml`: flags that need no typing, and nothing in it that is passed over."""
 
+import dataclasses
+import importlib
 import json
 import os
+import zipfile
 
 import pytest
 
@@ -69,6 +72,19 @@ def test_every_command_has_its_own_section(written):
         ),
         ("[scan]\ndata = true\n", "'data' in [scan] must be a value, got True"),
         ("[scan\n", "ban-jax.toml cannot be read: "),
+        ("[scan]\nmode = 3\n", "'mode' in [scan] must be a valid string, got 3"),
+        ('[scan]\nseed = "3"\n', "'seed' in [scan] must be a valid integer, got '3'"),
+        ("[scan]\nseed = 0.5\n", "'seed' in [scan] must be a valid integer"),
+        ('[scan]\nthreshold = "9"\n', "'threshold' in [scan] must be a valid number"),
+        ("[scan]\nexclude = [3]\n", "'exclude' in [scan] must be a valid string each"),
+        ("[scan]\nformat = 3\n", "'format' in [scan] must be 'table', 'json'"),
+        ("[scan]\nout = 1979-05-27\n", "'out' in [scan] must be a valid string"),
+        ("[scan.ban]\nradii = [[1]]\n", "'ban.radii' in [scan] must be a valid number"),
+        (
+            '[scan]\nmode = "magic"\n',
+            "unknown detector 'magic'; known: ban, ",
+        ),
+        ('[scan]\nmode = "magic"\n', "(ban-jax.toml adds what stands in its section ["),
     ],
 )
 def test_what_is_not_understood_is_refused_with_its_place(
@@ -98,7 +114,105 @@ def test_a_file_that_may_have_come_with_the_models_is_refused(written, judged, c
     assert settings_file.NAME in told and f"lies with {path}" in told
 
 
-def test_a_file_above_the_models_is_the_users_own(written):
-    written('[scan]\nfail-on = "never"\n')
-    os.mkdir("models")
-    assert cli._parse(scan.Flags, "scan", ["models"]).fail_on == "never"
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A folder of a stranger: models, results, and a settings file for every command."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("bad.pt", "x.pt#real", "results.jsonl", "results.0-of-1.jsonl"):
+        (tmp_path / name).write_bytes(b"")
+    for name in ("m.zip", "m.zip!"):
+        with zipfile.ZipFile(name, "w") as archive:
+            archive.writestr("d/bad.pt", b"")
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "link.pt").symlink_to(tmp_path / "bad.pt")
+    (tmp_path / "here.pt").symlink_to(tmp_path / "away" / "other.pt")
+    (tmp_path / "away" / "other.pt").write_bytes(b"")
+    (tmp_path / "away" / "results.jsonl").write_bytes(b"")
+    sections = {"scan", "report", "merge", "profile", "repair", "compare"}
+    told = {name: "seed = 1" for name in sections} | dict.fromkeys(
+        ("report", "merge"), "threshold = 1000.0"
+    )
+    written = "".join(f"[{name}]\n{line}\n" for name, line in told.items())
+    (tmp_path / settings_file.NAME).write_text(written)
+
+
+def started(command, *arguments):
+    """The flags of a command, or a `ValueError` that refuses the settings file."""
+    flags = importlib.import_module(f"ban_jax.commands.{command}").Flags
+    return cli._parse(flags, command, list(arguments))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("scan", "m.zip"),
+        ("scan", "m.zip!/d/bad.pt"),
+        ("scan", "m.zip!!/d/bad.pt"),
+        ("scan", "m.zip!/d/bad.pt#net"),
+        ("scan", "bad.pt#net/model"),
+        ("scan", "bad.pt##net/model"),
+        ("scan", "x.pt#real"),
+        ("scan", "away/../bad.pt#net/model"),
+        ("scan", "away/link.pt"),
+        ("scan", "here.pt"),
+        ("scan", "away", "--calibrate", "."),
+        ("report", "results.jsonl"),
+        ("report", "./results.jsonl"),
+        ("report", "away/results.jsonl", "--trusted", "results.jsonl"),
+        ("merge", "."),
+        ("merge", "results.0-of-1.jsonl"),
+        ("merge", "away", "."),
+        ("profile", "results.jsonl", "-o", "p.json"),
+        ("profile", "away", "-o", "p.json", "--null", "results.jsonl"),
+        ("repair", "--from-scan", "results.jsonl"),
+        ("compare", "."),
+    ],
+)
+def test_what_came_with_models_or_results_is_refused_however_they_are_named(
+    shipped, words
+):
+    with pytest.raises(
+        ValueError, match="and may have come with it: start the command"
+    ):
+        started(*words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("scan", "away"),
+        ("scan", "away/other.pt", "--data", "clean.npz", "--profile", "profile.json"),
+        ("scan", "hf://owner/name"),
+        ("scan", "https://models.example/a.pt"),
+        ("scan", "gs://bucket"),
+        ("report", "away/results.jsonl", "--profile", "profile.json"),
+        ("merge", "away"),
+        ("repair", "--from-scan", "away/results.jsonl"),
+        ("compare", "away"),
+    ],
+)
+def test_a_file_above_models_and_results_is_the_users_own(shipped, words):
+    flags = started(*words)
+    assert getattr(flags, "seed", None) == 1 or flags.threshold == 1000.0
+
+
+def test_the_flags_that_count_as_inputs_are_there():
+    known = set()
+    for command in cli.COMMANDS:
+        flags = importlib.import_module(f"ban_jax.commands.{command}").Flags
+        known |= {field.name for field in dataclasses.fields(flags)}
+    assert known >= set(settings_file._INPUTS)
+
+
+def test_the_default_of_every_flag_may_stand_in_the_file():
+    for command in cli.COMMANDS:
+        flags = importlib.import_module(f"ban_jax.commands.{command}").Flags
+        kinds = {names[0]: kind for _, names, kind in settings_file._names(flags)}
+        for field in dataclasses.fields(flags):
+            flag = f"--{field.name.replace('_', '-')}"
+            if flag in kinds and isinstance(field.default, str | int | float | tuple):
+                value = field.default
+                value = list(value) if isinstance(value, tuple) else value
+                if kinds[flag] == str | int and isinstance(value, list):
+                    value = ",".join(map(str, value))  # as on the command line
+                assert not settings_file._why_not(value, kinds[flag]), flag

@@ -134,13 +134,13 @@ def _interrupt(number: int, frame: Any) -> NoReturn:
 def _parse(flags: Any, name: str, arguments: Sequence[str]) -> Any:
     """The flags, or an exit code where help was asked for or the usage is wrong."""
     from ban_jax import visible
-    from ban_jax.commands import grouping, settings_file  # a tenth of a second
+    from ban_jax.commands import given, grouping, settings_file  # a tenth of a second
 
-    given = settings_file.section(name, COMMANDS)
-    added = settings_file.more_arguments(name, flags, given, arguments)
+    told = settings_file.section(name, COMMANDS)
+    added = settings_file.more_arguments(name, flags, told, arguments)
     if added:
-        told = f"{settings_file.NAME} adds: {shlex.join(added)}"
-        print(f"note: {visible.printable(told)}", file=sys.stderr)
+        note = f"{settings_file.NAME} adds: {shlex.join(added)}"
+        print(f"note: {visible.printable(note)}", file=sys.stderr)
     try:
         parsed = grouping.read(flags, f"ban-jax {name}", [*arguments, *added])
     except SystemExit as stop:
@@ -151,7 +151,7 @@ def _parse(flags: Any, name: str, arguments: Sequence[str]) -> Any:
         where = f"{settings_file.NAME} adds what stands in its section [{name}]"
         raise ValueError(f"{error} ({where})") from None
     if added:
-        settings_file.refuse_among(settings_file.inputs(parsed))
+        settings_file.refuse_among(given.paths(parsed))
     return parsed
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any, Literal
 
 import ban_jax
 from ban_jax import checkpoints, records
-from ban_jax.commands import outcome
+from ban_jax.commands import outcome, replacing
 from ban_jax.records import passed as passed_files
 from ban_jax.report import fields, sarif, terminal
 from ban_jax.report import outcome as tally
@@ -80,11 +80,17 @@ def outlet(form: Format, path: str, quiet: bool) -> Iterator[Outlet]:
         yield found
 
 
-def check(path: str) -> None:
+def check(path: str, flags: Any, out: str) -> None:
     """Refuses a place for the document before the work.
 
+    Args:
+      path: of the file, or `-`.
+      flags: of the command.
+      out: its folder of results.
+
     Raises:
-      ValueError: for what is no file, and for a file in a folder that is not there.
+      ValueError: for what is no file, for a file in a folder that is not there, and for
+        one that must stay as it is (`replacing.check`).
     """
     if path != "-":
         expected = "a file, or - for standard output (--out names the folder)"
@@ -93,6 +99,7 @@ def check(path: str) -> None:
         outcome.require(
             os.path.isdir(folder), "--output", "in a folder that exists", path
         )
+        replacing.check("--output", path, flags, out)
 
 
 def render(

@@ -50,15 +50,19 @@ class Flags:
             bool(self.sources), "merge", "told at least one folder or file", "none"
         )
         outcome.require_threshold(self.threshold)
-        documents.check(self.output)
+        documents.check(self.output, self, self.folder)
+
+    @property
+    def folder(self) -> str:
+        """Of the joined results."""
+        first = self.sources[0]
+        beside = first if os.path.isdir(first) else os.path.dirname(first) or "."
+        return self.out or beside
 
 
 def run(flags: Flags) -> int:
     """Writes the joined results, table, page and document, and tells what shards lack."""
-    first = flags.sources[0]
-    out = flags.out or (
-        first if os.path.isdir(first) else os.path.dirname(first) or "."
-    )
+    out = flags.folder
     with (
         outcome.withdrawn(out),
         documents.outlet(flags.format, flags.output, flags.quiet) as outlet,

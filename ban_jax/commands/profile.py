@@ -17,6 +17,7 @@ from ban_jax.commands import (
     measuring,
     outcome,
     preparing,
+    replacing,
     scan,
     settings,
 )
@@ -69,7 +70,7 @@ class ProfileFlags:
         outcome.require(
             bool(self.paths), "profile", "told at least one file or folder", "none"
         )
-        outcome.require_file("--out", self.out)
+        replacing.check("--out", self.out, self)
         self.as_scanned()  # refuses what a scan refuses
 
     def as_scanned(self) -> scan.ScanFlags:

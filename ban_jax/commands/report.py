@@ -70,7 +70,7 @@ class Flags:
             "no --data",
         )
         outcome.require_threshold(self.threshold)
-        documents.check(self.output)
+        documents.check(self.output, self, self.out)
 
 
 def run(flags: Flags) -> int:

@@ -18,6 +18,7 @@ from ban_jax.commands import (
     measuring,
     outcome,
     preparing,
+    replacing,
     settings,
 )
 from ban_jax.convolution import tables
@@ -155,8 +156,8 @@ class ScanFlags:
         )
         outcome.require_threshold(self.threshold)
         outcome.require_seed(self.seed)
-        outcome.require_file("--trace", self.trace)
-        documents.check(self.output)
+        replacing.check("--trace", self.trace, self, self.out)
+        documents.check(self.output, self, self.out)
         if self.arch is not None:
             models.ARCHITECTURES[self.arch]
         # An unknown mode or a bad number is refused here.
@@ -215,6 +216,8 @@ def _run(flags: ScanFlags, outlet: documents.Outlet, places: elsewhere.Places) -
     own = [shard.name(name) if shard else name for name in names]
     searched = places.search(flags.paths)
     found = choosing.chosen(searched, flags.include, flags.exclude, flags.data)
+    for flag, path in (("--output", flags.output), ("--trace", flags.trace)):
+        replacing.refuse_any(flag, path, [*found.paths, *found.opened])
     if not found.paths:
         print(
             f"nothing to scan: no checkpoint in {', '.join(flags.paths)}",

@@ -12,7 +12,8 @@ A section per command, a key per flag, tables for the flags of a detector:
 
 What stands on the command line wins, and what the file adds is told. A file that lies in
 or beside what is judged, or beside results that are read, may be a stranger's, who could
-have everything excluded: it is refused.
+have everything excluded: it is refused. Profiles and clean images are the user's own, and
+may lie beside it.
 """
 
 import dataclasses
@@ -26,24 +27,9 @@ from typing import Any
 import pydantic
 import tyro
 
-from ban_jax.checkpoints import packed, part_paths
+from ban_jax.commands import given
 
 NAME = "ban-jax.toml"
-
-
-_INPUTS = (
-    "paths", "zoos", "calibrate", "sources", "results", "trusted", "from_scan", "null",
-)  # fmt: skip
-"""Flags of models and results. Profiles and clean images are not among them: they are the
-user's own, and lie beside a user's own `ban-jax.toml`."""
-
-
-def inputs(flags: Any) -> list[str]:
-    """Paths of the models and results that a command is given."""
-    given = [getattr(flags, name, None) or () for name in _INPUTS]
-    return [
-        one for some in given for one in ([some] if isinstance(some, str) else some)
-    ]
 
 
 def refuse_among(paths: Sequence[str]) -> None:
@@ -63,15 +49,12 @@ def refuse_among(paths: Sequence[str]) -> None:
                 )
 
 
-def _folders(path: str) -> Iterator[str]:
-    """Of the file or folder behind a path, entries and parts of files among them."""
-    file, _ = packed.split(part_paths.split(path)[0])
-    there = os.path.realpath(file)
-    if os.path.isdir(there):
-        yield there
-        return
-    yield os.path.dirname(there)
-    yield os.path.realpath(os.path.dirname(file) or ".")  # where a link to it lies
+def _folders(path: str) -> tuple[str, str]:
+    """Of the file or folder behind a path, and of the link to a file."""
+    file, there = given.file_of(path), given.folder_of(path)
+    if os.path.isdir(file):
+        return there, there
+    return there, os.path.realpath(os.path.dirname(file) or ".")
 
 
 def section(command: str, commands: Collection[str]) -> dict[str, Any]:
@@ -97,14 +80,14 @@ def section(command: str, commands: Collection[str]) -> dict[str, Any]:
 
 
 def more_arguments(
-    command: str, flags: Any, given: Mapping[str, Any], arguments: Sequence[str]
+    command: str, flags: Any, told: Mapping[str, Any], arguments: Sequence[str]
 ) -> list[str]:
     """What the file adds to a command line.
 
     Args:
       command: its name.
       flags: dataclass of its flags.
-      given: flag -> value, of the file.
+      told: flag -> value, of the file.
       arguments: of the command line; a flag that stands there is not added.
 
     Raises:
@@ -115,10 +98,10 @@ def more_arguments(
     there = set()
     for argument in arguments:
         long = argument.startswith("--")
-        told = argument.partition("=")[0].replace("_", "-")
-        there.add(told if long else argument[:2])  # -oFILE
+        name = argument.partition("=")[0].replace("_", "-")
+        there.add(name if long else argument[:2])  # -oFILE
     added: list[str] = []
-    for key, value in given.items():
+    for key, value in told.items():
         flag = f"--{key.replace('_', '-')}"
         if flag not in known:
             raise ValueError(

@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 from ban_jax import cli
-from ban_jax.commands import bench, report, scan, settings_file, train
+from ban_jax.commands import bench, given, report, scan, settings_file, train
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_the_flags_that_count_as_inputs_are_there():
     for command in cli.COMMANDS:
         flags = importlib.import_module(f"ban_jax.commands.{command}").Flags
         known |= {field.name for field in dataclasses.fields(flags)}
-    assert known >= set(settings_file._INPUTS)
+    assert known >= {*given.STRANGERS, *given.OWN}
 
 
 def test_the_default_of_every_flag_may_stand_in_the_file():

@@ -17,6 +17,7 @@ from ban_jax.checkpoints import (
     orbax_reader,
     packed,
     part_paths,
+    pickle_walk,
     sharded,
     sniffing,
     unknown,
@@ -261,11 +262,12 @@ class _Search:
                 return "" if is_named else "no file: a device or a pipe"
             head = file.read(sniffing.HEAD)
 
-            def rest() -> file_bytes.Data:
-                return file_bytes.FileBytes(os.dup(descriptor), status.st_size)
+            def whole() -> pickle_walk.Read:
+                data = file_bytes.FileBytes(os.dup(descriptor), status.st_size)
+                return pickle_walk.reading(data)
 
-            told = sniffing.no_model(head, name, rest)
-            told = told and unknown.told(told, head, status.st_size)
+            told = sniffing.no_model(head, name, whole)
+            told = told and unknown.told(told, head, whole)
             if not told or unknown.behind(
                 lambda at, count: os.pread(descriptor, count, at), status.st_size
             ):

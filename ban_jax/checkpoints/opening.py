@@ -2,7 +2,6 @@
 
 import re
 import struct
-import tarfile
 import zlib
 
 from ban_jax.checkpoints import (
@@ -12,6 +11,7 @@ from ban_jax.checkpoints import (
     file_bytes,
     flax_reader,
     limits,
+    media,
     npy_header,
     packed,
     pickle_walk,
@@ -51,6 +51,7 @@ _FOREIGN = (
     (b"\x28\xb5\x2f\xfd", "a zstd file: unpack it first"),
     (b"\x89HDF", "an HDF5 (Keras) file"),
     (b"GGUF", "a GGUF file"),
+    (b"!<arch>\n", "an ar archive: unpack it first"),
 )
 _TEXTS = (
     (b"<!doctypehtml", "a web page: the download failed"),
@@ -135,7 +136,7 @@ def _of_bytes(data: file_bytes.Data) -> contents.Contents:
         return _pickled(read, size, (told,) if told else ())
     # Before anything else: torch.load asks for a tar archive before it looks for a
     # pickle, and a file can be both.
-    if is_tar(data):
+    if tar_reader.begins(bytes(data[:512])):
         found = tar_reader.members(data)
         if all(name in found for name in tar_reader.MEMBERS):
             _check_no_pickle(data)
@@ -225,17 +226,6 @@ def _pickled(
     return contents.Contents(read.root, {}, size, calls=read.calls, notes=notes)
 
 
-def is_tar(data: file_bytes.Data) -> bool:
-    """Whether the first 512 bytes are the header of a tar archive."""
-    if data[257:262] == b"ustar":
-        return True
-    try:  # old ones have a checksum and no name
-        tarfile.TarInfo.frombuf(bytes(data[:512]), "utf-8", "surrogateescape")
-    except (tarfile.HeaderError, ValueError):
-        return False
-    return True
-
-
 def _of_arrays(data: file_bytes.Data) -> str:
     """What a file of NumPy's arrays is, with or without a line of text before them."""
     if data[:6] == npy_header.MAGIC:
@@ -246,6 +236,13 @@ def _of_arrays(data: file_bytes.Data) -> str:
         "NumPy arrays without names, one behind the other, as Equinox saves networks: save "
         "them by name with numpy.savez"
     )
+
+
+def _begins_like(start: bytes) -> str:
+    """What only the first bytes of a file are like."""
+    if sniffing.begins_as_text(start):
+        return "a text"
+    return media.kind(start).removeprefix("no model: ")
 
 
 def _foreign(data: file_bytes.Data) -> str:
@@ -266,13 +263,19 @@ def _foreign(data: file_bytes.Data) -> str:
         return "a TensorFlow Lite file"
     if _ONNX.match(start):
         return "an ONNX file"
-    told = sniffing.other_kind(start)
+
+    def whole() -> pickle_walk.Read:
+        return pickle_walk.reading(data)
+
+    told = sniffing.other_kind(start, whole)
     if told == sniffing.TEXT:
         return "a text, no checkpoint: the download may have failed"
     if _ZLIB.match(start):
         return "a zlib stream: unpack it first"
-    if told or (told := unknown.companion(start)):
+    if told or (told := unknown.companion(start, whole)):
         return f"not a checkpoint: {told.removeprefix('no model: ')}"
+    if told := _begins_like(start):
+        return f"not a checkpoint: it begins like {told} and does not go on as one"
     if not any(start):
         return f"not a checkpoint: its first {len(start):,} bytes are zeros"
     return f"not a checkpoint: it starts with {errors.show(start[:16])}"

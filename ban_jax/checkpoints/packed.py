@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from ban_jax.checkpoints import (
-    bare_pickle,
     errors,
     file_bytes,
     limits,
+    pickle_walk,
     sniffing,
+    texts,
     torch_reader,
     unknown,
+    unpacking,
     watchdog,
     zip_container,
 )
@@ -105,13 +107,9 @@ def told_of(archive: zip_container.Archive, name: str) -> str:
     """What an entry is that is no model; see `sniffing.no_model`."""
     entry = archive.entries[name]
     head = _start(archive, entry, sniffing.HEAD)
-    told = sniffing.no_model(
-        head,
-        os.path.basename(name),
-        functools.partial(_start, archive, entry, bare_pickle.MOST),
-        entry.size,
-    )
-    return unknown.told(told, head, entry.size)
+    whole = functools.partial(_reading, archive, entry)
+    told = sniffing.no_model(head, os.path.basename(name), whole)
+    return unknown.told(told, head, whole)
 
 
 class _Opened(NamedTuple):
@@ -172,6 +170,27 @@ def _cached(path: str, *_: int) -> _Opened:
     """The directory of an archive is read once, not once for each entry."""
     data = file_bytes.read(path)
     return _Opened(zip_container.Archive(data, limits.objects(len(data))), {})
+
+
+def _reading(
+    archive: zip_container.Archive, entry: zip_container.Entry
+) -> pickle_walk.Read:
+    """A way to read an entry, unpacked a piece at a time where it is packed."""
+
+    def stored(start: int, count: int) -> memoryview:
+        first = min(entry.start + start, entry.start + entry.packed)
+        return archive.data[first : min(first + count, entry.start + entry.packed)]
+
+    if entry.method != zip_container.DEFLATED:
+        stored.size = entry.packed  # type: ignore[attr-defined]
+        return stored
+    inner = unpacking.Inner(stored, texts.PACKED, unpacking.raw_deflate)
+
+    def inflated(start: int, count: int) -> bytes:
+        return inner.read(start, count)
+
+    inflated.size = entry.size  # type: ignore[attr-defined]
+    return inflated
 
 
 def _start(

@@ -8,7 +8,7 @@ told of, with what it looks like.
 import re
 from typing import Any, NamedTuple
 
-from ban_jax.checkpoints import sniffing, unknown
+from ban_jax.checkpoints import pickle_walk, sniffing, unknown
 
 FLOATS = 50_000
 """Plain numbers in a file that losses and metrics of long trainings come to."""
@@ -93,7 +93,7 @@ def _looks(value: bytes | memoryview, strict: bool) -> str:
         if head.startswith(starts):
             return f"bytes {words}"
     if not strict:
-        found = sniffing.no_model(head, "", lambda: value, len(value))
+        found = sniffing.no_model(head, "", lambda: pickle_walk.reading(value))
         if found == "text":
             return _looks_of_text(str(head, "latin-1"))
         if found and not found.endswith(unknown.NOTHING):

@@ -1,24 +1,28 @@
-"""What a file is by its first bytes: something to be judged, or recognisably no model.
+"""What a file is by its bytes: something to be judged, or recognisably no model.
 
-Only what is positively something else is passed over. What is packed, of another framework
-or named like a model without being one that can be read is given to the reader, whose error
-then says why it is not judged.
+Only what is positively something else, all of it, is passed over. What is packed, of
+another framework or named like a model without being one that can be read is given to the
+reader, whose error then says why it is not judged.
 """
 
+import re
 import sys
 from collections.abc import Callable
 
 from ban_jax.checkpoints import (
-    file_bytes,
+    file_end,
     flax_reader,
+    media,
     npy_header,
     pickle_walk,
     safetensors_reader,
+    tar_reader,
+    texts,
     unpacking,
 )
 
 HEAD = 1024
-"""Bytes that are looked at."""
+"""Bytes that are looked at first."""
 MODEL_SUFFIXES = (
     *(".pt", ".pth", ".th", ".tar", ".bin", ".ckpt", ".safetensors", ".npz"),
     ".msgpack",
@@ -29,17 +33,11 @@ OTHER_MODEL_SUFFIXES = (
     *(".pyth", ".weights", ".params", ".pdparams", ".h5", ".hdf5", ".keras", ".onnx"),
     *(".pb", ".tflite", ".gguf", ".ggml", ".caffemodel", ".mlmodel", ".engine", ".pte"),
     *(".mar", ".nemo", ".distcp", ".ptl", ".torchscript", ".jit"),
+    *(".ort", ".mnn", ".trt", ".plan", ".uff", ".dlc", ".rknn", ".om", ".pdiparams"),
+    *(".index", ".meta"),
 )
-"""Names of models too: what these hold is given to the reader unless it is text."""
-_IMAGES = (
-    *(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0"),
-    *(b"P5\n", b"P6\n", b"P5 ", b"P6 ", b"8BPS", b"\0\0\0\x0cjP"),
-)
-_MEDIA = (
-    *(b"OggS", b"fLaC", b"ID3", b"\x1aE\xdf\xa3", b"%PDF", b"SQLite format 3\0"),
-    *(b"\x7fELF", b"\0\5\x16\7", b"\0asm", b"wOFF", b"wOF2"),
-)
-"""Sound, film, PDF, databases, programs, what macOS puts beside files, fonts."""
+"""Names of models too: what these hold is given to the reader unless all is text."""
+_OF_TENSORFLOW = re.compile(r".*\.data-\d+-of-\d+")
 _PACKED = (
     *(b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd"),
 )
@@ -54,46 +52,45 @@ JUDGED = ""
 def no_model(
     head: bytes,
     name: str,
-    rest: Callable[[], file_bytes.Data | bytes],
-    size: int | None = None,
+    whole: Callable[[], pickle_walk.Read],
 ) -> str:
     """What a file is that is no model, in a few words; `JUDGED` where it may be one.
 
     Args:
       head: its first `HEAD` bytes, all of them where it has no more.
       name: its name, without folders.
-      rest: gives all of it, or its first `bare_pickle.MOST` bytes.
-      size: bytes of it, where `rest` may give fewer.
+      whole: gives a way to read all of it, each time from its start.
     """
     lower = name.lower()
     if lower.endswith(MODEL_SUFFIXES) and not name.startswith("."):
         return JUDGED
-
-    def whole() -> pickle_walk.Read:
-        return pickle_walk.reading(rest(), size)
-
     if head.startswith(_PACKED) and not _is_pickle(head, whole, strict=True):
-        return _unpacked(head, lower, rest)
+        return _unpacked(head, lower, whole)
     return _told(head, lower, whole)
 
 
 def _told(head: bytes, lower: str, whole: Callable[[], pickle_walk.Read]) -> str:
     if not head:
         return "an empty file"
-    if _is_checkpoint(head):
+    if _is_checkpoint(head) or tar_reader.begins(head):
         return JUDGED
-    other = other_kind(head)
+    other = other_kind(head, whole)
     if _is_pickle(head, whole, strict=bool(other)):
         return JUDGED
     if head.startswith(npy_header.MAGIC):
         return _of_array(head, whole)
-    if other:
-        return other
-    if head.startswith(_PACKED + _FRAMEWORKS) or head[257:262] == b"ustar":
+    if head.startswith(_PACKED + _FRAMEWORKS):
         return JUDGED
-    if lower.endswith(MODEL_SUFFIXES + OTHER_MODEL_SUFFIXES):
-        return JUDGED
-    return "of no known format"
+    if _is_named(lower):
+        is_text = other == TEXT and texts.is_looked_through(whole())
+        return TEXT if is_text else JUDGED
+    return other or "of no known format"
+
+
+def _is_named(lower: str) -> bool:
+    """Whether a name is one of a model's, whatever the file begins like."""
+    named = lower.endswith(MODEL_SUFFIXES + OTHER_MODEL_SUFFIXES)
+    return named or bool(_OF_TENSORFLOW.fullmatch(lower))
 
 
 def _is_checkpoint(head: bytes) -> bool:
@@ -125,11 +122,8 @@ def _of_array(head: bytes, whole: Callable[[], pickle_walk.Read]) -> str:
 
 def _goes_on(read: pickle_walk.Read, end: int) -> bool:
     """Whether a file does not end where it should."""
-    size = getattr(read, "size", None)
-    if size is not None:
-        return bool(size > end)
     try:
-        return len(read(end, 1)) > 0
+        return file_end.goes_on(read, end)
     except (pickle_walk.Beyond, *unpacking.DAMAGE):
         return True
 
@@ -147,17 +141,25 @@ def _is_msgpack(data: memoryview) -> bool:
     return 1 < length == len(key) and key.isascii() and key.decode().isprintable()
 
 
-def other_kind(head: bytes) -> str:
-    """What a file is by its first `HEAD` bytes that is none of a model; `TEXT` is one."""
-    riff = head[:4] == b"RIFF" and head[8:12]
-    if head.startswith(_IMAGES) or riff == b"WEBP":
-        return "an image"
-    if head.startswith(_MEDIA) or riff or head[4:8] == b"ftyp":
-        return "no model: a document, a medium or a program"
-    return TEXT if _is_text(head) else ""
+def other_kind(head: bytes, whole: Callable[[], pickle_walk.Read]) -> str:
+    """What a file is, all of it, that is none of a model; `TEXT` is one.
+
+    Args:
+      head: its first `HEAD` bytes.
+      whole: gives a way to read all of it, each time from its start.
+    """
+    if told := media.of(head, whole):
+        return told
+    if not begins_as_text(head):
+        return ""
+    try:
+        return TEXT if len(head) < HEAD or texts.is_text(whole()) else ""
+    except (pickle_walk.Beyond, *unpacking.DAMAGE):
+        return ""
 
 
-def _is_text(head: bytes) -> bool:
+def begins_as_text(head: bytes) -> bool:
+    """Whether the first `HEAD` bytes of a file are text, whatever follows them."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return True  # UTF-16
     try:
@@ -192,18 +194,16 @@ def _is_pickle(
         return True  # cut off or too large: it is for the reader to say so
 
 
-def _unpacked(
-    head: bytes, name: str, rest: Callable[[], file_bytes.Data | bytes]
-) -> str:
+def _unpacked(head: bytes, name: str, whole: Callable[[], pickle_walk.Read]) -> str:
     """A compressed file: what it holds decides, where that can be seen."""
     if not unpacking.is_known(head):
         return JUDGED
     try:
-        inner = unpacking.Inner(rest()).read(0, HEAD)
+        inner = unpacking.Inner(whole()).read(0, HEAD)
     except unpacking.DAMAGE:
         return JUDGED
     stem = name.rpartition(".")[0]
     if len(inner) < 16 or stem.endswith(MODEL_SUFFIXES):
         return JUDGED
-    told = _told(inner, stem, lambda: unpacking.Inner(rest()).read)
+    told = _told(inner, stem, lambda: unpacking.Inner(whole(), texts.PACKED).read)
     return f"packed: {told}" if told else JUDGED

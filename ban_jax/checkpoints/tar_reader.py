@@ -30,6 +30,17 @@ _MOST = 2**16
 """Bytes of a pickle beside the elements; they hold three words."""
 
 
+def begins(head: bytes) -> bool:
+    """Whether the first 512 bytes are the header of a tar archive."""
+    if head[257:262] == b"ustar":
+        return True
+    try:  # old ones have a checksum and no name
+        tarfile.TarInfo.frombuf(head[:_BLOCK], "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        return False
+    return True
+
+
 def members(data: file_bytes.Data) -> dict[str, tuple[int, int]]:
     """Name -> first byte and end of each file of a tar archive.
 

@@ -8,9 +8,11 @@ judged. Formats that are found from the end of a file (zip) or behind a block of
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-SMALL = 2**14
+from ban_jax.checkpoints import file_end, media, pickle_walk, unpacking
+
+SMALL = file_end.SMALL
 """Bytes; a file of no known format that has fewer holds no network."""
 NOTHING = "of no known format"
 """What `sniffing.no_model` says of such a file, perhaps behind how it is packed."""
@@ -22,42 +24,58 @@ _COMMENT = 0xFFFF
 _HDF = b"\x89HDF\r\n\x1a\n"
 _FIRST_BLOCK = 512
 _KNOWN = (
-    (b"PACK", "objects of a git repository"),
-    (b"DIRC", "the index of a git repository"),
-    (b"\xfftOc", "the index of a git pack"),
-    (b"RIDX", "the index of a git pack"),
-    (b"\0\0\0\1Bud1", "settings of the macOS Finder"),
-    (b":W&B", "a log of Weights & Biases"),
-    (b"\0\1\0\0\0", "a font"),
-    (b"OTTO", "a font"),
-    (b"MZ", "a program"),
+    (b"PACK", "objects of a git repository", media.saying(b"PACK\0\0\0\2")),
+    (b"DIRC", "the index of a git repository", media.saying(b"DIRC\0\0\0")),
+    (b"\xfftOc", "the index of a git pack", media.git_index),
+    (b"RIDX", "the index of a git pack", media.saying(b"RIDX\0\0\0\1\0\0\0")),
+    (
+        b"\0\0\0\1Bud1",
+        "settings of the macOS Finder",
+        media.saying(b"\0\0\0\1Bud1\0\0"),
+    ),
+    (b":W&B", "a log of Weights & Biases", media.saying(b":W&B\xe1\xbe\0")),
+    (b"\0\1\0\0\0", "a font", media.font),
+    (b"OTTO", "a font", media.font),
+    (b"MZ", "a program", media.windows_program),
 )
 _GIT = (b"blob ", b"tree ", b"commit ", b"tag ")
 
 
-def companion(head: bytes) -> str:
-    """What a file of another known kind is, by its first bytes; empty where it is none."""
-    for magic, told in _KNOWN:
-        if head.startswith(magic):
+def companion(head: bytes, whole: Callable[[], pickle_walk.Read]) -> str:
+    """What a file of another known kind is; empty where it is none.
+
+    Args:
+      head: its first bytes.
+      whole: gives a way to read all of it, each time from its start.
+    """
+    for told, end in _likely(head):
+        if media.is_whole(end, whole):
             return told
-    if head[2:4] == b"\r\n" and not any(head[5:8]):
-        return "compiled Python"
-    if b"brain.Event:" in head[:64]:
-        return "a log of TensorBoard"
-    if head[:3] == b"\0\0\x08" and head[3:4] in (b"\1", b"\2", b"\3", b"\4"):
-        return "a data set of bytes (IDX)"
     return ""
 
 
-def told(reason: str, head: bytes, size: int) -> str:
+def _likely(head: bytes) -> Iterator[tuple[str, media.End]]:
+    """What a file may be by its first bytes, and where it would end then."""
+    for magic, told, end in _KNOWN:
+        if head.startswith(magic):
+            yield told, end
+    if head[2:4] == b"\r\n" and not any(head[5:8]):
+        yield "compiled Python", media.python
+    if b"brain.Event:" in head[:64]:
+        yield "a log of TensorBoard", media.records
+    if head[:3] == b"\0\0\x08" and head[3:4] in (b"\1", b"\2", b"\3", b"\4"):
+        yield "a data set of bytes (IDX)", media.bytes_of_idx
+
+
+def told(reason: str, head: bytes, whole: Callable[[], pickle_walk.Read]) -> str:
     """What `sniffing.no_model` said, unless there may be a network: then nothing.
 
     Args:
       reason: that.
       head: the first bytes of the file.
-      size: bytes of the file.
+      whole: gives a way to read all of it, each time from its start.
     """
-    if not reason.endswith(NOTHING) or size < SMALL:
+    if not reason.endswith(NOTHING) or file_end.is_small(whole()):
         return reason
     try:
         inner = zlib.decompressobj(47).decompress(head, len(head))
@@ -65,7 +83,9 @@ def told(reason: str, head: bytes, size: int) -> str:
         inner = b""
     if inner.startswith(_GIT):
         return "an object of a git repository"
-    return companion(inner or head)
+    if inner and unpacking.is_known(head):
+        return companion(inner, lambda: unpacking.Inner(whole()).read)
+    return companion(head, whole)
 
 
 def behind(read: Callable[[int, int], bytes], size: int) -> str:

@@ -18,28 +18,40 @@ _OPENERS: dict[bytes, Callable[[], Any]] = {
 }
 
 
+def raw_deflate() -> Any:
+    """What unpacks an entry of a zip archive."""
+    return zlib.decompressobj(-zlib.MAX_WBITS)
+
+
 def is_known(start: bytes) -> bool:
     """Whether a file with this start can be looked into."""
     return any(start.startswith(magic) for magic in _OPENERS)
+
+
+def _opener(start: bytes) -> Callable[[], Any]:
+    (found,) = (made for magic, made in _OPENERS.items() if start.startswith(magic))
+    return found
 
 
 class Inner:
     """What is packed, read forwards; the last two pieces are kept.
 
     Args:
-      data: the packed file, or its start.
+      data: the packed file, or its start, or what reads it.
       most: bytes of the content; what lies beyond raises `pickle_walk.Beyond`.
+      opener: makes what unpacks it; by default as its first bytes say.
     """
 
-    def __init__(self, data: file_bytes.Data | bytes, most: int = limits.MAX_PICKLE):
-        (opener,) = (
-            opener
-            for magic, opener in _OPENERS.items()
-            if bytes(data[: len(magic)]) == magic
-        )
-        self.data, self.most = data, most
-        self.opener = opener
-        self.stream = opener()
+    def __init__(
+        self,
+        data: file_bytes.Data | bytes | pickle_walk.Read,
+        most: int = limits.MAX_PICKLE,
+        opener: Callable[[], Any] | None = None,
+    ):
+        self.packed = data if callable(data) else pickle_walk.reading(data)
+        self.most = most
+        self.opener = opener or _opener(bytes(self.packed(0, 8)))
+        self.stream = self.opener()
         self.given = 0  # of the packed bytes
         self.start, self.kept = 0, b""
 
@@ -70,7 +82,7 @@ class Inner:
             tail = getattr(self.stream, "unconsumed_tail", b"")
             packed = tail
             if not packed and getattr(self.stream, "needs_input", True):
-                packed = bytes(self.data[self.given : self.given + _PIECE])
+                packed = bytes(self.packed(self.given, _PIECE))
                 self.given += len(packed)
                 if not packed:
                     raise EOFError("the packed content is cut off")
@@ -82,5 +94,5 @@ class Inner:
         """Whether another stream follows; bytes that are none are left."""
         unused = len(self.stream.unused_data)
         self.given -= unused
-        start = bytes(self.data[self.given : self.given + 6])
+        start = bytes(self.packed(self.given, 6))
         return is_known(start)

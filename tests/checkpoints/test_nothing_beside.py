@@ -208,6 +208,7 @@ def test_the_entries_of_an_archive_share_the_time_of_one_file(
 
 
 NOISE = bytes(range(1, 256)) * 400
+IDX = b"\0\0\x08\x03" + struct.pack(">3I", 4, 100, 255) + NOISE
 TAR = io.BytesIO()
 with tarfile.open(fileobj=TAR, mode="w", format=tarfile.USTAR_FORMAT) as _tar:
     _tar.addfile(tarfile.TarInfo("model.pt"), io.BytesIO())
@@ -263,12 +264,14 @@ def test_a_program_of_torch_export_is_one_thing_that_is_not_judged(tmp_path):
         arrays(np.ones((9, 9))),
         gzip.compress(arrays(np.ones((9, 9))), 0, mtime=0),
         b"\xfe" + NOISE[: unknown.SMALL - 2],
-        b"\0\0\x08\x03" + bytes(12) + NOISE,
-        gzip.compress(b"\0\0\x08\x03" + bytes(12) + NOISE, 0, mtime=0),
-        b"\xa7\r\r\n" + bytes(12) + NOISE,
+        IDX,
+        gzip.compress(IDX, 0, mtime=0),
+        b"\xa7\r\r\n" + bytes(12) + b"\xe3" + NOISE,
         b"\x18"
         + bytes(11)
         + b"\x09\0\0\x80\xd0\xbe\x1a\xd9A\x1a\rbrain.Event:2"
+        + bytes(4)
+        + struct.pack("<Q4x", len(NOISE) - 4)
         + NOISE,
         b"PACK\0\0\0\2" + NOISE,
         b"A line of text.\n" * 5000,

@@ -129,6 +129,8 @@ class _Search:
         if not self._open(path):
             self.judged[path] = True
             self._beside_arrays(path)
+            if index := sharded.index_of(path):
+                self.judged[index] = True
 
     def walk(self, tops: list[str]) -> None:
         links: list[str] = []
@@ -173,7 +175,8 @@ class _Search:
                 named.setdefault(_identity(path), path)
         for path, is_named in list(self.judged.items()):
             known = named.get(_identity(path))
-            if not is_named and known is not None:
+            # An index is another one in each folder.
+            if not is_named and known is not None and not sharded.is_for_all(path):
                 del self.judged[path]
                 self.passed[path] = f"the same file as {known}"
         return Found(
@@ -272,7 +275,7 @@ class _Search:
                 lambda at, count: os.pread(descriptor, count, at), status.st_size
             ):
                 return sniffing.JUDGED
-            return "" if sharded.is_lacking(path) else told
+            return sniffing.JUDGED if sharded.is_for_all(path) else told
 
     def _open(self, path: str) -> bool:
         """Whether a path is an archive, whose entries are then taken."""
@@ -281,7 +284,8 @@ class _Search:
 
         def look() -> packed.Listing | None:
             data = file_bytes.read(path)
-            return packed.listing(path, data) if data[:2] == b"PK" else None
+            found = packed.listing(path, data) if data[:2] == b"PK" else None
+            return found and _with_indices(found)
 
         try:
             listing = watchdog.within(limits.SECONDS, look)
@@ -303,6 +307,13 @@ _CHUNK = re.compile(r"\d+(\.\d+)*|c")
 def _is_named(name: str) -> bool:
     """Whether its name says that a file is a model."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _with_indices(found: packed.Listing) -> packed.Listing:
+    """What lies in an archive, with the indices that stand for sets among the judged."""
+    indices = {path for path, _ in found.passed if sharded.is_for_all(path)}
+    passed = [one for one in found.passed if one[0] not in indices]
+    return packed.Listing([*found.members, *indices], passed)
 
 
 def _is_of_arrays(folder: str, name: str) -> bool:

@@ -112,6 +112,11 @@ def told_of(archive: zip_container.Archive, name: str) -> str:
     return unknown.told(told, head, whole)
 
 
+def entries(path: str) -> dict[str, zip_container.Entry]:
+    """What an archive lists, by name."""
+    return _opened(path).archive.entries
+
+
 class _Opened(NamedTuple):
     """An archive that is read from, and the seconds each of its entries took so far."""
 
@@ -127,7 +132,9 @@ def read(path: str, name: str) -> memoryview:
     """
     archive = _opened(path).archive
     size = len(archive.data)
-    watchdog.extend(limits.SECONDS_PER_MIB * size / limits.MIB)
+    entry = archive.entries.get(name)
+    own = 0 if entry is None else entry.packed
+    watchdog.extend(limits.SECONDS_PER_MIB * own / limits.MIB)
     return archive.inflate(name, limits.inflated(size))
 
 

@@ -100,7 +100,7 @@ def _parts(path: str, architecture: str | None) -> list[classifiers.Part]:
     try:
         return classifiers.of(path, content, architecture)
     except errors.CheckpointError as error:
-        other = others.what(content.root, content.size, path)
+        other = others.what(content.root, content.size, path) or _in_set(path, error)
         unopened = "" if other else others.unopened(content.root)
         told = "; ".join(
             [
@@ -110,6 +110,11 @@ def _parts(path: str, architecture: str | None) -> list[classifiers.Part]:
             ]
         )
         raise errors.CheckpointError(told, calls=content.calls, other=other) from error
+
+
+def _in_set(path: str, error: errors.CheckpointError) -> str | None:
+    """What a file without a classifier is by an index, unless it asks for calls."""
+    return None if error.calls else sharded.is_in_set(path) or None
 
 
 def check_architecture(name: str | None) -> None:

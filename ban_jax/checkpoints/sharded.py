@@ -4,27 +4,33 @@
     model-00002-of-00002.safetensors   the others
     model.safetensors.index.json       `weight_map`: tensor -> file
 
-and the same with `pytorch_model` and `.bin`. Whichever is asked for, the set is read.
-A program that loads it reads every file of the index whole, so the files must hold what the
-index says of them and nothing else.
+and the same with `pytorch_model` and `.bin`, `flax_model` and `.msgpack`. Whichever is
+asked for, the set is read. Programs go by the index alone: where it names files that are
+called otherwise, it stands for the set, and they for what they hold by themselves.
+A program that loads it reads every file of the index whole, so the files must hold what
+the index says of them and nothing else. All of it may lie in an archive, too.
 """
 
 import os
 import re
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from ban_jax.checkpoints import (
+    beside,
     contents,
     errors,
-    file_bytes,
     json_text,
     limits,
     tensor,
 )
 
-_SHARD = re.compile(r"(.+)-0*(\d+)-of-0*(\d+)(\.safetensors|\.bin)")
-_INDEX = re.compile(r"(.+)(\.safetensors|\.bin)\.index(?:\.\w+)?\.json")
+_SHARD = re.compile(
+    r"(.+)-0*(\d+)-of-0*(\d+)(\.safetensors|\.bin|\.msgpack)", re.IGNORECASE
+)
+_INDEX = re.compile(r"(.+)\.index(?:\.[\w-]+)?\.json", re.IGNORECASE)
+_OF_WEIGHTS = (".safetensors", ".bin", ".msgpack")
+_MAX_DEPTH = 64
 MAX_FILES = 1000
 
 
@@ -42,36 +48,75 @@ class Place(NamedTuple):
     told: str
 
 
+class NoIndexError(errors.CheckpointError):
+    """A JSON text that places no weights."""
+
+
 def place(path: str) -> Place | None:
     """Where a file belongs by its name; None for what is no part of a set."""
-    folder, name = os.path.split(path)
+    name = os.path.basename(path)
     if found := _SHARD.fullmatch(name):
         stem, number, total, suffix = found.groups()
         whole = stem + suffix
         told = f"part {number} of {total} of {whole}"
-        index = os.path.join(folder, f"{whole}.index.json")
+        index = beside.path(path, f"{whole}.index.json")
         # Of a variant: model.fp16-00001-of-00002 has model.safetensors.index.fp16.json.
         base, dot, variant = stem.rpartition(".")
-        other = os.path.join(folder, f"{base}{suffix}.index.{variant}.json")
-        if dot and not os.path.lexists(index) and os.path.lexists(other):
+        other = beside.path(path, f"{base}{suffix}.index.{variant}.json")
+        if dot and not beside.has(index) and beside.has(other):
             index = other
         return Place(whole, index, told)
     if found := _INDEX.fullmatch(name):
-        return Place("".join(found.groups()), path, "the index of a set")
+        return Place(found.group(1), path, "the index of a set")
     return None
 
 
-def is_lacking(path: str) -> bool:
-    """Whether a file is an index, and what it lists is not there to be judged with it."""
-    name = os.path.basename(path)
-    if not _INDEX.fullmatch(name):
+def is_for_all(path: str) -> bool:
+    """Whether a file is an index that stands for its set.
+
+    That is one whose files do not all lead to it by their names: those that are not there,
+    and those that programs find by the index alone.
+    """
+    found = _INDEX.fullmatch(os.path.basename(path))
+    if not found:
         return False
     try:
         files = _files(path)
+    except NoIndexError:
+        return found.group(1).lower().endswith(_OF_WEIGHTS)
     except (errors.CheckpointError, OSError):
         return True
-    folder = os.path.dirname(path)
-    return not all(os.path.exists(os.path.join(folder, one)) for one in files)
+    return not all(_leads_to(path, name) for name in files)
+
+
+def _leads_to(index: str, name: str) -> bool:
+    path = beside.path(index, name)
+    found = place(path)
+    return _is_there(path) and found is not None and found.index_path == index
+
+
+def index_of(path: str) -> str:
+    """The path of an index that stands for a set which a file is in; empty without one."""
+    own = os.path.basename(path)
+    try:
+        for name in sorted(beside.names(path, _INDEX)):
+            index = beside.path(path, name)
+            try:
+                if own in _files(index) and is_for_all(index):
+                    return index
+            except errors.CheckpointError:
+                continue
+    except (errors.CheckpointError, OSError):
+        pass  # the reader says what is wrong
+    return ""
+
+
+def is_in_set(path: str) -> str:
+    """What a file is by an index that stands for its set, in words; empty without one."""
+    index = index_of(path)
+    if not index:
+        return ""
+    return f"a file of the set of {os.path.basename(index)}, which is judged as a whole"
 
 
 def read(
@@ -89,7 +134,7 @@ def read(
     """
     name = os.path.basename(path)
     try:
-        if not os.path.lexists(one.index_path):
+        if not beside.has(one.index_path):
             found = read_file(path)
             note = f"{one.told}: no {os.path.basename(one.index_path)} lies beside it"
             return found._replace(notes=(note,), part=note)
@@ -109,13 +154,13 @@ def _files(index: str) -> dict[str, list[str]]:
     """File -> the tensors that the index says are in it."""
     name = os.path.basename(index)
     try:
-        raw = bytes(file_bytes.read(index, limits.MAX_JSON)[:])
+        raw = beside.read(index, limits.MAX_JSON)
         found = json_text.loads(raw, unique=True)
     except ValueError as error:
         raise errors.CheckpointError(f"{name}: {error}") from error
     mapped = found.get("weight_map") if type(found) is dict else None
     if type(mapped) is not dict or not mapped:
-        raise errors.CheckpointError(f"{name} has no weight_map")
+        raise NoIndexError(f"{name} has no weight_map")
     files: dict[str, list[str]] = {}
     for key, value in mapped.items():
         if (
@@ -140,29 +185,33 @@ def _joined(
     files: dict[str, list[str]],
     read_file: Callable[[str], contents.Contents],
 ) -> contents.Contents:
-    folder = os.path.dirname(one.index_path)
-    absent = [name for name in files if not os.path.exists(os.path.join(folder, name))]
+    paths = {name: beside.path(one.index_path, name) for name in files}
+    absent = [name for name, path in paths.items() if not _is_there(path)]
     if absent:
         index = os.path.basename(one.index_path)
         raise errors.CheckpointError(
             f"{len(absent)} of the {len(files)} files of {index} are "
             f"missing: {errors.listing([errors.show(name) for name in absent], 20)}"
         )
-    total = sum(os.path.getsize(os.path.join(folder, name)) for name in files)
-    if total > limits.MAX_FILE:
+    total = sum(map(beside.size, paths.values()))
+    most = beside.most(one.index_path)
+    if total > most:
         raise errors.CheckpointError(
-            f"the set has {total:,} bytes; at most {limits.MAX_FILE:,} are read"
+            f"the set has {total:,} bytes; at most {most:,} are read"
         )
     root: dict[str, tensor.Tensor] = {}
     calls: dict[str, None] = {}
+    is_tree = one.whole.lower().endswith(".msgpack")
     for name in sorted(files):
         try:
-            found = read_file(os.path.join(folder, name))
+            found = read_file(paths[name])
         except errors.CheckpointError as error:
             raise errors.CheckpointError(
                 f"{errors.show(name)}: {error}", calls=error.calls
             ) from error
         held = found.root if type(found.root) is dict else {}
+        if is_tree:
+            held = dict(_leaves(held, (), _MAX_DEPTH))
         tensors = {
             key: value
             for key, value in held.items()
@@ -177,10 +226,48 @@ def _joined(
         root |= tensors
         calls |= dict.fromkeys(found.calls)
     note = f"{one.told}, read as a whole: {len(files)} files by their index.json"
-    return contents.Contents(root, {}, total, calls=tuple(calls), notes=(note,))
+    made = _tree(root) if is_tree else root
+    return contents.Contents(made, {}, total, calls=tuple(calls), notes=(note,))
+
+
+def _is_there(path: str) -> bool:
+    return beside.has(path) and not (os.path.islink(path) and not os.path.exists(path))
+
+
+def _leaves(
+    node: Mapping[Any, Any], above: tuple[str, ...], depth: int
+) -> Iterator[tuple[str, Any]]:
+    """What Flax keeps in dicts inside dicts, by the names that an index has for it."""
+    for name, value in node.items():
+        here = (*above, str(name))
+        if type(value) is dict and value and depth:
+            yield from _leaves(value, here, depth - 1)
+        else:
+            yield "/".join(here), value
+
+
+def _tree(tensors: Mapping[str, tensor.Tensor]) -> dict[str, Any]:
+    """The tensors of Flax where they were before their names were joined.
+
+    Raises:
+      CheckpointError: where one name is a tensor's and a dict's.
+    """
+    root: dict[str, Any] = {}
+    for name, value in tensors.items():
+        node = root
+        *above, last = name.split("/")
+        for step in above:
+            node = node.setdefault(step, {})
+            if type(node) is not dict:
+                raise errors.CheckpointError(f"{errors.show(name)} lies in a tensor")
+        if node.setdefault(last, value) is not value:
+            raise errors.CheckpointError(f"{errors.show(name)} is there twice")
+    return root
 
 
 def whole_name(name: str) -> str:
     """What a set's file would be called if it were a single one; else the name itself."""
-    found = place(name)
-    return name if found is None else found.whole
+    if found := _SHARD.fullmatch(name):
+        return found.group(1) + found.group(4).lower()
+    found = _INDEX.fullmatch(name)
+    return found.group(1) if found else name

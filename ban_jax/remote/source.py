@@ -12,7 +12,8 @@ _BESIDE = (
     *("config.json", "preprocessor_config.json", "zoo.json", "zarr.json"),
     *(".zarray", ".zattrs", ".zgroup"),
 )
-_BESIDE_ENDS = (".index.json",)
+_INDEX = re.compile(r".+\.index(\.[\w-]+)?\.json", re.IGNORECASE)
+"""Of a set of files, also of a variant: model.safetensors.index.fp16.json."""
 _NO_MODELS = (
     *(".py", ".pyc", ".pyi", ".ipynb", ".js", ".ts", ".sh", ".bat", ".c", ".h", ".cc"),
     *(".cpp", ".cu", ".rs", ".go", ".java", ".md", ".rst", ".txt", ".json", ".jsonl"),
@@ -77,7 +78,7 @@ def wanted(name: str) -> str:
     content will tell.
     """
     base = name.rpartition("/")[2].lower()
-    if base in _BESIDE or base.endswith(_BESIDE_ENDS):
+    if base in _BESIDE or _INDEX.fullmatch(base):
         return ""
     if base in _NO_MODEL_NAMES or base.endswith(_NO_MODELS):
         return "not fetched: by its name a program, a text, a picture or a sound"

@@ -297,5 +297,4 @@ def test_an_index_without_its_files_has_a_line(tmp_path, model, file, words):
     with pytest.raises(checkpoints.CheckpointError, match=words):
         checkpoints.read(path)
     (tmp_path / "a.safetensors").write_bytes(b"")
-    expected = ["a.safetensors", "good.pt", path.name][: 2 + (file[0] == ".")]
-    assert judged(tmp_path) == expected
+    assert judged(tmp_path) == ["a.safetensors", "good.pt", path.name]

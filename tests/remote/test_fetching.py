@@ -338,3 +338,9 @@ def test_room_can_be_made_while_another_scan_makes_some(cache, monkeypatch):
     gone = os.path.join(cache.folder, "gone")
     monkeypatch.setattr(cache._room, "_folders", lambda: [gone])
     cache._room.take(cache.limit)
+
+
+def test_the_index_of_a_set_is_fetched_also_of_a_variant():
+    for name in ("model.safetensors.index.json", "a/model.bin.index.fp16.json"):
+        assert not source.wanted(name)
+    assert source.wanted("vocabulary.json")

@@ -144,7 +144,7 @@ class Judge:
         if kind == "trusted":
             others = [one for one in members if one["sha256"] != record["sha256"]]
             if len(others) < len(members):
-                own = f"its weights are among {len(members)} {_CALLED[kind]}, left out"
+                own = f"the same weights are among {len(members)} {_CALLED[kind]}, left out"
                 members = others
         if len(members) < least or record["mode"] not in detectors.DETECTORS:
             reason = (
@@ -167,7 +167,7 @@ class Judge:
         if reason := profile.why_unfit(given, record):
             return None, reason
         own = any(one["sha256"] == record["sha256"] for one in given["models"])
-        return profile.baseline(given), "its weights are among these" * own
+        return profile.baseline(given), "the same weights are among these" * own
 
     def _shipped(self, record: Evidence) -> profile.Profile | None:
         """The profile of the package that fits, found by the data set's name."""

@@ -98,8 +98,8 @@ def test_a_trusted_model_is_not_compared_with_itself():
         assert found[field] == others[field]
     assert found["verdict"] == "backdoored" and found["target"] == 3
     assert found["notes"] == [
-        "judged against 4 trusted models: its weights are among 5 trusted models, left "
-        "out"
+        "judged against 4 trusted models: the same weights are among 5 trusted "
+        "models, left out"
     ]
     stranger = judged(trusted=trusted)
     assert stranger["compared_with"] == "5 trusted models" and not stranger["notes"]
@@ -109,7 +109,7 @@ def test_of_two_trusted_models_each_is_left_with_too_few():
     trusted = made.several(2)
     (note,) = judged(line=trusted[0], trusted=trusted, profiles=toy())["notes"]
     assert note == (
-        "judged against profile toy, 6 clean models: its weights are among 2 trusted "
+        "judged against profile toy, 6 clean models: the same weights are among 2 trusted "
         "models, left out"
     )
 
@@ -119,7 +119,7 @@ def test_a_model_of_the_profile_is_told_to_be_one():
     found = judged(line=member, profiles=toy())
     assert found["baseline"] == "profile"
     assert found["notes"] == [
-        "judged against profile toy, 6 clean models: its weights are among these"
+        "judged against profile toy, 6 clean models: the same weights are among these"
     ]
 
 

@@ -21,7 +21,7 @@ from ban_jax import detectors
 from ban_jax.baselines import crowd
 from ban_jax.detectors import rules
 from ban_jax.records import Evidence, fields
-from ban_jax.storage import atomic
+from ban_jax.storage import atomic, json_file
 
 FORMAT = 2
 MINIMUM = 4
@@ -254,7 +254,7 @@ def load(name_or_path: str) -> Profile:
             f"the package ({', '.join(shipped())})"
         )
     try:
-        found = json.loads(text, parse_constant=_reject_constant)
+        found = json_file.loads(text)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ValueError(f"expected an object with format {FORMAT}")
         fields.check(found, Profile, "profile")
@@ -280,10 +280,6 @@ def write(path: str, profile: Profile) -> None:
     """Writes a profile file whole or not at all."""
     text = json.dumps(profile, indent=1, allow_nan=False)
     atomic.write(path, f"{text}\n".encode())
-
-
-def _reject_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not valid in JSON")
 
 
 def _check_together(profile: Profile) -> None:

@@ -250,7 +250,9 @@ class _Search:
     def _told(self, path: str, name: str) -> str:
         """What a file is that is not judged."""
         try:
-            return self._no_model(path, name)
+            return watchdog.within(limits.SECONDS, lambda: self._no_model(path, name))
+        except errors.CheckpointError:  # no time was left: the reader says so
+            return sniffing.JUDGED
         except OSError as error:
             absent = error.errno == errno.ENOENT and os.path.islink(path)
             return "a link to nothing" if absent and not _is_named(name) else ""

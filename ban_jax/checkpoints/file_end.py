@@ -52,6 +52,18 @@ def check(holds: bool, told: str) -> None:
         raise ValueError(told)
 
 
+def watched(read: pickle_walk.Read) -> pickle_walk.Read:
+    """The same, which ends with the time of the file."""
+
+    def watched(start: int, count: int) -> bytes | memoryview:
+        watchdog.check()
+        return read(start, count)
+
+    if (size := getattr(read, "size", None)) is not None:
+        watched.size = size  # type: ignore[attr-defined]
+    return watched
+
+
 def size_of(read: pickle_walk.Read) -> int:
     """Bytes of a file; what is packed is unpacked up to its end."""
     size = getattr(read, "size", None)

@@ -47,7 +47,9 @@ def of(head: bytes, whole: Callable[[], pickle_walk.Read]) -> str:
 def is_whole(end: End, whole: Callable[[], pickle_walk.Read]) -> bool:
     """Whether a file ends where it should, or has no room for a network anyway."""
     try:
-        return file_end.is_small(whole()) or file_end.is_at(whole(), end(whole()))
+        if file_end.is_small(whole()):
+            return True
+        return file_end.is_at(whole(), end(file_end.watched(whole())))
     except (pickle_walk.Beyond, OverflowError, *unpacking.DAMAGE):
         return False
 

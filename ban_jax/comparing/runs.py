@@ -17,7 +17,7 @@ from ban_jax import records, verdict
 from ban_jax.population import memory
 from ban_jax.records import Evidence, Job
 from ban_jax.scanning import closer, scan, timeline
-from ban_jax.storage import atomic
+from ban_jax.storage import atomic, json_file
 
 TIMES = "times.json"
 Progress = Callable[[], None]
@@ -158,19 +158,12 @@ def _read(path: str) -> Times:
         return {}
     names = {field.name for field in dataclasses.fields(Spent)}
     try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
+        found = json_file.load(path)
         whole = all(
             set(one) == names and all(isinstance(x, int | float) for x in one.values())
             for one in found.values()
         )
-    except (
-        OSError,
-        ValueError,
-        AttributeError,
-        TypeError,
-        RecursionError,
-    ) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     if not whole:
         raise ValueError(f"{path}: expected {', '.join(sorted(names))} for each entry")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ban_jax import records, report
-from ban_jax.storage import atomic
+from ban_jax.storage import atomic, json_file
 
 RATES = "rates.json"
 CSV_COLUMNS = (
@@ -74,17 +74,9 @@ def read_rates(path: str) -> dict[str, float]:
     if not os.path.exists(path):
         return {}
     try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
+        found = json_file.load(path)
         return {str(name): float(rate) for name, rate in found.items()}
-    except (
-        OSError,
-        ValueError,
-        AttributeError,
-        TypeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
 
 

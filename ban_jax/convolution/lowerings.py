@@ -427,9 +427,11 @@ def _native_kernel_gradient(how, size, x, cotangent):
         for array in (x, cotangent)
     ]
     zeros = jnp.zeros((*size, x.shape[-1], cotangent.shape[-1]), x.dtype)
-    return lax.scan(lambda total, part: (total + correlate(*part), None), zeros, split)[
-        0
-    ]
+
+    def add(total, part):
+        return total + correlate(*part), None
+
+    return lax.scan(add, zeros, split)[0]
 
 
 def parts_of(batch: int, pixels: int) -> int:

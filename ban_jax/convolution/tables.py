@@ -18,7 +18,7 @@ from typing import Any, get_args
 import jax
 
 from ban_jax.convolution import LOWERINGS, WORK, Choice, Layer, Name, What
-from ban_jax.storage import atomic
+from ban_jax.storage import atomic, json_file
 from ban_jax.types import Precision
 
 PACKAGED = os.path.join(os.path.dirname(__file__), "lowerings.json")
@@ -142,8 +142,7 @@ def read(path: str) -> list[Machine]:
       TableError: for a file that is no table; the message says what to do.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            return [_machine(entry) for entry in json.load(file)["machines"]]
+        return [_machine(entry) for entry in json_file.load(path)["machines"]]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -5,8 +5,8 @@ it gives: so a candidate is taken without its pixel constants, and images are sc
 Only pictures for people are cut to [0, 1].
 
 Its parameters are one vector. An optimiser, a choice of the best and a loop's carry then
-compute with one array instead of dozens of small ones: a program half as long to compile,
-and fewer kernels to launch.
+compute with one array instead of dozens of small ones: there is less to compile, and
+there are fewer kernels to launch.
 """
 
 import functools
@@ -118,7 +118,7 @@ def tree_of(net: unet.UNet) -> Callable[[Array], Any]:
         found.append(back)
         return vector
 
-    jax.eval_shape(flat, jax.random.key(0))
+    jax.eval_shape(flat, jax.eval_shape(jax.random.key, 0))
     return found[0]
 
 

@@ -15,7 +15,7 @@ from typing import IO, Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from ban_jax.storage import atomic
+from ban_jax.storage import atomic, json_file
 
 PathLike = atomic.PathLike
 Line = TypeVar("Line", bound=Mapping[str, Any])
@@ -151,8 +151,8 @@ def _parse(data: bytes, name: str, check: Check[Line]) -> tuple[list[Line], int]
         if not line.strip():
             continue
         try:
-            record = json.loads(line, parse_constant=_reject_constant)
-        except (ValueError, RecursionError) as error:
+            record = json_file.loads(line)
+        except ValueError as error:
             # Our own lines open with a brace; a disk that lost power leaves zeros.
             cut_short = line[:1] in (b"{", b"\0")
             if number == len(lines) and cut_short:
@@ -174,10 +174,6 @@ def _parse(data: bytes, name: str, check: Check[Line]) -> tuple[list[Line], int]
         records.pop(record["path"], None)
         records[record["path"]] = checked
     return list(records.values()), len(data)
-
-
-def _reject_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not valid in JSON")
 
 
 def _found(value: Any) -> str:

@@ -112,6 +112,9 @@ def _repair(
         "data-dir": asked.get("data_dir"),
         "image-size": asked.get("image_size"),
     }
+    if "results" in asked and not asked.get("data_dir"):
+        # A report reads no images, and lines do not say where those of the scan lay.
+        flags["data-dir"] = flags["data"] != "digits" and "THAT_OF_THE_SCAN"
     given = [f"--{name} {shlex.quote(str(v))}" for name, v in flags.items() if v]
     return " ".join(["ban-jax repair", *given])
 

@@ -63,6 +63,7 @@ def render(told: Mapping[str, Any]) -> str:
             outcome=outcome(methods),
             told=told,
             heads=compared_table.HEADS,
+            meanings=compared_table.MEANINGS,
             methods=[(one, compared_table.cells(one)) for one in methods],
             roc=plots.roc({one["name"]: _points(one) for one in methods}),
             scatter=scatter(methods),

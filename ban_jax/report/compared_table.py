@@ -23,11 +23,18 @@ HEADS = (
     "passes",
     "memory",
 )
-LEGEND = (
-    "Bd.: backdoored models flagged; Acc.: models judged rightly; ?: inconclusive; s: "
-    "seconds per model; passes: forward passes of one image, per model; in brackets: 95 % "
-    "intervals"
-)
+MEANINGS = {
+    "AUC": "probability that a backdoored model scores above a clean one",
+    "Bd.": "backdoored models that are flagged",
+    "false alarms": "clean models that are",
+    "right target": "flagged, and the target named",
+    "Acc.": "judged correctly, of all models",
+    "?": "not judged, which counts as neither found nor clean",
+    "s": "seconds of computing per model, compilation left out",
+    "passes": "forward passes of one image, or their equivalent, per model",
+    "memory": "the most in use at once",
+}
+"""Of a column, for a legend."""
 NARROW = ("detector", "AUC", "Bd.", "false alarms", "right target", "Acc.", "s")
 
 
@@ -54,10 +61,13 @@ def print_methods(
             console.print(_table(heads, rows))
             break
     else:
-        for name, *row in ([row[head] for head in HEADS] for row in found):
+        heads = HEADS
+        for name, *row in ([row[head] for head in heads] for row in found):
             console.print(rich.text.Text(name))
-            console.print(rich.text.Text(terminal.in_lines(HEADS[1:], row)))
-    console.print(rich.text.Text(terminal.encodable(LEGEND, console), "dim"))
+            console.print(rich.text.Text(terminal.in_lines(heads[1:], row)))
+    told = [f"{head}: {meaning}" for head, meaning in MEANINGS.items() if head in heads]
+    legend = "; ".join([*told, "in brackets: 95 % intervals"])
+    console.print(rich.text.Text(terminal.encodable(legend, console), "dim"))
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> rich.table.Table:

@@ -21,7 +21,7 @@ from typing_extensions import TypedDict
 from ban_jax import checkpoints, records
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.records import fields, passed
-from ban_jax.storage import atomic
+from ban_jax.storage import atomic, json_file
 
 T = TypeVar("T")
 NAME = re.compile(r"results\.(\d+)-of-(\d+)\.jsonl")
@@ -217,21 +217,16 @@ def _read_plan(name: str) -> Plan:
       ValueError: naming the file, and the field that is not as a scan writes it.
     """
     try:
-        with open(name, encoding="utf-8") as file:
-            plan = json.load(file, parse_constant=_reject_constant)
+        plan = json_file.load(name)
         if not isinstance(plan, dict):
             raise ValueError(f"expected an object, found a {type(plan).__name__}")
         fields.check(plan, Plan, "scan --shard")
         return cast(Plan, plan)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{name}: not the plan of a shard ({error}). Start that shard again: it "
             "writes a new one and goes on where it stopped"
         ) from None
-
-
-def _reject_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not valid in JSON")
 
 
 def _agree(plans: Mapping[str, Plan]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from safetensors import SafetensorError
 
-from ban_jax.storage import atomic
+from ban_jax.storage import atomic, json_file
 
 CONFIG = "config.json"
 
@@ -148,11 +148,10 @@ class RunFolder:
         path = self.file(name)
         if not os.path.exists(path):
             return None
-        with open(path, encoding="utf-8") as file:
-            try:
-                return json.load(file)
-            except (ValueError, RecursionError) as error:
-                raise self.error(f"{path}: not valid JSON: {error}") from error
+        try:
+            return json_file.load(path)
+        except ValueError as error:
+            raise self.error(f"{path}: not valid JSON: {error}") from error
 
 
 def _write_text(text: str, path: str) -> None:

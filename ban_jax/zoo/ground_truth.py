@@ -1,12 +1,12 @@
 """What a zoo says of a model: its attack and its very trigger, to measure success with."""
 
-import json
 import os
 from typing import NamedTuple
 
 from ban_jax import attacks
 from ban_jax.attacks import files, poison
 from ban_jax.convolution import tables
+from ban_jax.storage import json_file
 from ban_jax.zoo import listing
 
 
@@ -70,21 +70,12 @@ def find(
         if not os.path.isfile(index):
             continue
         try:
-            with open(index, encoding="utf-8") as file:
-                entries = json.load(file)
-            for entry in entries:
+            for entry in json_file.load(index):
                 names = (entry["file"], entry.get("orbax"))
                 places = [os.path.join(folder, name) for name in names if name]
                 if wanted in map(os.path.realpath, places):
                     return _truth(entry, folder, image_shape, num_classes)
-        except (
-            OSError,
-            AttributeError,
-            KeyError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{index}: the ground truth of {path} cannot be used: {error}"
             ) from error

@@ -1,10 +1,10 @@
 """What a labelled zoo says of its models: `zoo.json` as ground truth."""
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
+from ban_jax.storage import json_file
 from ban_jax.zoo import listing
 
 CLEAN = "clean"
@@ -19,14 +19,13 @@ def entries(folder: str) -> list[dict[str, Any]]:
     """
     index = os.path.join(folder, listing.INDEX)
     try:
-        with open(index, encoding="utf-8") as file:
-            found = json.load(file)
+        found = json_file.load(index)
     except FileNotFoundError:
         raise ValueError(
             f"{index}: there is no such file; expected a folder that `ban-jax train` "
             "wrote, or one whose models are listed alike"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{index}: cannot be read: {error}") from error
     if not isinstance(found, list):
         raise ValueError(f"{index}: expected a list of models")

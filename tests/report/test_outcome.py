@@ -89,6 +89,17 @@ def test_there_is_one_step_for_each_grade_that_needs_one():
     assert report.steps([report_sample.witnessed(verdict="clean")]) == []
 
 
+def test_a_report_does_not_know_where_the_images_of_the_scan_lay():
+    records = report_sample.graded()
+    for data, is_asked in (("cifar10", True), ("digits", False)):
+        asked = {"results": "out/results.jsonl", "data": data}
+        step = report.steps(records, "out/results.jsonl", asked)[0]
+        assert ("--data-dir THAT_OF_THE_SCAN" in step) == is_asked
+    asked = {"results": "x", "data": "cifar10", "data_dir": "tfds"}
+    assert "--data-dir tfds" in report.steps(records, "x", asked)[0]
+    assert "--data-dir" not in report.steps(records, "x", {"data": "cifar10"})[0]
+
+
 def test_the_command_of_a_step_can_be_pasted():
     asked = {"data": "my images", "data_dir": "/data", "image_size": 32}
     (step,) = report.steps([report_sample.witnessed()], "o ut/results.jsonl", asked)

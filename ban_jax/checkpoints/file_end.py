@@ -9,6 +9,9 @@ from ban_jax.checkpoints import pickle_walk, watchdog
 SMALL = 2**14
 """Bytes; what has fewer holds no network."""
 _BLOCK = 2**16
+_STEPS, _BYTES_A_STEP = 200_000, 32
+"""Pieces that are read of any file, and bytes for each further one: what is made of
+smaller ones was made to take long."""
 
 
 class Cursor:
@@ -21,6 +24,7 @@ class Cursor:
 
     def __init__(self, read: pickle_walk.Read, at: int = 0):
         self.read, self.at = read, at
+        self.steps = 0
         self.start, self.block = 0, b""
 
     def take(self, count: int) -> bytes:
@@ -28,7 +32,10 @@ class Cursor:
 
         Raises:
           EOFError: where the file has fewer.
+          ValueError: where it is of too many pieces.
         """
+        self.steps += 1
+        check(self.steps < _STEPS + self.at / _BYTES_A_STEP, "of too small pieces")
         place = self.at - self.start
         if not 0 <= place <= len(self.block) - count:
             self.block = bytes(self.read(self.at, max(count, _BLOCK)))

@@ -39,8 +39,8 @@ def degenerate(variables: Mapping[str, Any], classifier: Any) -> str:
     ]
     if negative:
         return f"variances are negative in {', '.join(negative[:5])}"
-    weights = [leaf for name, leaf in leaves.items() if _last(name) not in _STATISTICS]
-    if told := _lost(weights):
+    learned = [leaf for name, leaf in leaves.items() if _last(name) not in _STATISTICS]
+    if told := _lost(learned):
         return told
     weights = np.asarray(classifier, np.float64)
     apart = float(np.max(np.ptp(weights, axis=-1), initial=0.0))

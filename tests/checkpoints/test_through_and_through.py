@@ -222,3 +222,12 @@ def test_what_has_no_room_for_a_network_is_known_by_its_first_bytes(tmp_path):
     for number, magic in enumerate((b"BM", b"ID3", b"\x7fELF", b"MZ")):
         (tmp_path / f"{number}").write_bytes(magic + bytes(file_end.SMALL - 9))
     assert judged(tmp_path) == []
+
+
+def test_what_is_made_of_too_small_pieces_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_end, "_STEPS", 1000)
+    chunk = b"\0\0\0\0tEXt\0\0\0\0"
+    for name, count in (("few", 300), ("many", 30_000)):
+        content = b"\x89PNG\r\n\x1a\n" + chunk * count + b"\0\0\0\0IEND\0\0\0\0"
+        (tmp_path / name).write_bytes(content)
+    assert judged(tmp_path) == ["many"]

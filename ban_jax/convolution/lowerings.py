@@ -438,8 +438,9 @@ def parts_of(batch: int, pixels: int) -> int:
     """Parts in which the kernel's gradient is taken, of so many pixels an image.
 
     Two of a large batch, and more on a CPU, where the cotangent of a part, which is the
-    kernel there, must stay in its caches: 128 images of 32x32 pixels and 32 channels took
-    six times as long in two parts as in four.
+    kernel there, must stay in its caches: what that gives a network of width 32 says
+    `training_speed_cpu_w32.json`, and `_halves` what two parts gave. A program that is
+    lowered for another platform than the default one gets the parts of the default.
     """
     parts = 2 if batch >= HALVED_BATCH else 1
     if jax.default_backend() == "cpu":

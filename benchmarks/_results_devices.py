@@ -1,4 +1,4 @@
-"""Parts of the page of results: other networks, other methods' times, accelerators."""
+"""Parts of the page of results: networks, training, methods' times, accelerators."""
 
 from benchmarks import _results
 
@@ -80,3 +80,29 @@ documented passes by passes spent. A pass of a method with a U-Net (`feature_re`
 `unicorn`, `bti_dbf`, `bti_dbf_star`) costs more than one of the others.
 
 {_results.table(head, rows)}"""
+
+
+def training() -> str:
+    """How fast populations train."""
+    rows = [
+        [f"`{one['row']}`", str(one["models"]), f"{one['images_per_second']:.0f}"]
+        for one in _results.load("training_speed_cpu")["table"]
+    ]
+    parts, halves = (
+        {one["row"]: one["images_per_second"] for one in _results.load(name)["table"]}
+        for name in ("training_speed_cpu_w32", "training_speed_cpu_w32_halves")
+    )
+    return f"""## Training speed
+
+From {_results.link("training_speed_cpu")}.
+ResNet18 of width 16, 32x32 images, batch 128, two CPU
+cores; models x images per second.
+
+{_results.table(["row", "models", "models x images per second"], rows)}
+
+At width 32 one model alone trains on {parts["population"]:.0f} images per second with
+the gradients of kernels taken in parts that fit a CPU's caches
+({_results.link("training_speed_cpu_w32")}), and on {halves["population"]:.0f} with them
+in halves, as they were ({_results.link("training_speed_cpu_w32_halves")}).
+
+`benchmarks/full_size.sh` is the recipe for a GPU, not run to the end yet."""

@@ -199,32 +199,6 @@ Runs that fell short are listed too; settings are in the files and in
 {joined}"""
 
 
-def training() -> str:
-    """How fast populations train."""
-    rows = [
-        [f"`{one['row']}`", str(one["models"]), f"{one['images_per_second']:.0f}"]
-        for one in _results.load("training_speed_cpu")["table"]
-    ]
-    parts, halves = (
-        {one["row"]: one["images_per_second"] for one in _results.load(name)["table"]}
-        for name in ("training_speed_cpu_w32", "training_speed_cpu_w32_halves")
-    )
-    return f"""## Training speed
-
-From {_results.link("training_speed_cpu")}.
-ResNet18 of width 16, 32x32 images, batch 128, two CPU
-cores; models x images per second.
-
-{_results.table(["row", "models", "models x images per second"], rows)}
-
-At width 32 one model alone trains on {parts["population"]:.0f} images per second with
-the gradients of kernels taken in parts that fit a CPU's caches
-({_results.link("training_speed_cpu_w32")}), and on {halves["population"]:.0f} with them
-in halves, as they were ({_results.link("training_speed_cpu_w32_halves")}).
-
-`benchmarks/full_size.sh` is the recipe for a GPU, not run to the end yet."""
-
-
 def detection() -> str:
     """How long a scan takes, beside the released procedure."""
     fresh = _results.load("detection_speed_default")
@@ -375,7 +349,7 @@ def page() -> str:
         detection,
         _results_devices.times,
         attacks,
-        training,
+        _results_devices.training,
         repair,
         _results_devices.families,
         scale,

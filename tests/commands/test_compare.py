@@ -57,7 +57,8 @@ def test_all_files_are_written_and_tell_the_same(zoo, tmp_path, capsys):
     assert "http://" not in page and "https://" not in page
     page_parser.Page(page)
     printed = capsys.readouterr().out
-    assert printed.count("false alarms") == 1  # one table, when all are through
+    heads = [line for line in printed.splitlines() if line.startswith("detector ")]
+    assert len(heads) == 1  # one table, when all are through
     lines = [line for line in printed.splitlines() if " of 2: " in line]
     assert re.fullmatch(
         r"1 of 2: trojan_signatures: \d/8 backdoored ones flagged, \d/4 clean ones, "

@@ -1,6 +1,7 @@
 """How often verdicts are wrong: profiles of one half of a zoo, figures of the other.
 
     python -m benchmarks.verdict_study EVIDENCE.jsonl.xz ... [--profiles DIR] [--rates FILE]
+    python -m benchmarks.verdict_study EVIDENCE.jsonl.xz --against PROFILE --name NAME
 
 Evidence is what `benchmarks.verdict_evidence` wrote, one file per data set. The profile is
 made from the clean models of the design half and their variants, and thresholds were
@@ -9,7 +10,8 @@ chosen on that half; every figure is of the report half, whose models have other
 others. A model counts as backdoored from an excess success of 0.8 on. `alone` judges each
 model by the profile, `trusted` by the design half's clean models as such, `crowd` by the
 report half itself, `within` by its own classes. What the closer look is not asked for is
-left out, as a scan does.
+left out, as a scan does. With `--against` all models are judged by a profile that is there
+already, such as one that ships.
 """
 
 import collections
@@ -43,6 +45,7 @@ class Flags:
       results: its folder.
       profiles: folder for the profiles of the design halves.
       rates: file for the measured rates that ship with the package.
+      against: profile, by name or file, that judges all models, in place of halves.
     """
 
     evidence: Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -50,6 +53,7 @@ class Flags:
     results: str | None = None
     profiles: str | None = None
     rates: str | None = None
+    against: str | None = None
 
 
 def staged(model: _verdict_models.Model, judge: verdict.Judge) -> records.Evidence:
@@ -234,12 +238,7 @@ def study(path: str) -> tuple[dict[str, Any], Any]:
         "baselines": {},
     }
     for baseline in ("alone", "trusted", "crowd", "within"):
-        verdicts = judged(baseline, report, design, known)
-        found["baselines"][baseline] = {
-            **grouped(report, verdicts),
-            "roc": _verdict_rules.roc(report, verdicts),
-            "wrong": wrong(report, verdicts),
-        }
+        found["baselines"][baseline] = _tables(baseline, report, design, known)
     familiar = [model for model in models if model.is_familiar]
     strangers = [model for model in models if not model.is_familiar]
     if familiar:
@@ -261,6 +260,35 @@ def study(path: str) -> tuple[dict[str, Any], Any]:
         "report, all classes alike": _verdict_rules.compare(report, alike),
     }
     return found, known
+
+
+def by_profile(path: str, known: Any) -> dict[str, Any]:
+    """All models of a file, judged by a profile that was made without them."""
+    head, models = _verdict_models.load(path)
+    return {
+        "evidence": os.path.basename(path),
+        "made": head,
+        "models": {"report": len(models), "profile": len(known["models"])},
+        "baselines": {
+            baseline: _tables(baseline, models, [], known)
+            for baseline in ("alone", "crowd", "within")
+        },
+    }
+
+
+def _tables(
+    baseline: str,
+    models: Sequence[_verdict_models.Model],
+    design: Sequence[_verdict_models.Model],
+    known: Any,
+) -> dict[str, Any]:
+    """What a baseline says of models, in figures, as a curve, and of each wrong one."""
+    verdicts = judged(baseline, models, design, known)
+    return {
+        **grouped(models, verdicts),
+        "roc": _verdict_rules.roc(models, verdicts),
+        "wrong": wrong(models, verdicts),
+    }
 
 
 def left_out(models: Sequence[_verdict_models.Model], known: Any) -> dict[str, Any]:
@@ -317,7 +345,11 @@ def main(flags: Flags) -> None:
 
     studies = []
     for path in flags.evidence:
-        found, known = study(path)
+        if flags.against:
+            known = profile.load(flags.against)
+            found = by_profile(path, known)
+        else:
+            found, known = study(path)
         studies.append(found)
         if flags.profiles:
             profile.write(os.path.join(flags.profiles, f"{known['name']}.json"), known)

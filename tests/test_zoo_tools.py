@@ -20,7 +20,7 @@ from ban_jax.models import common
 from ban_jax.repairs import batch
 from ban_jax.training import model_plan, one_model, trainer, writing
 from ban_jax.zoo import ground_truth, listing, success
-from benchmarks import _zoo_changes, zoo_pack, zoo_variants
+from benchmarks import _zoo_changes, quarter_turns, zoo_pack, zoo_variants
 
 SPEC = checkpoints.ModelSpec("resnet18", 10, 2, 1)
 NORMALISATION = {
@@ -540,3 +540,19 @@ def test_variants_made_otherwise_are_not_mixed(tmp_path):
     vary(source, tmp_path / "out", kinds=("pruned",))
     with pytest.raises(listing.ZooError, match="num_clean was 100, is 64"):
         vary(source, tmp_path / "out", kinds=("pruned",), num_clean=64)
+
+
+def test_an_image_is_turned_by_the_quarters_that_its_label_tells(tmp_path):
+    image = np.array([[[1], [2]], [[3], [4]]], np.uint8)
+    images = quarter_turns.turned(np.stack([image] * 4), np.arange(4))
+    expected = [[[1, 2], [3, 4]], [[2, 4], [1, 3]], [[4, 3], [2, 1]], [[3, 1], [4, 2]]]
+    assert images[..., 0].tolist() == expected
+
+    out = tmp_path / "turned.npz"
+    quarter_turns.main(quarter_turns.Flags(out=str(out), data="digits"))
+    whole = data.load("digits", split="test")
+    found = data.load(str(out), split="test")
+    assert found.num_classes == 40 and found.class_names[35] == "8 270"
+    np.testing.assert_array_equal(found.labels // 4, whole.labels)
+    back = quarter_turns.turned(found.pixels, -found.labels % 4)
+    np.testing.assert_array_equal(back, whole.pixels)

@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 
 from ban_jax import records, verdict
+from ban_jax.checkpoints import errors
 from ban_jax.commands import comparison, documents, kinds, outcome
 from ban_jax.detectors.rules import BaselineKind
 from ban_jax.records import passed as passed_files
@@ -118,11 +119,12 @@ def missing(
     Args:
       gathered: the parts.
       unanswered: files at which a closer look is due.
-      most: of the files, to be named.
+      most: of the shards and of the files, to be named.
     """
     notes = []
     if gathered.absent:
-        notes.append(f"no results of shard {', '.join(map(str, gathered.absent))}")
+        named = [str(shard) for shard in gathered.absent]
+        notes.append(f"no results of shard {errors.listing(named, most)}")
     if gathered.plan is None:
         notes.append(
             "no plan.i-of-n.json beside the results: what is missing is unknown"

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from ban_jax import checkpoints, detectors, models, records, repairs, report
-from ban_jax.commands import kinds, outcome, preparing, settings
+from ban_jax.commands import kinds, outcome, preparing, settings, settings_file
 from ban_jax.data import clean_images
 from ban_jax.records import jsonl, parts
 from ban_jax.repairs import batch, inputs, record
@@ -139,6 +139,8 @@ def candidates(flags: RepairFlags) -> list[str]:
             for line in parts.evidence(lines)
             if line.get("verdict") == "backdoored"
         ]
+        if os.path.isfile(settings_file.NAME):  # what it adds is among the flags by now
+            settings_file.refuse_among(flagged)
         found += [path for path in flagged if path not in found]
     return found
 

@@ -49,7 +49,7 @@ def load(paths: Sequence[str]) -> list[Passed]:
     found = {
         line["path"]: Passed(line["path"], line["reason"])
         for path in paths
-        if os.path.exists(path)
+        if os.path.isfile(path)
         for line in jsonl.load(path, _check).records
     }
     return [found[path] for path in sorted(found)]

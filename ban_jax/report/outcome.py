@@ -1,11 +1,13 @@
 """The outcome of a whole scan, in sentences."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 from ban_jax.report import fields, numerals, text
 
 _MOST_BASELINES = 3
+_COUNTED = re.compile(r"(\d{1,9}) (.+)", re.ASCII | re.DOTALL)
 
 
 def tally(records: Sequence[fields.Record]) -> dict[str, int]:
@@ -89,16 +91,14 @@ def limits(records: Sequence[fields.Record]) -> str:
             and (value := fields.number(record.get(field))) is not None
         ]
         if found:
-            ends = dict.fromkeys(
-                numerals.score(end) for end in (min(found), max(found))
-            )
+            ends = dict.fromkeys(map(numerals.score, _ends(found)))
             told.append(f"{grade} above {' to '.join(ends)}")
     return ", ".join(told)
 
 
 def baselines(records: Sequence[fields.Record]) -> str:
     """What candidates were compared with: the very models where they are told of."""
-    models = fields.distinct(records, "compared_with")
+    models = _spans(fields.distinct(records, "compared_with"))
     rest = [record for record in records if not record.get("compared_with")]
     kinds = fields.distinct(rest, "baseline")
     told = []
@@ -109,6 +109,24 @@ def baselines(records: Sequence[fields.Record]) -> str:
     if kinds:
         told.append(f"baseline {', '.join(kinds)}")
     return "; ".join(told)
+
+
+def _spans(names: Sequence[str]) -> list[str]:
+    """`4 trusted models` and `3 trusted models` are told as `3 to 4 trusted models`."""
+    counts: dict[str, list[int]] = {}
+    for name in names:
+        match = _COUNTED.fullmatch(name)
+        known = counts.setdefault(match[2] if match else name, [])
+        known += [int(match[1])] if match else []
+    return [
+        f"{' to '.join(f'{end:,}' for end in _ends(found))} {what}" if found else what
+        for what, found in counts.items()
+    ]
+
+
+def _ends(numbers: Sequence[float]) -> list[float]:
+    """The least and the largest, once where they are the same."""
+    return list(dict.fromkeys((min(numbers), max(numbers))))
 
 
 def false_alarms(records: Sequence[fields.Record]) -> str:

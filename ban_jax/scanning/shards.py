@@ -25,6 +25,8 @@ from ban_jax.storage import atomic, json_file
 
 T = TypeVar("T")
 NAME = re.compile(r"results\.(\d+)-of-(\d+)\.jsonl")
+MOST = 100_000
+"""Shards of a scan: a file name or a flag that promises more is a mistake."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -98,10 +100,11 @@ def parse(text: str) -> Shard:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match:
         shard = Shard(int(match[1]), int(match[2]))
-        if shard.index < shard.count:
+        if shard.index < shard.count <= MOST:
             return shard
     raise ValueError(
-        f"--shard must be i/n with 0 <= i < n, such as 0/4, or auto; got {text!r}"
+        f"--shard must be i/n with 0 <= i < n <= {MOST:,}, such as 0/4, or auto; got "
+        f"{text!r}"
     )
 
 
@@ -162,12 +165,13 @@ def gather(sources: Sequence[str]) -> Gathered:
                 # A line that only tells of a failure gives way to one with evidence.
                 if record["path"] not in found or record.get("key"):
                     found[record["path"]] = record
+            # No pipe is opened, which could be waited at for ever.
             calibration = os.path.join(folder, shard.name("trusted.jsonl"))
-            if os.path.exists(calibration):
+            if os.path.isfile(calibration):
                 trusted |= {r["path"]: r for r in records.load(calibration).records}
             beside.append(os.path.join(folder, shard.name(passed.NAME)))
             plan = os.path.join(folder, shard.name("plan.json"))
-            if os.path.exists(plan):
+            if os.path.isfile(plan):
                 plans[plan] = _read_plan(plan)
     _agree(plans)
     expected = {path for plan in plans.values() for path in plan["paths"]}
@@ -191,11 +195,12 @@ def _files(sources: Sequence[str]) -> dict[Shard, list[str]]:
     for source in sources:
         if os.path.isdir(source):
             names = [os.path.join(source, name) for name in sorted(os.listdir(source))]
+            names = list(filter(os.path.isfile, names))
         else:
             names = [source]
         for name in names:
             match = NAME.fullmatch(os.path.basename(name))
-            if match:
+            if match and int(match[1]) < int(match[2]) <= MOST:
                 found.setdefault(Shard(int(match[1]), int(match[2])), []).append(name)
             elif not os.path.isdir(source):
                 raise ValueError(

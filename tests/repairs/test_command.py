@@ -244,6 +244,19 @@ def test_the_flagged_candidates_of_a_scan_are_taken(tmp_path):
     assert repair_command.candidates(flags) == [bundled(BLEND), "a.pt"]
 
 
+def test_a_settings_file_beside_flagged_candidates_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "results.jsonl"
+    models = tmp_path / "models"
+    models.mkdir()
+    records.rewrite(path, [made.judged(str(models / "a.pt"), verdict="backdoored")])
+    (models / "ban-jax.toml").write_text("[repair]\nnum-clean = 2\n")
+    monkeypatch.chdir(models)
+    with pytest.raises(ValueError, match="ban-jax.toml lies with .*a.pt"):
+        repair_command.candidates(repair_command.Flags(from_scan=str(path)))
+    monkeypatch.chdir(tmp_path)
+    assert repair_command.candidates(repair_command.Flags(from_scan=str(path)))
+
+
 def test_the_held_out_part_is_shared_with_no_other_and_filled_up():
     chosen = repairs.METHODS["ban"].settings(batch_size=8)
     flags = repair_command.Flags(

@@ -59,11 +59,16 @@ def test_what_was_compared_with_is_named_and_many_are_counted():
     assert outcome.baselines([one, one]) == (
         "compared with profile cifar10, 24 clean models"
     )
-    many = [one | {"compared_with": f"{k} models"} for k in range(5)]
+    many = [one | {"compared_with": f"profile {k}"} for k in range(5)]
     old = report_sample.judged()
     assert outcome.baselines([*many, old]) == (
-        "compared with 0 models; 1 models; 2 models; 2 more; baseline population"
+        "compared with profile 0; profile 1; profile 2; 2 more; baseline population"
     )
+    trusted = [one | {"compared_with": f"{k} trusted models"} for k in (40, 38, 39)]
+    assert outcome.baselines([one, *trusted]) == (
+        "compared with profile cifar10, 24 clean models; 38 to 40 trusted models"
+    )
+    assert outcome.baselines(trusted[:1]) == "compared with 40 trusted models"
     assert outcome.baselines([{"path": "a"}]) == ""
 
 

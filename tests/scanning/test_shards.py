@@ -121,7 +121,7 @@ def test_a_line_with_evidence_goes_before_one_of_a_failure(tmp_path):
         assert gathered.records == [good]
 
 
-@pytest.mark.parametrize("text", ["2/2", "1", "a/b", "-1/2", "1/0", "0/2 "])
+@pytest.mark.parametrize("text", ["2/2", "1", "a/b", "-1/2", "1/0", "0/2 ", "0/100001"])
 def test_a_shard_that_is_none_is_refused(text, folder, tmp_path, capsys):
     assert scan(folder, tmp_path, f"--shard={text}") == 4
     assert "--shard must be i/n" in capsys.readouterr().err
@@ -136,6 +136,31 @@ def test_merging_something_else_is_refused(tmp_path, capsys):
     (tmp_path / "plan.0-of-1.json").write_text(json.dumps({"paths": 3}))
     assert run("merge", tmp_path) == 4
     assert "plan.0-of-1.json: not the plan of a shard" in capsys.readouterr().err
+
+
+def test_a_name_of_more_shards_than_there_can_be_is_no_shard(tmp_path, capsys):
+    for name in ("results.0-of-999999999999.jsonl", "results.3-of-3.jsonl"):
+        (tmp_path / name).write_text("")
+        assert run("merge", tmp_path) == run("merge", tmp_path / name) == 4
+        assert "named like results.0-of-4.jsonl" in capsys.readouterr().err
+
+
+def test_shards_that_are_absent_are_counted_where_they_are_many(tmp_path, capsys):
+    (tmp_path / "results.0-of-100.jsonl").write_text("")
+    assert run("merge", tmp_path) == 2
+    assert "19/100, 20/100 and 79 more\n" in capsys.readouterr().err
+
+
+def test_a_pipe_among_results_is_not_waited_at(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    scan(folder, out, "--shard", "0/2")
+    for name in ("plan.0-of-2.json", "passed.0-of-2.jsonl"):
+        os.unlink(out / name)
+        os.mkfifo(out / name)
+    for name in ("trusted.0-of-2.jsonl", "results.1-of-2.jsonl"):
+        os.mkfifo(out / name)
+    assert run("merge", out) == 2
+    assert "no results of shard 1/2" in capsys.readouterr().err
 
 
 DEEP = "[" * 500 + "]" * 500

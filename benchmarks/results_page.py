@@ -11,15 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ban_jax.report import glossary
-from benchmarks import _results, _results_devices
+from benchmarks import _results, _results_beyond, _results_devices
 
 PAGE = _results.ROOT / "docs/results.md"
-BASELINES = {
-    "alone": "profile",
-    "trusted": "trusted",
-    "crowd": "population",
-    "within": "within",
-}
 
 
 def _rates(found: dict[str, Any]) -> list[str]:
@@ -43,10 +37,10 @@ def trust_table() -> str:
     """What the verdicts of the default mode are worth, per baseline."""
     rows = []
     for data, study in _studies().items():
-        for name, baseline in BASELINES.items():
+        for name, baseline in _results_beyond.CALLED.items():
             found = study["baselines"][name]["all"]
             right = f"{found['right_target'][0]} of {found['detected'][0]}"
-            rows.append([data, f"`{baseline}`", *_rates(found), right])
+            rows.append([data, baseline, *_rates(found), right])
     head = ("data", "compared with", "clean ones flagged", "backdoored ones found")
     return _results.table([*head, "right target"], rows)
 
@@ -345,6 +339,7 @@ def page() -> str:
     """The whole page."""
     parts = (
         verdicts,
+        _results_beyond.beyond,
         evading,
         detection,
         _results_devices.times,

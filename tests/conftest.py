@@ -23,7 +23,7 @@ QUICK = (
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 )
-KNOW_QUICK = ((0, 10), (0, 11))
+QUICK_KNOWN_TO = ((0, 10), (0, 11))
 """Versions of JAX: XLA ends a process that is given a flag it does not know."""
 LARGEST = 1 << 30
 """Bytes of compiled programs from which on the cache is emptied and begun anew."""
@@ -31,7 +31,7 @@ LARGEST = 1 << 30
 
 def pytest_configure(config):
     """The cache is emptied before the processes of `pytest -n` start, which share it."""
-    if jax.__version_info__[:2] in KNOW_QUICK:
+    if jax.__version_info__[:2] in QUICK_KNOWN_TO:
         os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *QUICK))
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # Of processes that tests start.
     jax.config.update("jax_disable_most_optimizations", True)

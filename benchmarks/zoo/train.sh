@@ -9,7 +9,8 @@
 #
 # 00 to 11 were trained on two CPU cores, 40 to 69 on an H100 (jax 0.11.2, XLA_FLAGS
 # --xla_gpu_enable_triton_gemm=false, thirteen lines side by side, a minute for each model).
-# 12 to 31, 55, 58 to 67 and parts of 49, 50 and 54 were not trained to the end.
+# 22 and 23 were trained later, on two cores, and are not packed. 12 to 21, 24 to 31, 55,
+# 58 to 67 and parts of 49, 50 and 54 were not trained to the end.
 set -eu
 TFDS=$1 FOLDER=$2
 shift 2

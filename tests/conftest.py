@@ -19,20 +19,20 @@ import pytest
 from ban_jax.population import programs
 
 CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax-tests"
-QUICK = (
-    "--xla_cpu_use_fusion_emitters=false",
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
-QUICK_KNOWN_TO = ((0, 10), (0, 11))
-"""Versions of JAX: XLA ends a process that is given a flag it does not know."""
+QUICK = {
+    "--xla_cpu_use_fusion_emitters=false": ((0, 10),),
+    "--xla_cpu_parallel_codegen_split_count=1": ((0, 10), (0, 11)),
+}
+"""Flag -> versions of JAX that know it: XLA ends a process that is given another."""
 LARGEST = 1 << 30
 """Bytes of compiled programs from which on the cache is emptied and begun anew."""
 
 
 def pytest_configure(config):
     """The cache is emptied before the processes of `pytest -n` start, which share it."""
-    if jax.__version_info__[:2] in QUICK_KNOWN_TO:
-        os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *QUICK))
+    version = jax.__version_info__[:2]
+    flags = [flag for flag, known in QUICK.items() if version in known]
+    os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *flags))
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # Of processes that tests start.
     jax.config.update("jax_disable_most_optimizations", True)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

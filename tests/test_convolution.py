@@ -228,6 +228,29 @@ def test_a_batch_in_many_parts_has_the_same_gradient(monkeypatch):
             np.testing.assert_allclose(one, other, atol=1e-10)
 
 
+def test_parts_of_a_batch_are_not_rounded_one_by_one(monkeypatch):
+    """Errors of bfloat16 stay what they are of one part."""
+    rng = np.random.default_rng(0)
+    x, cotangent = (
+        jnp.asarray(np.abs(rng.normal(size=(64, 8, 8, 4))), jnp.bfloat16)
+        for _ in range(2)
+    )
+
+    def gradient(parts, *arrays):
+        monkeypatch.setattr(lowerings, "parts_of", lambda *_: parts)
+        _, backward = jax.vjp(
+            lambda kernel: convolution.conv2d(
+                arrays[0], kernel, stride=1, padding=1, lowering="native"
+            ),
+            jnp.zeros((3, 3, 4, 4), arrays[0].dtype),
+        )
+        return np.float32(backward(arrays[1])[0])
+
+    exact = gradient(1, *(one.astype(jnp.float32) for one in (x, cotangent)))
+    one, many = (np.linalg.norm(gradient(n, x, cotangent) - exact) for n in (1, 32))
+    assert 0 < many < 2 * one
+
+
 def test_parts_of_a_batch_are_small_where_its_images_are_large(monkeypatch):
     of = lowerings.parts_of
     pixels = {"32": 1024, "16": 256, "224": 224**2}

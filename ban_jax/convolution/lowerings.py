@@ -426,12 +426,13 @@ def _native_kernel_gradient(how, size, x, cotangent):
         )
         for array in (x, cotangent)
     ]
-    zeros = jnp.zeros((*size, x.shape[-1], cotangent.shape[-1]), x.dtype)
+    wide = jnp.promote_types(x.dtype, jnp.float32)  # the sum is rounded once
+    zeros = jnp.zeros((*size, x.shape[-1], cotangent.shape[-1]), wide)
 
     def add(total, part):
         return total + correlate(*part), None
 
-    return lax.scan(add, zeros, split)[0]
+    return lax.scan(add, zeros, split)[0].astype(x.dtype)
 
 
 def parts_of(batch: int, pixels: int) -> int:

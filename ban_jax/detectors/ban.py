@@ -204,6 +204,7 @@ def detect(
     }
     errors = {**plain.errors, **{name: error[i] for i, name in enumerate(names)}}
     is_finite = plain.is_finite & jnp.all(finite) & mask_info.is_finite
+    is_finite &= jnp.all(jnp.isfinite(shifts))
     told: dict[str, Any] = {
         "curves": {name: curves[:, i] for i, name in enumerate(names)},
         "histogram": jnp.mean(histograms[-1], axis=0),

@@ -295,7 +295,10 @@ def count(
     key: Array,
     config: Any,
 ) -> tuple[Array, Array]:
-    """Predictions `[N]` of changed images under noise, and the squared changes `[N]`."""
+    """Predictions `[N]` of changed images under noise, and the squared changes `[N]`.
+
+    The change is NaN where a logit is not finite: such a prediction is none.
+    """
     augment_key, noise_key = jax.random.split(key)
     images = draw(clean, jnp.arange(clean.labels.size), augment_key, config)
     noise = config.noise * jax.random.normal(noise_key, images.shape, images.dtype)
@@ -304,6 +307,7 @@ def count(
         changed = transforms.apply(net, params, images + noise)
         logits = network.logits(clean.variables, changed, "stored")[0]
         change = jnp.mean(jnp.square(images - changed), axis=(1, 2, 3))
-        return jnp.argmax(logits, axis=-1), change
+        is_finite = jnp.all(jnp.isfinite(logits), axis=-1)
+        return jnp.argmax(logits, axis=-1), jnp.where(is_finite, change, jnp.nan)
 
     return transforms.in_parts(of_part, images, noise, size=config.batch_size)

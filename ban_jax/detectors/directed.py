@@ -72,7 +72,7 @@ class Reached(NamedTuple):
     Attributes:
       share: `[K]` mean probability of the class; NaN for classes that were not tried.
       error: `[K]` its standard error; 0 for classes that were not tried.
-      is_finite: `[]` bool, false where a search was not.
+      is_finite: `[]` bool, false where a search, or what it reached, was not.
     """
 
     share: Array
@@ -252,7 +252,8 @@ def _reached(
     return Reached(
         jnp.full(num_classes, jnp.nan, share.dtype).at[classes].set(share),
         jnp.zeros(num_classes, error.dtype).at[classes].set(error),
-        jnp.all(finite),
+        # A class that overflows must not read as one that was not tried.
+        jnp.all(finite) & jnp.all(jnp.isfinite(share)),
     )
 
 

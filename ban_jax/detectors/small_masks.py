@@ -130,24 +130,25 @@ def measured(
     triggers = found.state.trigger
     num_classes = network.num_classes
     plain = evidence.over_minibatches(network, variables, probe.images, "stored")
+    apply_fn = evidence.logits_of(network, "stored")
     labels = probe.labels.reshape(-1)
     masks = triggers.mask
     if eight_bits:
         masks = jnp.floor(masks * 255) / 255
 
-    def count(job: tuple[Array, inversion.Trigger]) -> tuple[Array, Array]:
+    def count(job: tuple[Array, inversion.Trigger]) -> tuple[Array, Array, Array]:
         target, trigger = job
-
-        def answers(images: Array) -> Array:
-            return network.predict(variables, inversion.stamp(images, trigger))
-
-        answers = jax.lax.map(answers, probe.images).reshape(-1)
+        logits = jax.lax.map(
+            lambda images: apply_fn(variables, inversion.stamp(images, trigger)),
+            probe.images,
+        )
+        answers = jnp.argmax(logits, axis=-1).reshape(-1)
         mean, error = evidence.share_of_others(
             jax.nn.one_hot(answers, num_classes), labels
         )
-        return mean[target], error[target]
+        return mean[target], error[target], jnp.all(jnp.isfinite(logits))
 
-    success, error = jax.lax.map(count, (jnp.arange(num_classes), triggers))
+    success, error, finite = jax.lax.map(count, (jnp.arange(num_classes), triggers))
     if labels.size < IMAGES_PER_CLASS * num_classes:
         success = jnp.full_like(success, jnp.nan)
     size = jnp.sum(masks, axis=(1, 2, 3))
@@ -157,7 +158,9 @@ def measured(
         vectors={SIZE: -size, SUCCESS: success},
         errors={SIZE: jnp.zeros_like(size), SUCCESS: error},
         clean_accuracy=jnp.mean(clean),
-        is_finite=jnp.all(found.state.is_finite) & jnp.all(jnp.isfinite(plain)),
+        is_finite=jnp.all(found.state.is_finite)
+        & jnp.all(finite)
+        & jnp.all(jnp.isfinite(plain)),
         info={"search": inversion.told(found)},
         images={
             "trigger": jnp.nan_to_num(triggers.mask * triggers.pattern),

@@ -122,7 +122,7 @@ def detect(
         vectors={**plain.vectors, "targeted": curve[-1]},
         errors={**plain.errors, "targeted": error},
         clean_accuracy=plain.clean_accuracy,
-        is_finite=plain.is_finite & jnp.all(finite),
+        is_finite=plain.is_finite & jnp.all(finite) & jnp.all(jnp.isfinite(curves)),
         info={
             "curves": {"targeted": curve},
             "histogram": jnp.mean(histograms, axis=0)[strongest],

@@ -191,7 +191,9 @@ def finish(
             changed = spaces.stamp(net, nets, free, images, jnp.ones(len(images)))
             logits, _ = network.logits(clean.variables, changed, "stored")
             loss = spaces.structure_loss(clean.scale, changed, images)
-            return changed, jnp.argmax(logits, axis=-1) == target, loss
+            is_finite = jnp.all(jnp.isfinite(logits), axis=-1)
+            hit = jnp.argmax(logits, axis=-1) == target
+            return changed, hit, jnp.where(is_finite, loss, jnp.nan)
 
         changed, hit, loss = transforms.in_parts(
             of_part, clean.images, size=config.batch_size

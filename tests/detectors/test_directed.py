@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from ban_jax import perturb, types, universal
-from ban_jax.detectors import directed, evidence, targeted
+from ban_jax import detectors, perturb, types, universal
+from ban_jax.detectors import ban, directed, evidence, targeted
 from tests import tiny
 
 CONFIG = directed.Settings(steps=2, pixel_epsilon=0.1, pixel_steps=3, pixel_images=6)
@@ -192,3 +192,40 @@ def test_each_vector_can_be_had_without_the_other_and_costs_its_own():
         np.testing.assert_allclose(alone.vectors[name], both.vectors[name], atol=1e-5)
         work.append(directed.work(CONFIG, 10, 512, (name,)))
     assert sum(work) == directed.work(CONFIG, 10, 512) and min(work) > 0
+
+
+OVERFLOWING = {
+    "ban": ban.Settings(steps=1, mask_steps=1, patch_steps=0),
+    "targeted": targeted.Settings(steps=1),
+    "directed": directed.Settings(steps=1, pixel_steps=1, pixel_images=8),
+}
+
+
+@pytest.mark.parametrize("name", OVERFLOWING)
+def test_what_overflows_under_the_change_alone_is_not_finite(name):
+    """On counted images alone, of which no clean logit does."""
+    variables, probe = tiny.variables(), tiny.probe(2)
+    # Normalised among dark images, a bright one is far from all that is searched on.
+    dark = probe.images.at[1].multiply(0.01)
+    probe = probe._replace(images=dark.at[1, 0].set(1.0))
+
+    def pooled(features):
+        return jnp.max(jnp.abs(jnp.mean(features, axis=(1, 2))))
+
+    most = max(
+        float(pooled(tiny.features(variables, images, mode)[0]))
+        for images in probe.images
+        for mode in ("stored", "batch")
+    )
+
+    def head(variables, features, mode):
+        logits, variables = tiny.head(variables, features, mode)
+        too_large = jax.lax.stop_gradient(pooled(features)) > 1.001 * most
+        return jnp.where(too_large, jnp.nan, logits), variables
+
+    network = tiny.NETWORK._replace(head=head)
+    assert bool(evidence.forward(network, variables, probe).is_finite)
+    found = jax.jit(detectors.DETECTORS[name].detect, static_argnums=0)(
+        network, variables, probe, key=KEY, config=OVERFLOWING[name]
+    )
+    assert not bool(found.is_finite)

@@ -159,24 +159,26 @@ class Judge:
         return self._completed(found, record), own or reason
 
     def _profile(self, record: Evidence) -> tuple[Baseline | None, str]:
-        given, missing = self._profiles, "no profile was given"
+        given, is_told = self._profiles, True
         if given == "shipped":
-            given, missing = self._shipped(record), "none of the shipped profiles fits"
+            given = self._shipped(record)
+            # That its own config keeps a model from the profile of its data is said.
+            is_told = self._kind == "profile" or "preparation" in (record["data"] or {})
         if given is None:
-            return None, missing if self._kind == "profile" else ""
+            what = "shipped profile fits" if self._profiles else "profile was given"
+            return None, f"no {what}" if self._kind == "profile" else ""
         if reason := profile.why_unfit(given, record):
-            return None, reason
+            return None, reason if is_told else ""
         own = any(one["sha256"] == record["sha256"] for one in given["models"])
         return profile.baseline(given), "the same weights are among these" * own
 
     def _shipped(self, record: Evidence) -> profile.Profile | None:
-        """The profile of the package that fits, found by the data set's name."""
+        """The profile of the package for the data set of this name."""
         name = record["data"]["name"] if record["data"] else ""
         if name not in self._packaged:
             known = name in profile.shipped()
             self._packaged[name] = profile.load(name) if known else None
-        found = self._packaged[name]
-        return None if found is None or profile.why_unfit(found, record) else found
+        return self._packaged[name]
 
     def _completed(self, found: Baseline | None, record: Evidence) -> Baseline | None:
         """A crowd with what a profile that fits knows; see `crowd.completed`."""

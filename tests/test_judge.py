@@ -127,7 +127,7 @@ MISSING = [
     ("trusted", {}, "the trusted baseline needs at least 2 models of resnet18 with 8"),
     ("population", {}, "the population baseline needs at least 8 models of resnet18"),
     ("profile", {}, "no profile was given"),
-    ("profile", {"profiles": "shipped"}, "none of the shipped profiles fits"),
+    ("profile", {"profiles": "shipped"}, "no shipped profile fits"),
 ]
 
 
@@ -143,6 +143,19 @@ def test_where_the_one_asked_for_is_not_there_the_notes_say_so(kind, more, reaso
 def test_the_next_best_is_named_in_the_note():
     (note,) = judged("trusted", profiles=toy())["notes"]
     assert note.startswith("judged against profile toy, 6 clean models: the trusted")
+
+
+def test_what_keeps_a_model_from_the_profile_of_its_data_is_said_if_it_is_its_own():
+    """Its config: of other flags of the user's nothing is said."""
+    known = profile.load("digits")
+    data = {key: known["data"][key] for key in ("name", "classes")}
+    line = made.evidence({"untargeted": np.arange(10.0)})
+    line |= {"mode": known["mode"], "config": known["settings"], "num_classes": 10}
+    line["data"] = {**data, "image_shape": [9, 9, 1]}
+    assert verdict.Judge(profiles="shipped")(line)["notes"] == []
+    line["data"]["preparation"] = "resized"
+    (note,) = verdict.Judge(profiles="shipped")(line)["notes"]
+    assert "the profile digits does not fit: its image size is 8, 8, 1" in note
 
 
 def test_nothing_is_noted_where_nothing_was_asked_for():

@@ -391,7 +391,8 @@ def prepare(flags: ScanFlags, usual: preparation.Preparation | None = None) -> J
         lowering=tables.default(flags.precision),
         precision=flags.precision,
     )
-    return Job(chosen, probe, preparation=preparing.told(usual) if probe else "")
+    is_own = usual and dataset and not clean_images.are_as_given(flags, dataset)
+    return Job(chosen, probe, preparation=preparing.told(usual) if is_own else "")
 
 
 def _named(out: str, base: str, shard: shards.Shard | None) -> str:

@@ -4,8 +4,10 @@ import sys
 import warnings
 from typing import Any
 
+import numpy as np
+
 from ban_jax.data import dataset as datasets
-from ban_jax.data import preparation
+from ban_jax.data import preparation, sources
 from ban_jax.data import probe as probes
 from ban_jax.types import MINIBATCH, Probe
 
@@ -48,6 +50,15 @@ def asked(
             file=sys.stderr,
         )
     return dataset, probe
+
+
+def are_as_given(flags: Any, dataset: datasets.Dataset) -> bool:
+    """Whether images that were prepared for a model are what the flags alone give."""
+    try:
+        given = load(flags)
+    except sources.DataError:  # their sizes differ, where nothing makes them equal
+        return False
+    return np.array_equal(given.pixels, dataset.pixels)
 
 
 def size(flags: Any) -> preparation.Size | None:

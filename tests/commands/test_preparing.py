@@ -111,6 +111,18 @@ def test_images_of_many_sizes_need_no_flag_where_every_model_brings_its_own(
         asked(folder, tmp_path / "images", *"ab")
 
 
+def test_configs_that_ask_for_what_images_are_already_prepare_nothing(folder, clean):
+    """Or a model could keep the profile of its data away by saying their size."""
+    paths = [str(folder / "e" / "model.safetensors")]
+    flags = scan.Flags(mode="ban", data=str(clean), num_clean=64)
+    ways = preparing.Ways(flags, paths)
+    assert ways.usual is not None
+    job = scan.prepare(flags, ways.usual)
+    assert not job.preparation and job.digest == scan.prepare(flags).digest
+    (found,) = asked(folder, clean, "b")
+    assert found[2] == WORDS
+
+
 def test_a_repair_takes_images_as_each_model_says(folder, clean, monkeypatch, capsys):
     found = []
 

@@ -6,7 +6,7 @@ it is part of a judged network, or
 
   - state of an optimizer: in its place, and named or shaped as such;
   - one of the whole numbers that count, index or seed;
-  - of a network from images to images, which has no classes;
+  - of a network from images to images, which has no classes (`image_networks`);
   - one of a few images, masks or grids, or small beside the network: losses, metrics.
 
 What is none of these is told.
@@ -26,6 +26,7 @@ from ban_jax.checkpoints import (
     pickle_objects,
     plain_values,
     tensor,
+    unreached,
     watchdog,
 )
 
@@ -41,11 +42,9 @@ _SEED = 8192
 _SEEDS = 2**16
 """Bytes of all of them, of a dozen devices."""
 _BYTES = 8192
-_GENERATOR = re.compile(
-    r"net_?[gm]\b|gen|encoder|decoder|unet|mask|pattern|trigger|atk|attack",
-    re.IGNORECASE,
-)
-"""Names of networks from images to images: under another name a network is judged."""
+_NUMBER = 4
+"""Bytes of a float32."""
+_SIDE = 16
 _STATISTIC = re.compile(r"running_(mean|var)$|(^|/)batch_stats/")
 """Names of what no optimizer keeps anything for."""
 
@@ -80,14 +79,16 @@ def key(value: Any) -> tuple[Any, ...]:
 
 
 def unjudged(
-    root: Any, judged: Iterable[Mapping[str, Any]], groups: list[contents.StateDict]
+    root: Any,
+    judged: Iterable[Mapping[str, Any]],
+    passed: Iterable[contents.StateDict] = (),
 ) -> str:
     """What of a file is not accounted for, in a sentence; empty where all is.
 
     Args:
       root: of a `contents.Contents`.
       judged: of each network that is judged, its tensors by common name.
-      groups: of the file.
+      passed: networks that have no classes, see `image_networks`.
 
     Raises:
       CheckpointError: for an object with more parts than any checkpoint has.
@@ -104,9 +105,8 @@ def unjudged(
                 channels[value.size] += 1
             known |= {key(part) for part in getattr(value, "parts", [value])}
     largest = max((sum(v.size for v in one.values()) for one in judged), default=0)
-    for group in groups:
-        if _GENERATOR.search(group.path) and _is_of_images(group.tensors):
-            known |= {key(value) for value in group.tensors.values()}
+    for group in passed:
+        known |= {key(value) for value in group.tensors.values()}
     seen = _walk(root)
     optax, tensors = _optax(seen.tensors)
     left = [one for one in tensors if key(one.value) not in known]
@@ -122,7 +122,8 @@ def unjudged(
     if plain_values.are_many(seen.raw):
         raw = seen.raw
     floats = seen.floats if seen.floats > max(plain_values.FLOATS, most) else 0
-    return _told(left, raw, floats)
+    slices = unreached.count(one.value for one in (*seen.tensors, *seen.slots))
+    return _told(left, raw, floats, slices if slices > _NUMBER * most else 0)
 
 
 def _optax(
@@ -165,7 +166,9 @@ def _of_optimizers(
     return [one.origin for one in optimizer_slots.left(slots, about)]
 
 
-def _told(left: list[_Entry], raw: list[plain_values.Piece], floats: int) -> str:
+def _told(
+    left: list[_Entry], raw: list[plain_values.Piece], floats: int, slices: int
+) -> str:
     parts = []
     if left:
         numbers = sum(one.value.size for one in left)
@@ -183,6 +186,11 @@ def _told(left: list[_Entry], raw: list[plain_values.Piece], floats: int) -> str
         parts.append(f"what may hold anything: {', '.join(first)}{more}")
     if floats:
         parts.append(f"{floats:,} numbers in lists")
+    if slices:
+        parts.append(
+            f"{slices:,} bytes of storages that no tensor reaches, as torch.save writes "
+            "them with a slice (its .clone() would be written alone)"
+        )
     if not parts:
         return ""
     return (
@@ -380,20 +388,3 @@ def _is_picture(shape: tuple[int, ...]) -> bool:
         return False
     before = 1 <= shape[-3] <= 3 and min(shape[-2:]) >= _SIDE
     return before or (1 <= shape[-1] <= 3 and min(shape[-3:-1]) >= _SIDE)
-
-
-_SIDE = 16
-
-
-def _is_of_images(tensors: dict[str, tensor.Tensor]) -> bool:
-    """A network from images to images: no linear layer, kernels at both ends."""
-    values = list(tensors.values())
-    kernels = [v for v in values if len(v.shape) == 4]
-    if len(kernels) < 3 or any(len(v.shape) not in (0, 1, 4) for v in values):
-        return False
-    first, last = kernels[0].shape, kernels[-1].shape
-    # Another one must give what the last one takes: else a kernel put at the end of a
-    # classifier would hide it.
-    if not any(set(last[:2]) & set(one.shape[:2]) - {1, 2, 3} for one in kernels[:-1]):
-        return False
-    return first[1] in (1, 2, 3, 4) and min(last[:2]) in (1, 2, 3) and min(last[2:]) > 1

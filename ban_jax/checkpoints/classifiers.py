@@ -17,6 +17,7 @@ from ban_jax.checkpoints import (
     convert,
     errors,
     hashing,
+    image_networks,
     limits,
     manifest,
     network_search,
@@ -97,7 +98,12 @@ def _of(path: str, content: contents.Contents, architecture: str | None) -> list
     if len(found) == 1 and found[0].network.missing():
         return [Part(path, _candidate(path, content, found[0], remarks, budget))]
     judged = [one.network.tensors for one in found]
-    rest = accounting.unjudged(content.root, judged, groups)
+    passed = image_networks.among(groups)
+    rest = accounting.unjudged(content.root, judged, passed)
+    remarks += [
+        f"{errors.show(one.path)}: a network from images to images, not judged"
+        for one in passed
+    ]
     if len(found) == 1 and not rest:
         made = _candidate(path, content, found[0], remarks, budget)
         return [Part(path, made)]

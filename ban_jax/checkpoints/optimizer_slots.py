@@ -32,12 +32,12 @@ _SLOTS = re.compile(
 )
 """What PyTorch's optimizers, and those of bitsandbytes, keep for each parameter."""
 _FACTORS = re.compile(r"(exp_avg_)?(sq_|v_)?(row|col)(_var)?")
-"""Of these some are vectors, whatever the parameter's shape."""
+"""Of these some are vectors: an axis of the parameter, or all axes but one."""
 _QUANTISED = re.compile(r"qmap[12]|absmax[12]")
 """What the numbers of a quantised slot mean."""
 _SQUARES = re.compile(
     r"(max_)?exp_avg_(sq|var)|exp_inf|square_avg|sum|acc_delta|step_size|nu|nu_max"
-    r"|v|sum_of_squares|e_[gx]"
+    r"|v|sum_of_squares|e_[gx]|exp_avg_sq_(row|col)|v_(row|col)"
 )
 """Of these no number is negative."""
 _SUMS = re.compile(r"sum|step_size|sum_of_squares")
@@ -238,7 +238,7 @@ def _left(
         one
         for one in _beyond(large, known.shapes)
         if (shape := _long_axes(one.value.shape)) not in factors
-        if len(shape) > 1 or not _FACTORS.fullmatch(name)
+        if not (_FACTORS.fullmatch(name) and _is_vector(shape, known.shapes))
     ]
     if odd and not (
         is_known(name) and (_is_layer(odd, known.shapes) or _is_quantised(odd))
@@ -280,6 +280,19 @@ def _factors(shapes: Iterable[tuple[int, ...]]) -> set[tuple[int, ...]]:
         if len(shape) > 2:
             found |= {(*shape[:i], *shape[i + 1 :]) for i in range(len(shape))}
     return found
+
+
+def _is_vector(
+    shape: tuple[int, ...], shapes: Mapping[tuple[int, ...], int] | None
+) -> bool:
+    """Whether a shape is of a vector that a factor of some parameter may be."""
+    if len(shape) > 1 or shapes is None:
+        return len(shape) <= 1
+    return not shape or any(
+        shape[0] in (size, math.prod(one) // size)
+        for one in map(_long_axes, shapes)
+        for size in one
+    )
 
 
 def _long_axes(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from ban_jax.checkpoints import (
     pickle_objects,
     plain_values,
     tensor,
+    unreached,
 )
 
 _MAX_NODES = 200_000
@@ -85,6 +86,8 @@ def what(root: Any, size: int, path: str = "") -> str | None:
         return "the trigger of an attack, written by ban-jax train"
     parts = _parts(root)
     if parts is None or size - parts.weight > _UNACCOUNTED + size // 4:
+        return None
+    if unreached.count(parts.tensors) > _UNACCOUNTED:
         return None
     if _may_be_weights(parts) or _are_called_layers(root, parts):
         return None

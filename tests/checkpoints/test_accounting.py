@@ -125,6 +125,13 @@ CONVOLUTIONAL = {
     "classifier.weight": of(np.ones((10, 64, 1, 1), np.float32)),
 }
 """A classifier whose last layer is a convolution, as SqueezeNet's is."""
+TURNED = {
+    "a": of(np.ones((32, 1, 1, 1), np.float32)),
+    "mid": CONVOLUTIONAL["mid.weight"],
+    "last": CONVOLUTIONAL["classifier.weight"],
+    "stem": of(np.ones((32, 1, 3, 3), np.float32)),
+}
+"""The same of grey images, its stem at the end, where it looks like a picture's layer."""
 
 
 @pytest.mark.parametrize(
@@ -161,10 +168,17 @@ def test_what_nothing_accounts_for_is_a_part_that_is_not_judged(beside):
     [
         {"netB": GENERATOR},
         {"netG": {**CONVOLUTIONAL, "zz.weight": of(np.ones((3, 3, 3, 3)))}},
+        {"netG": TURNED},
         {n.replace("running_", "stat_"): v for n, v in OTHER.items() if "running" in n},
         [of(RNG.integers(-(2**31), 2**31, 8000).astype(np.int32)) for _ in range(5)],
     ],
-    ids=["another name", "a kernel put behind it", "statistics", "bits of weights"],
+    ids=[
+        "another name",
+        "a kernel behind it",
+        "turned",
+        "statistics",
+        "bits of weights",
+    ],
 )
 def test_what_only_looks_like_what_lies_beside_models_is_told_of(beside):
     assert parts({"net": STATE, "beside": beside}) == {"net": True, "rest": False}
@@ -248,6 +262,13 @@ def test_what_ordinary_files_hold_beside_a_model_leaves_it_judged(beside):
     assert parts({"net": STATE, "beside": beside}) == {"": True}
 
 
+def test_what_is_taken_for_a_network_of_images_is_noted():
+    content = contents.Contents({"net": STATE, "netG": GENERATOR}, {}, 2**26)
+    (only,) = classifiers.of("x", content, None)
+    note = "'netG': a network from images to images, not judged"
+    assert note in only.candidate.notes
+
+
 def test_other_statistics_of_a_networks_layers_are_told():
     other = {name: OTHER[name] for name in BUFFERS}
     assert parts({"net": STATE, "beside": other}) == {"net": True, "rest": False}
@@ -280,6 +301,9 @@ HIDDEN = {
     ),
     "in a row": optimizer(
         {"all": of(RNG.normal(0, 1e-3, 12_000).astype(np.float32))}, names=("exp_avg",)
+    ),
+    "in a factor": optimizer(
+        {"all": of(RNG.uniform(0, 1e-3, 12_000).astype(np.float32))}, names=("row",)
     ),
     "in two large kernels": optimizer(
         {n: of(RNG.normal(0, 1e-3, (32, 32, 3, 3)).astype(np.float32)) for n in "ab"},

@@ -5,7 +5,6 @@ import errno
 import itertools
 import os
 import pathlib
-import re
 import stat
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from ban_jax.checkpoints import (
     errors,
     file_bytes,
     limits,
+    orbax_pieces,
     orbax_reader,
     packed,
     part_paths,
@@ -230,7 +230,7 @@ class _Search:
                 self.entries += 1
                 if self.entries > MAX_ENTRIES:
                     return
-                if not _is_of_arrays(folder, name) and not self._told(path, name):
+                if not _is_piece(folder, name) and not self._told(path, name):
                     self._take_file(path, name)
         if len(trees) > 1:  # the reader takes those side by side, or one of several
             read = {os.path.join(top, name) for name in orbax_reader.items(top)}
@@ -302,8 +302,6 @@ class _Search:
 
 
 _DCP = ".metadata"
-_DATA = re.compile(r"[0-9a-f]{32}")
-_CHUNK = re.compile(r"\d+(\.\d+)*|c")
 
 
 def _is_named(name: str) -> bool:
@@ -318,29 +316,14 @@ def _with_indices(found: packed.Listing) -> packed.Listing:
     return packed.Listing([*found.members, *indices], passed)
 
 
-def _is_of_arrays(folder: str, name: str) -> bool:
-    """Whether a file of an Orbax folder is a piece of arrays, and no archive."""
-    database = os.path.join(os.path.dirname(folder), "manifest.ocdbt")
-    of_database = os.path.basename(folder) == "d" and os.path.lexists(database)
-    if not (_DATA.fullmatch(name) if of_database else _is_chunk(folder, name)):
-        return False
+def _is_piece(folder: str, name: str) -> bool:
+    """`orbax_pieces.is_piece`, which may take no longer than a file that is judged."""
     try:
-        with open(os.path.join(folder, name), "rb") as file:
-            return file.read(4) not in (b"PK\3\4", b"PK\5\6")
-    except OSError:
+        return watchdog.within(
+            limits.SECONDS, lambda: orbax_pieces.is_piece(folder, name)
+        )
+    except errors.CheckpointError:
         return False
-
-
-def _is_chunk(folder: str, name: str) -> bool:
-    """Of an array in the layout of zarr, in which each has a folder."""
-    if name == "manifest.ocdbt":
-        return True
-    if not _CHUNK.fullmatch(name):
-        return False
-    while _CHUNK.fullmatch(os.path.basename(folder)):  # c/0/1 of the third version
-        folder = os.path.dirname(folder)
-    described = (os.path.join(folder, one) for one in (".zarray", "zarr.json"))
-    return any(map(os.path.lexists, described))
 
 
 def _is_distributed(names: Iterable[str]) -> bool:

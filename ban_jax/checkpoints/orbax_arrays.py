@@ -11,7 +11,7 @@ import json
 import math
 import os
 import posixpath
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from ban_jax.checkpoints import errors, limits, needed
 DRIVERS = {"zarr.json": "zarr3", ".zarray": "zarr"}
 """What describes an array -> how it is stored."""
 _ARRAYS = ("np.ndarray", "jax.Array")
+_FEW = 256
+"""Numbers that are no network: keys of generators, kept as arrays of their own."""
 Tree = dict[tuple[str, ...], np.ndarray]
 """Arrays by their keys, outermost first: `("params", "bn1", "scale")`."""
 Trees = dict[str, Tree]
@@ -36,8 +38,8 @@ def read(folder: str, databases: Collection[str], size: int) -> Trees:
       size: bytes of all its files.
 
     Raises:
-      CheckpointError: for an array that is damaged, too large, or named by the metadata
-        and not there.
+      CheckpointError: for an array that is damaged, too large, named by the metadata and
+        not there, or there and named by none: Orbax would not load it.
     """
     there: dict[str, np.ndarray] = {}
     for path in (folder, *databases):
@@ -55,11 +57,35 @@ def read(folder: str, databases: Collection[str], size: int) -> Trees:
                 f"an array in {errors.show(place)} is damaged: {error}"
             ) from error
         there |= {_joined(place, name): array for name, array in found.items()}
-    return {
+    trees = {
         os.path.relpath(parent, folder): _named(parent, folder, there)
         for parent, _, files in os.walk(folder)
         if "_METADATA" in files
     }
+    known = {_joined(place, ".".join(keys)) for place in trees for keys in trees[place]}
+    if unnamed := sorted(name for name in there if not _is_known(name, known, there)):
+        raise errors.CheckpointError(
+            "it holds arrays that its metadata does not name: "
+            f"{errors.listing([errors.show(name) for name in unnamed], 8)}"
+        )
+    return trees
+
+
+def _is_known(name: str, known: Set[str], there: Mapping[str, np.ndarray]) -> bool:
+    """Whether an array is named by the metadata, or is what one process wrote of such."""
+    array = there[name]
+    if name in known or array.size <= _FEW:
+        return True
+    parent, _, base = name.rpartition("/")
+    above, _, process = parent.rpartition("/")
+    whole = _joined(above, base)
+    is_part = process.startswith("ocdbt.process_") and whole in known
+    return is_part and np.array_equal(_bytes(array), _bytes(there[whole]))
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """Of numbers, so that what is no number equals itself."""
+    return np.ravel(array).view(np.uint8)
 
 
 def _read_all(spec: Mapping[str, Any], budget: limits.Budget) -> dict[str, np.ndarray]:

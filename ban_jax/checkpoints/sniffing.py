@@ -87,6 +87,17 @@ def _told(head: bytes, lower: str, whole: Callable[[], pickle_walk.Read]) -> str
     return other or "of no known format"
 
 
+def is_read_by_loaders(head: bytes, whole: Callable[[], pickle_walk.Read]) -> bool:
+    """Whether bytes begin as what a loader of models or arrays reads.
+
+    Args:
+      head: the first `HEAD` bytes.
+      whole: gives a way to read all of it, each time from its start.
+    """
+    is_one = _is_checkpoint(head) or head.startswith((npy_header.MAGIC, *_FRAMEWORKS))
+    return is_one or tar_reader.begins(head) or _is_pickle(head, whole, strict=True)
+
+
 def _is_named(lower: str) -> bool:
     """Whether a name is one of a model's, whatever the file begins like."""
     named = lower.endswith(MODEL_SUFFIXES + OTHER_MODEL_SUFFIXES)

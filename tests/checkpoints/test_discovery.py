@@ -62,6 +62,7 @@ def test_what_else_lies_in_an_orbax_folder_is_judged_itself(tmp_path):
         *(base / name for name in ("evil.pt", "runs/deep/b.pt", "state/d/x.pt")),
         base / "inner/_CHECKPOINT_METADATA",
     )
+    (base / "state/w/.zarray").write_text('{"shape": [4, 4], "chunks": [4, 4]}')
     for name in (f"state/d/{data}", "state/w/0.0", "state/c", f"runs/{data}"):
         (base / name).write_bytes(b"\x28\xb5\x2f\xfd" + bytes(2**15))
     (base / "state/d" / ("e" * 32)).write_bytes(b"PK\3\4" + bytes(40))

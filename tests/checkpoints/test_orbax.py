@@ -11,6 +11,7 @@ import orbax.checkpoint as manager
 import pytest
 import tensorstore
 from orbax.checkpoint import v1 as ocp
+from safetensors import numpy as safetensors_numpy
 
 from ban_jax import checkpoints
 from ban_jax.checkpoints import orbax_reader
@@ -239,3 +240,64 @@ def test_keys_side_by_side_that_could_be_anothers_are_refused(keys, words):
     }
     with pytest.raises(checkpoints.CheckpointError, match=words):
         orbax_reader._together(trees, sorted(trees))
+
+
+def test_arrays_that_the_metadata_does_not_name_are_told(orbax):
+    """Orbax would not load them: a second network could lie there."""
+    path = next(orbax.rglob("_METADATA"))
+    metadata = json.loads(path.read_text())
+    names = list(metadata["tree_metadata"])
+    large = next(name for name in names if "layer4_1" in name and "conv2" in name)
+    del metadata["tree_metadata"][large]
+    path.write_text(json.dumps(metadata))
+    builders.refused(orbax, "it holds arrays that its metadata does not name")
+
+
+def harmless(folder, name):
+    (folder / name).write_bytes(b"\x28\xb5\x2f\xfd" + bytes(2**15))
+
+
+def pickled(folder, name):
+    """Of protocol 0, which has no magic number."""
+    (folder / name).write_bytes(b"cos\nsystem\n(S'id'\ntR." + bytes(2**15))
+
+
+def tensors(folder, name):
+    weights = {"w": np.ones((9, 9), np.float32)}
+    safetensors_numpy.save_file(weights, folder / name)
+
+
+@pytest.mark.parametrize(
+    ("made", "place", "is_piece"),
+    [
+        (harmless, "d/" + "0" * 32, True),
+        (pickled, "d/" + "0" * 32, False),
+        (tensors, "d/" + "0" * 32, False),
+        (harmless, "w/1.0", True),
+        (harmless, "w/2.0", False),
+        (harmless, "w/0.0.1", False),
+        (tensors, "w/1.0", False),
+        (harmless, "v/c/1/0", True),
+        (harmless, "v/c/2/0", False),
+    ],
+)
+def test_what_is_no_piece_of_an_array_is_looked_at_by_itself(
+    orbax, made, place, is_piece
+):
+    state = next(orbax.rglob("_METADATA")).parent
+    for name, described in (
+        ("w/.zarray", {"shape": [3, 4], "chunks": [2, 4]}),
+        (
+            "v/zarr.json",
+            {
+                "shape": [3, 4],
+                "chunk_grid": {"configuration": {"chunk_shape": [2, 4]}},
+            },
+        ),
+    ):
+        (state / name).parent.mkdir()
+        (state / name).write_text(json.dumps(described))
+    data = state / place
+    data.parent.mkdir(parents=True, exist_ok=True)
+    made(data.parent, data.name)
+    assert (str(data) not in checkpoints.find([orbax])) == is_piece

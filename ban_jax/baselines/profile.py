@@ -21,6 +21,7 @@ from ban_jax import detectors
 from ban_jax.baselines import crowd
 from ban_jax.detectors import rules
 from ban_jax.records import Evidence, fields
+from ban_jax.records.record import Data
 from ban_jax.storage import atomic, json_file
 
 FORMAT = 2
@@ -67,7 +68,7 @@ class Profile(TypedDict):
       name: of the profile.
       mode: the detector.
       settings: its settings.
-      data: the clean images, see `records.record.Data`.
+      data: the clean images.
       num_classes: K.
       vectors: name -> the curve of clean models.
       models: those it was made from.
@@ -80,7 +81,7 @@ class Profile(TypedDict):
     name: str
     mode: str
     settings: dict[str, Any]
-    data: dict[str, Any] | None
+    data: Data | None
     num_classes: int
     vectors: dict[str, Curve]
     models: list[Member]

@@ -251,6 +251,7 @@ DAMAGED = [
     (lambda found: found | {"models": [{}] * 4}, "field models.0.sha256"),
     (lambda found: found | {"clean_scores": ["high"]}, "field clean_scores.0"),
     (lambda found: found | {"data": "toy"}, "field data"),
+    (lambda found: found | {"data": {"name": "toy", "classes": None}}, "field data"),
     (lambda found: found | {"clean_scores": [float("nan")]}, "NaN is not valid"),
     (lambda found: found | {"clean_scores": [float("inf")]}, "Infinity is not valid"),
 ]

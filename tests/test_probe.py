@@ -49,12 +49,15 @@ def test_one_minibatch_without_half_of_the_classes_is_enough_to_warn():
     assert told(fair) == []
 
 
-def test_fewer_images_than_a_minibatch_are_warned_of_and_one_is_refused():
-    assert "100 clean images are fewer" in told(np.arange(100) % 10)[0]
+def test_fewer_images_than_two_minibatches_are_warned_of_and_one_is_refused():
+    for count in (100, 128, 255):
+        assert f"{count} clean images are fewer" in told(np.arange(count) % 10)[0]
+    assert told(np.arange(256) % 10) == []
     with pytest.raises(ValueError, match="at least 2 clean images are needed, got 1"):
         probe.minibatches(images(1), np.zeros(1, int))
 
 
+@pytest.mark.filterwarnings("ignore:.*fewer than two minibatches")
 def test_another_image_or_label_is_another_digest():
     labels = np.arange(128) % 10
     base = probe.minibatches(images(128), labels)

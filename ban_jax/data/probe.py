@@ -14,7 +14,8 @@ def minibatches(images: np.ndarray, labels: np.ndarray) -> Probe:
 
     The images keep their order, which should be a random one: a minibatch of few classes
     has statistics that the model never met, and evidence from it misleads. Warns where a
-    minibatch lacks half of the classes that so many random images would show.
+    minibatch lacks half of the classes that so many random images would show, and where
+    there is but one.
 
     Args:
       images: `[N, H, W, C]` in [0, 1].
@@ -33,10 +34,10 @@ def minibatches(images: np.ndarray, labels: np.ndarray) -> Probe:
         raise ValueError(f"at least 2 clean images are needed, got {count}")
     size = min(MINIBATCH, count)
     whole = count // size * size
-    if count < MINIBATCH:
+    if whole == size:
         warnings.warn(
-            f"{count} clean images are fewer than one minibatch of {MINIBATCH}: noise is "
-            "searched and counted on the same images, and scores are coarse",
+            f"{count} clean images are fewer than two minibatches of {MINIBATCH}: what is "
+            "searched for is counted on the same images, and scores are coarse",
             stacklevel=2,
         )
     fewest = min(len(set(batch)) for batch in labels[:whole].reshape(-1, size).tolist())

@@ -191,12 +191,14 @@ def patches(
     """A small patch on the images towards each of `classes` `[J]`: `patch.find_patches`.
 
     It is searched on the first `num_images` images and counted on as many of the second
-    minibatch, with stored statistics. Told is what it adds to the mean probability, and
-    the strongest patch itself.
+    minibatch, or of what is left of a single one, with stored statistics. Told is what it
+    adds to the mean probability, and the strongest patch itself.
     """
     apply_fn = evidence.logits_of(network, "stored")
     (images, fresh), (labels, others) = _two(probe)
-    fresh, others = fresh[:num_images], others[:num_images]
+    is_single = probe.images.shape[0] == 1 and len(images) >= 2 * num_images
+    counted = slice(num_images, 2 * num_images) if is_single else slice(num_images)
+    fresh, others = fresh[counted], others[counted]
     plain = jax.nn.softmax(apply_fn(variables, fresh))
     found = patch.find_patches(
         apply_fn,

@@ -194,6 +194,7 @@ def test_each_vector_can_be_had_without_the_other_and_costs_its_own():
     assert sum(work) == directed.work(CONFIG, 10, 512) and min(work) > 0
 
 
+TOLD = ("steps", "num_images")
 OVERFLOWING = {
     "ban": ban.Settings(steps=1, mask_steps=1, patch_steps=0),
     "targeted": targeted.Settings(steps=1),
@@ -229,3 +230,35 @@ def test_what_overflows_under_the_change_alone_is_not_finite(name):
         network, variables, probe, key=KEY, config=OVERFLOWING[name]
     )
     assert not bool(found.is_finite)
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_a_patch_counts_what_it_adds_on_images_it_was_not_searched_on(minibatches):
+    shape = (minibatches, 12, 10, 10, 3)
+    images = jax.random.uniform(jax.random.key(3), shape)
+    images *= jnp.linspace(0.3, 1.0, 12).reshape(1, 12, 1, 1, 1)
+    labels = jnp.arange(minibatches * 12).reshape(minibatches, 12) % tiny.CLASSES
+    variables, classes, few = tiny.variables(), jnp.array([2]), 5
+    reached, found = jax.jit(directed.patches, static_argnums=0, static_argnames=TOLD)(
+        tiny.NETWORK,
+        variables,
+        types.Probe(images, labels),
+        classes,
+        steps=2,
+        num_images=few,
+    )
+    counted = slice(few, 2 * few) if minibatches == 1 else slice(few)
+    fresh, others = images[-1, counted], labels[-1, counted]
+    side = found.change.shape[0]
+    row, column = found.corner
+    change = np.zeros((10, 10, 3))
+    change[row : row + side, column : column + side] = found.change
+    stamped = np.clip(np.asarray(fresh) + change, 0, 1)
+    before, after = (
+        jax.nn.softmax(tiny.apply(variables, np.float32(x), "stored"))
+        for x in (fresh, stamped)
+    )
+    gains = np.asarray(after - before)[np.asarray(others) != 2, 2]
+    assert reached.share[2] == pytest.approx(gains.mean(), abs=1e-6)
+    assert reached.error[2] == pytest.approx(gains.std() / len(gains) ** 0.5, abs=1e-6)
+    assert np.isnan(reached.share[0]) and int(found.target) == 2

@@ -358,7 +358,7 @@ def test_fewer_than_two_images_per_class_leave_no_verdict():
     whole = patched.probe()
     verdicts = {}
     for count in (15, 16):
-        with pytest.warns(UserWarning, match="fewer than one minibatch"):
+        with pytest.warns(UserWarning, match="fewer than two minibatches"):
             few = probes.minibatches(whole.images[0, :count], whole.labels[0, :count])
         config = neural_cleanse.Settings(**SMALL)
         found = jitted("neural_cleanse")(

@@ -12,7 +12,7 @@ from ban_jax.models import common
 from tests.scanning import files
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*fewer than one minibatch"),
+    pytest.mark.filterwarnings("ignore:.*fewer than two minibatches"),
 ]
 
 QUICK = (

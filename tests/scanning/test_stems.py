@@ -11,7 +11,7 @@ from ban_jax.scanning import stems
 from tests.checkpoints import builders
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*fewer than one minibatch"),
+    pytest.mark.filterwarnings("ignore:.*fewer than two minibatches"),
 ]
 
 SPEC = checkpoints.ModelSpec("resnet18", 5, 2, stem="imagenet")

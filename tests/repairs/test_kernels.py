@@ -219,6 +219,41 @@ def test_pruning_cuts_scales_of_channels_at_or_below_the_threshold_and_nothing_e
     chex.assert_trees_all_equal(repaired["batch_stats"], variables["batch_stats"])
 
 
+def test_pruning_descends_under_noise_that_is_the_worst_for_the_masks_at_hand():
+    """Six steps by hand; from the second on the masks are no longer ones."""
+    variables, clean, epsilon = tiny.variables(), clean_set(), 0.4
+    settings = dict(PRUNE, epochs=1, iterations=6, momentum=0.0, learning_rate=2.0)
+    _, info = run("anp", variables, clean, epsilon=epsilon, **settings)
+    masks, losses = jnp.ones(tiny.CHANNELS), []
+    for key in jax.random.split(KEY, (1, 6))[0]:
+        draw, _, start = jax.random.split(key, 3)
+        chosen = jax.random.randint(draw, (8,), 0, len(clean.labels))
+
+        def loss(masks, delta, xi, chosen=chosen):
+            bn = variables["params"]["bn"]
+            factors = {"scale": masks + delta, "bias": 1 + xi}
+            bn = {name: bn[name] * factors[name] for name in bn}
+            params = {**variables["params"], "bn": bn}
+            return loss_of(params, clean.images[chosen], clean.labels[chosen])
+
+        noise = perturb.init_noise(start, variables, epsilon)
+        noise = [noise["bn/scale"], noise["bn/bias"]]
+        uphill = jax.grad(loss, argnums=(1, 2))(masks, *noise)
+        delta, xi = (
+            jnp.clip(one + 2 * epsilon * jnp.sign(slope), -epsilon, epsilon)
+            for one, slope in zip(noise, uphill, strict=True)
+        )
+
+        def both(masks, delta=delta, xi=xi, loss=loss):
+            return 0.2 * loss(masks, 0, jnp.zeros(())) + 0.8 * loss(masks, delta, xi)
+
+        value, slope = jax.value_and_grad(both)(masks)
+        losses.append(float(value))
+        masks = jnp.clip(masks - 2 * slope, 0, 1)
+    np.testing.assert_allclose(info.loss, [np.mean(losses)], atol=1e-6)
+    assert masks.min() < 0.9
+
+
 def test_no_threshold_within_the_budget_prunes_nothing():
     variables = tiny.variables()
     settings = dict(PRUNE, thresholds=(1.0,), budget=-1.0)

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from jax import numpy as jnp
 
 from ban_jax import checkpoints, models
 from ban_jax.data import normalisation
@@ -127,3 +128,9 @@ def test_weights_that_are_not_finite_are_named():
     reason = a_scan().refuse(broken)
     assert reason == "1.pt: weights are not finite in params/linear/kernel"
     assert a_scan().refuse(candidate(1)) == ""
+
+
+def test_a_loss_that_is_no_number_is_never_the_smallest(monkeypatch):
+    found = jnp.array([jnp.nan, 2.0, 1.0, jnp.inf])
+    monkeypatch.setattr(examination, "losses", lambda *_, **__: found)
+    assert examination.choose(None, None, network=None) == 2

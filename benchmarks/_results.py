@@ -33,6 +33,18 @@ def of(count: int, total: int, interval: Sequence[float]) -> str:
     return f"{count} of {total} ({low}–{high} %)" if total else ""
 
 
+def rates(found: dict[str, Any]) -> list[str]:
+    """Of one group of `verdict_study`: clean ones flagged, others found, right targets."""
+    alarms, hits, right = (
+        found[key] for key in ("false_alarms", "detected", "right_target")
+    )
+    return [
+        of(alarms[0], found["clean"], alarms[1:]),
+        of(hits[0], found["backdoored"], hits[1:]),
+        f"{right[0]} of {hits[0]}",
+    ]
+
+
 def spread(figure: dict[str, Any] | None, digits: int = 3) -> str:
     """`0.685 ± 0.003` of a mean and a standard deviation, where there is one."""
     if figure is None:

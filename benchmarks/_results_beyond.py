@@ -3,41 +3,29 @@
 from typing import Any
 
 from ban_jax import detectors
-from benchmarks import _results
+from benchmarks import _results, verdict_study
 
-CALLED = {
-    "alone": "`profile`",
-    "trusted": "`trusted`",
-    "crowd": "`population`",
-    "within": "`within`",
-}
+STUDIES = {"w16": "verdict_study_w16", "turned": "verdict_study_turned"}
 
 
-def rows(name: str) -> list[list[str]]:
+def _study(name: str) -> dict[str, Any]:
+    (found,) = _results.load(STUDIES[name])["studies"]
+    return found
+
+
+def _rows(study: dict[str, Any]) -> list[list[str]]:
     """Per baseline: clean models flagged, backdoored ones found, right targets."""
-    (study,) = _results.load(name)["studies"]
     return [
-        [CALLED[baseline], *_counts(tables["all"])]
-        for baseline, tables in study["baselines"].items()
-    ]
-
-
-def _counts(found: dict[str, Any]) -> list[str]:
-    alarms, hits, right = (
-        found[key] for key in ("false_alarms", "detected", "right_target")
-    )
-    return [
-        _results.of(alarms[0], found["clean"], alarms[1:]),
-        _results.of(hits[0], found["backdoored"], hits[1:]),
-        f"{right[0]} of {hits[0]}",
+        [f"`{verdict_study.CALLED[name]}`", *_results.rates(tables["all"])]
+        for name, tables in study["baselines"].items()
     ]
 
 
 def beyond() -> str:
     """Wider models, and models of forty classes."""
     head = ("compared with", "clean flagged", "found", "right target")
-    (study,) = _results.load("verdict_study_turned")["studies"]
-    left_out = study["design"]["clean_scores"]
+    wide, turned = map(_study, STUDIES)
+    left_out = turned["design"]["clean_scores"]
     limit = detectors.DETECTORS["ban"].rule.thresholds["profile"]
     over = sum(score > limit for score in left_out)
     return f"""## Wider models, and forty classes
@@ -46,18 +34,18 @@ Few models, each counted with its four variants.
 
 **ResNet18 of width 16**, CIFAR-10 at 32x32: two clean ones, one with BadNets, one with
 Blend, judged by the shipped profile, which knows widths of 8 alone
-({_results.link("verdict_study_w16")}):
+({_results.link(STUDIES["w16"])}):
 
-{_results.table(head, rows("verdict_study_w16"))}
+{_results.table(head, _rows(wide))}
 
 **Forty classes**: CIFAR-10 whose images are turned, the quarter turn being part of the
 label (`python -m benchmarks.quarter_turns`); ResNet18 of width 8, accuracy about .3; six
 clean models and two each of BadNets, Blend, WaNet and Bpp. Profile of the even seeds,
-figures of the odd ones ({_results.link("verdict_study_turned")}). Variants whose trigger
+figures of the odd ones ({_results.link(STUDIES["turned"])}). Variants whose trigger
 no longer works are left out. Noise and changes of pixels towards classes were measured at
 all forty; a scan searches twelve of them:
 
-{_results.table(head, rows("verdict_study_turned"))}
+{_results.table(head, _rows(turned))}
 
 Of the even seeds' clean models, each judged by a profile without it and its variants,
 {over} of {len(left_out)} score above {limit}: two originals are a thin profile, and forty

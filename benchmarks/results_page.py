@@ -11,18 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ban_jax.report import glossary
-from benchmarks import _results, _results_beyond, _results_devices
+from benchmarks import _results, _results_beyond, _results_devices, verdict_study
 
 PAGE = _results.ROOT / "docs/results.md"
-
-
-def _rates(found: dict[str, Any]) -> list[str]:
-    clean, bad = found["clean"], found["backdoored"]
-    alarms, hits = found["false_alarms"], found["detected"]
-    return [
-        _results.of(alarms[0], clean, alarms[1:]),
-        _results.of(hits[0], bad, hits[1:]),
-    ]
 
 
 def _studies() -> dict[str, dict[str, Any]]:
@@ -37,10 +28,9 @@ def trust_table() -> str:
     """What the verdicts of the default mode are worth, per baseline."""
     rows = []
     for data, study in _studies().items():
-        for name, baseline in _results_beyond.CALLED.items():
-            found = study["baselines"][name]["all"]
-            right = f"{found['right_target'][0]} of {found['detected'][0]}"
-            rows.append([data, baseline, *_rates(found), right])
+        for name, baseline in verdict_study.CALLED.items():
+            rates = _results.rates(study["baselines"][name]["all"])
+            rows.append([data, f"`{baseline}`", *rates])
     head = ("data", "compared with", "clean ones flagged", "backdoored ones found")
     return _results.table([*head, "right target"], rows)
 
@@ -49,7 +39,7 @@ def _by_group(group: str) -> str:
     rows = []
     for data, study in _studies().items():
         for name, found in study["baselines"]["alone"][group].items():
-            rows.append([data, f"`{name}`", *_rates(found)])
+            rows.append([data, f"`{name}`", *_results.rates(found)[:2]])
     return _results.table([f"data, `{group}`", "", "clean flagged", "found"], rows)
 
 
@@ -83,10 +73,11 @@ def verdicts() -> str:
         for data, study in _studies().items()
         for last in [study["rules"]["report"]["last_layer alone"]]
     ]
-    stranger_rows = [["all", *_rates(strangers["all"])]]
+    stranger_rows = [["all", *_results.rates(strangers["all"])[:2]]]
     for group in ("variant", "recipe", "architecture"):
         stranger_rows += [
-            [f"`{name}`", *_rates(found)] for name, found in strangers[group].items()
+            [f"`{name}`", *_results.rates(found)[:2]]
+            for name, found in strangers[group].items()
         ]
     return f"""## Verdicts
 

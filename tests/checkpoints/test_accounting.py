@@ -1,7 +1,6 @@
 """Where a file has a classifier, the rest of it is judged, recognised or told."""
 
 import pickle
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,105 +11,24 @@ from ban_jax.checkpoints import (
     classifiers,
     contents,
     limits,
-    others,
-    pickle_objects,
     pickle_reader,
     recognise,
-    tensor,
 )
-from tests.checkpoints import builders
-
-SPEC = checkpoints.ModelSpec("resnet18", 10, 2)
-
-
-def of(root: Any) -> Any:
-    """The same with tensors of a file in place of arrays."""
-    if isinstance(root, np.ndarray):
-        return tensor.from_array(root)
-    if type(root) is dict:
-        return {name: of(value) for name, value in root.items()}
-    if type(root) in (list, tuple):
-        return type(root)(of(value) for value in root)
-    return root
-
-
-STATE = of(builders.state_dict(SPEC))
-OTHER = of(builders.state_dict(SPEC, seed=1))
-BUFFERS = {name for name in STATE if "running" in name}
-PARAMETERS = {name: OTHER[name] for name in OTHER if name not in BUFFERS}
-RNG = np.random.default_rng(0)
-
-
-def moments(named: dict[str, Any], square: bool = False) -> dict[str, Any]:
-    """As optimizers keep them for tensors: averages of gradients, or of their squares."""
-    made = {}
-    for name, value in named.items():
-        numbers = RNG.normal(0, 0.05, value.shape).astype(np.float32)
-        made[name] = of(numbers**2 if square else numbers)
-    return made
-
-
-def network(scale: float = 1.0) -> dict[str, Any]:
-    """Weights as training leaves them: kernels of both signs, scales of one size."""
-    made = {}
-    for name, value in OTHER.items():
-        numbers = RNG.normal(0, 0.2, value.shape).astype(np.float32)
-        is_scale = name.endswith(("weight", "var")) and len(value.shape) == 1
-        made[name] = of(scale * (1 + numbers) if is_scale else numbers)
-    return made
-
-
-def optimizer(*slots: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """As PyTorch saves one that keeps these for each parameter."""
-    state = {
-        number: {"step": of(np.float32([9])), **dict(zip(names, values, strict=True))}
-        for number, values in enumerate(zip(*(s.values() for s in slots), strict=True))
-    }
-    return {"state": state, "param_groups": [{"lr": 0.1, "params": list(state)}]}
-
-
-MOMENTS = moments(PARAMETERS, square=True)
-
-
-def parameters(named: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in named.items() if name not in BUFFERS}
-
-
-def squares(named: dict[str, Any]) -> list[dict[str, Any]]:
-    """As SOAP keeps them: for each axis a matrix, for vectors none."""
-    return [
-        [of(np.eye(size, dtype=np.float32)) for size in value.shape]
-        if len(value.shape) > 1
-        else []
-        for value in named.values()
-    ]
-
-
-def lacking(named: dict[str, Any], axis: int) -> dict[str, Any]:
-    """As Adafactor keeps them: squares along all axes but one, and whole vectors."""
-    return {
-        name: of(np.ones((*v.shape[:axis], 1, *v.shape[axis:][1:]), np.float32))
-        if len(v.shape) > 1
-        else of(np.full(v.shape, 0.01, np.float32))
-        for name, v in named.items()
-    }
-
-
-UNKNOWN = {f"kern{i}": value for i, value in enumerate(OTHER.values())}
-
-
-def parts(root: Any) -> dict[str, bool]:
-    """Name of each part -> whether it is a candidate."""
-    found = classifiers.of("x", contents.Contents(root, {}, 2**26), None)
-    return {one.path.partition("#")[2]: one.candidate is not None for one in found}
-
-
-def inert(items: Any = None, state: Any = None) -> pickle_objects.Placeholder:
-    made = pickle_objects.Placeholder("collections.deque")
-    made.items = {pickle_objects.OddKey(None): items} if items is not None else None
-    made.state = state
-    return made
-
+from tests.checkpoints.holders import (
+    BUFFERS,
+    OTHER,
+    PARAMETERS,
+    RNG,
+    STATE,
+    UNKNOWN,
+    inert,
+    lacking,
+    moments,
+    of,
+    optimizer,
+    parts,
+    squares,
+)
 
 GENERATOR = {
     "down.weight": of(np.ones((32, 3, 3, 3), np.float32)),
@@ -274,114 +192,6 @@ def test_other_statistics_of_a_networks_layers_are_told():
     assert parts({"net": STATE, "beside": other}) == {"net": True, "rest": False}
     pixels = {"norm.running_mean": of(np.ones(3)), "norm.running_var": of(np.ones(3))}
     assert parts({"net": STATE, "beside": pixels}) == {"": True}
-
-
-HIDDEN = {
-    "of low rank": {"A": of(np.ones((3, 16))), "B": of(np.ones((10, 3)))},
-    "averages": optimizer(parameters(network()), names=("exp_avg",)),
-    "momentum": optimizer(parameters(network()), names=("momentum_buffer",)),
-    "of mixed signs": optimizer(
-        {  # a network computes the same where a scale and what it scales change signs
-            name: of(np.resize(np.float32([1, -1]), value.shape))
-            for name, value in PARAMETERS.items()
-        },
-        names=("momentum_buffer",),
-    ),
-    "small scales": optimizer(parameters(network(0.1)), names=("momentum_buffer",)),
-    "statistics too": optimizer(moments(OTHER), names=("exp_avg",)),
-    "squares": optimizer(parameters(network()), names=("exp_avg_sq",)),
-    "sums": optimizer(parameters(network()), names=("sum",)),
-    "by name": {
-        "state": {name: {"exp_avg": value} for name, value in network().items()},
-        "param_groups": [],
-    },
-    "of other shapes": optimizer(
-        {str(i): of(RNG.normal(0, 0.1, (5, 5, 7, 3))) for i in range(9)},
-        names=("exp_avg",),
-    ),
-    "in a row": optimizer(
-        {"all": of(RNG.normal(0, 1e-3, 12_000).astype(np.float32))}, names=("exp_avg",)
-    ),
-    "in a factor": optimizer(
-        {"all": of(RNG.uniform(0, 1e-3, 12_000).astype(np.float32))}, names=("row",)
-    ),
-    "in two large kernels": optimizer(
-        {n: of(RNG.normal(0, 1e-3, (32, 32, 3, 3)).astype(np.float32)) for n in "ab"},
-        names=("exp_avg",),
-    ),
-    "in lists": {
-        "state": {0: {"GG": list(parameters(network()).values())}},
-        "param_groups": [],
-    },
-    "not finite": optimizer(
-        {name: of(np.full(v.shape, np.nan, np.float32)) for name, v in STATE.items()},
-        names=("exp_avg",),
-    ),
-    "copies of another": optimizer(parameters(network()), names=("z",)),
-    "in a key": {
-        "state": {pickle_objects.OddKey((tuple(network().values()),)): {}},
-        "param_groups": [],
-    },
-    "flat in optax": {f"opt_state/0/mu/{name}": v for name, v in network().items()},
-    "parameters in optax": {
-        f"opt_state/0/trace/{name}": v for name, v in parameters(network()).items()
-    },
-}
-
-
-@pytest.mark.parametrize("name", HIDDEN)
-def test_a_network_in_the_place_of_an_optimizers_state_is_told(name):
-    small = {n: of(np.full(v.shape, 0.1, np.float32)) for n, v in STATE.items()}
-    net = small if name == "small scales" else STATE
-    assert parts({"net": net, "optimizer": HIDDEN[name]}) == {
-        "net": True,
-        "rest": False,
-    }
-
-
-@pytest.mark.parametrize(
-    "name", ["averages", "momentum", "squares", "sums", "in a key"]
-)
-def test_a_file_of_a_network_that_is_laid_out_as_an_optimizer_is_none(name):
-    root = {"optimizer": HIDDEN[name]}
-    assert others.what(root, 2**12) is None
-
-
-@pytest.mark.parametrize("slots", [("exp_avg", "exp_avg_sq"), ("old_p", "exp_avg_sq")])
-def test_what_an_optimizer_keeps_by_names_of_parameters_is_known_by_its_own(slots):
-    state = {name: dict.fromkeys(slots, value) for name, value in MOMENTS.items()}
-    told = others.what({"state": state, "param_groups": []}, 2**12)
-    assert told == ("the state of an optimizer" if slots[0] == "exp_avg" else None)
-
-
-@pytest.mark.parametrize("name", ["old_p", "slow_buffer", "ax", "z"])
-def test_weights_that_an_optimizer_keeps_are_judged(name):
-    """Copies of the parameters by their numbers, a step or an average away from them."""
-    near = {n: of(STATE[n].view() * np.float32(0.999)) for n in PARAMETERS}
-    content = {
-        "net": STATE,
-        "optimizer": optimizer(near, MOMENTS, names=(name, "exp_avg")),
-    }
-    assert parts(content) == {"net": True, f"optimizer/state/{name}": True}
-    turned = dict(zip(near, reversed(near.values()), strict=True))
-    content["optimizer"] = optimizer(turned, names=(name,))
-    assert parts(content) == {"net": True, "rest": False}
-
-
-def test_of_an_optimizer_alone_it_is_said_what_in_it_may_be_weights():
-    root = optimizer(network(), names=("old_p",))
-    assert others.unopened(root) == (
-        "what may be weights was not judged: 'old_p' of an optimizer"
-    )
-    assert not others.unopened(optimizer(MOMENTS, names=("exp_avg_sq",)))
-
-
-@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "sum"])
-def test_a_file_of_an_optimizer_alone_is_one(name):
-    slots = moments(PARAMETERS, square=name != "exp_avg")
-    assert others.what(optimizer(slots, names=(name,)), 2**12) == (
-        "the state of an optimizer"
-    )
 
 
 def test_weights_of_two_kinds_of_names_in_one_flat_dict_are_both_judged():

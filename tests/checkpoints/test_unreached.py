@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ban_jax.checkpoints import classifiers, contents, others, tensor, unreached
-from tests.checkpoints import test_accounting
+from tests.checkpoints import holders
 
 
 def storage(count, dtype="float32"):
@@ -56,8 +56,8 @@ def test_one_that_lies_past_the_end_of_its_base_is_not_followed():
 
 @pytest.mark.parametrize("name", ["conv1.weight", "epoch"])
 def test_a_slice_that_brings_a_network_with_it_keeps_a_file_from_being_clean(name):
-    whole = sum(value.size for value in test_accounting.OTHER.values())
-    state = dict(test_accounting.STATE)
+    whole = sum(value.size for value in holders.OTHER.values())
+    state = dict(holders.STATE)
     sliced = state.get(name) or tensor.from_array(np.ones(1, np.float32))
     buffer = np.zeros(sliced.size + whole, np.float32)
     large = tensor.Storage("float32", buffer.size, "0", buffer.view(np.uint8).data)

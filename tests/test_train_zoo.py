@@ -706,6 +706,22 @@ def test_saves_of_a_model_with_another_start_are_not_taken_up(tmp_path):
     assert again.latest() == 3, "it is the weights that count, not the file's name"
 
 
+def test_saves_of_other_images_constants_or_classes_are_not_taken_up(tmp_path):
+    (one,) = planned(attacks=("clean",))
+    run = run_from(None, tmp_path)
+    labels = np.roll(run.train.labels, 1)
+    others = [
+        dataclasses.replace(run, train=dataclasses.replace(run.train, labels=labels)),
+        dataclasses.replace(run, normalisation=((0.5,), (0.5,))),
+        dataclasses.replace(run, module=dataclasses.replace(run.module, num_classes=9)),
+    ]
+    runs = (run, *others, run_from(None, tmp_path))
+    *different, same = (
+        trainer.saves_of(each, one, str(tmp_path)).path for each in runs
+    )
+    assert len(set(different)) == 4 and same == different[0]
+
+
 @pytest.mark.parametrize(
     ("other", "told"),
     [

@@ -144,7 +144,10 @@ def search(
     def kept(state: spaces.State) -> tuple[Any, Any, Array, Array]:
         last = (state.nets.params, state.trigger.params)
         best = inversion.select(state.best.round >= 0, state.best.found, last)
-        return *(last if config.released else best), state.best.round, state.is_finite
+        if config.released:
+            final = jnp.full_like(state.best.round, config.epochs - 1)
+            return *last, final, state.is_finite
+        return *best, state.best.round, state.is_finite
 
     return inversion.search(
         start,

@@ -1,12 +1,14 @@
 """Trains many models, clean and backdoored: who shares a program, saves, reports."""
 
 import dataclasses
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax import numpy as jnp
 
 from ban_jax import attacks, data, models, population
@@ -106,6 +108,17 @@ class Run:
     report: Callable[[Report], None] = lambda report: None
     report_seconds: float = 5.0
 
+    @functools.cached_property
+    def identity(self) -> str:
+        """Of what models share that decides their weights: the same, the same weights."""
+        begin = self.begin.sha256 if self.begin else None
+        shared = (self.recipe, begin, self.module, self.normalisation)
+        hasher = hashlib.sha256(repr(shared).encode())
+        for array in (self.train.pixels, self.train.labels):
+            hasher.update(f"{array.dtype}{array.shape}".encode())
+            hasher.update(np.ascontiguousarray(array).data)
+        return hasher.hexdigest()
+
 
 def train_population(run: Run, plans: Sequence[ModelPlan]) -> Iterator[Trained]:
     """Trains the models, measures them on the test images, and yields them as they end.
@@ -140,9 +153,8 @@ def train_population(run: Run, plans: Sequence[ModelPlan]) -> Iterator[Trained]:
 
 def saves_of(run: Run, plan: ModelPlan, folder: str) -> Progress:
     """Where a model's saves are: of this very model, trained this very way."""
-    begin = run.begin.sha256 if run.begin else None
     # Without the plan's class, whose name is nothing that decides.
-    decisive = repr((run.recipe, begin, *plan))
+    decisive = repr((run.identity, *plan))
     identity = hashlib.sha256(decisive.encode()).hexdigest()[:16]
     return Progress(folder, f"{plan.name}.{identity}")
 

@@ -133,7 +133,7 @@ def make(
         "name": name,
         "mode": first["mode"],
         "settings": _plain(first["config"]),
-        "data": cast(dict[str, Any] | None, first["data"]),
+        "data": first["data"],
         "num_classes": int(first["num_classes"] or 0),
         "vectors": {
             vector: {

@@ -122,7 +122,8 @@ def unjudged(
     if plain_values.are_many(seen.raw):
         raw = seen.raw
     floats = seen.floats if seen.floats > max(plain_values.FLOATS, most) else 0
-    slices = unreached.count(one.value for one in (*seen.tensors, *seen.slots))
+    every = [one.value for one in seen.tensors] + [one.value for one in seen.slots]
+    slices = unreached.count(every)
     return _told(left, raw, floats, slices if slices > _NUMBER * most else 0)
 
 

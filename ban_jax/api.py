@@ -256,8 +256,8 @@ def repair(
       method: its name, see `ban_jax.repairs`.
       held_out: share of the images that the repair does not learn from: its accuracy is
         watched on them.
-      normalisation: mean and deviation per channel that the model expects; None: it takes
-        pixels as they are.
+      normalisation: mean and deviation per channel that the model expects; None: those it
+        brings with it, else pixels as they are. None are tried, as `judge` tries them.
       seed: of all randomness.
       settings: of the method, such as `epochs=10`.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import shutil
 from typing import Any
 
 import chex
@@ -572,12 +573,21 @@ def test_nothing_is_saved_before_its_time_nor_without_a_folder(tmp_path, monkeyp
     list(train([CLEAN], stacked=False, save_seconds=0.0))
 
 
-def test_a_save_of_a_wider_network_is_refused(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        list(saved([PATCH], tmp_path, Killed(1), stacked=False))
-    wider = Small(num_classes=10, width=5, in_channels=1)
+def test_a_save_of_a_wider_network_in_place_of_its_own_is_refused(tmp_path):
+    wider = {"module": Small(num_classes=10, width=5, in_channels=1)}
+    for settings, folder in (({}, "own"), (wider, "other")):
+        with pytest.raises(KeyboardInterrupt):
+            list(
+                saved([PATCH], tmp_path / folder, Killed(1), stacked=False, **settings)
+            )
+    (own,) = (tmp_path / "own" / saves.FOLDER).iterdir()
+    (other,) = (tmp_path / "other" / saves.FOLDER).iterdir()
+    assert own.name != other.name
+    own.rename(other.parent / own.name)
+    shutil.rmtree(other)
+    (other.parent / own.name).rename(other)
     with pytest.raises(saves.SaveError, match="not a save of this model"):
-        list(saved([PATCH], tmp_path, Killed(), stacked=False, module=wider))
+        list(saved([PATCH], tmp_path / "other", Killed(), stacked=False, **wider))
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,11 @@ def options(dataset: str, channels: int) -> dict[str, tuple[tuple, tuple]]:
     """
     tried: dict[str, tuple[tuple, tuple]] = {}
     if channels == 3:
-        known = [group for name, group in NORMALISATIONS.items() if name in dataset]
-        for group in known or NORMALISATIONS.values():
-            tried |= group
+        named = [name for name in NORMALISATIONS if name in dataset]
+        # cifar100 has cifar10 in its name, too.
+        known = [max(named, key=len)] if named else NORMALISATIONS
+        for name in known:
+            tried |= NORMALISATIONS[name]
     tried[RAW] = ((0.0,) * channels, (1.0,) * channels)
     tried[HALF] = ((0.5,) * channels, (0.5,) * channels)
     tried[BYTES] = ((0.0,) * channels, (1 / 255,) * channels)

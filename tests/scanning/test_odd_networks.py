@@ -11,10 +11,6 @@ from ban_jax.detectors import directed
 from ban_jax.models import common
 from tests.scanning import files
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*fewer than two minibatches"),
-]
-
 QUICK = (
     "--ban.steps", "1", "--ban.mask-steps", "1", "--directed.steps", "1",
     "--directed.pixel-steps", "1", "--directed.pixel-images", "16",

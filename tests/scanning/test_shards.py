@@ -180,7 +180,6 @@ DEEP = "[" * 500 + "]" * 500
         ("config_hash", "[]"),
         ("profile", "[null]"),
         ("threshold", "1e999"),
-        ("threshold", "1" + "0" * 400),
         ("threshold", "true"),
         ("shard", "null"),
     ],
@@ -206,7 +205,7 @@ def test_a_plan_with_a_strange_field_is_refused_by_its_name(
         ("7", "expected an object, found a int"),
         ('{"paths": []}', "the field shard"),
         ('{"threshold": NaN}', "NaN is not valid in JSON"),
-        ('{"threshold": 1%s}' % ("0" * 5000), "Exceeds the limit"),
+        ('{"threshold": 1%s}' % ("0" * 5000), "a whole number of 5,001 digits"),
     ],
 )
 def test_a_plan_that_is_none_is_refused(tmp_path, capsys, content, message):

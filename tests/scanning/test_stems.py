@@ -10,10 +10,6 @@ from ban_jax.models import resnet
 from ban_jax.scanning import stems
 from tests.checkpoints import builders
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*fewer than two minibatches"),
-]
-
 SPEC = checkpoints.ModelSpec("resnet18", 5, 2, stem="imagenet")
 SETTINGS = records.Settings(mode="ban")
 IDENTITY = [((0.0,) * 3, (1.0,) * 3)]

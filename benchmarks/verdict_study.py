@@ -28,7 +28,7 @@ from scipy import stats
 
 from ban_jax import records, verdict
 from ban_jax.baselines import profile
-from ban_jax.detectors import directed
+from ban_jax.detectors import directed, witnesses
 from ban_jax.storage import atomic
 from benchmarks import _timing, _verdict_models, _verdict_rules, _zoo
 
@@ -63,8 +63,31 @@ def staged(model: _verdict_models.Model, judge: verdict.Judge) -> records.Eviden
         return line
     first = without(line, directed.VECTORS)
     asked = judge.asks(first)
-    known = () if asked is None else asked.vectors
-    return without(line, tuple(n for n in directed.VECTORS if n not in known))
+    if asked is None:
+        return first
+    unasked = tuple(n for n in directed.VECTORS if n not in asked.vectors)
+    return at_classes(without(line, unasked), asked)
+
+
+def at_classes(line: records.Evidence, asked: witnesses.Question) -> records.Evidence:
+    """Evidence as it is where these vectors were measured at the classes in question."""
+    count = int(line["num_classes"] or 0)
+    left_out = sorted(set(range(count)) - set(asked.classes))
+    work = directed.work(
+        directed.Settings(), len(left_out), line["num_probe"], asked.vectors
+    )
+    vectors, errors = dict(line["vectors"]), dict(line["errors"])
+    for name in asked.vectors:
+        vectors[name], errors[name] = list(vectors[name]), list(errors[name])
+        for index in left_out:
+            vectors[name][index], errors[name][index] = None, 0.0
+    less = line["forward_equivalents"] - work
+    return {  # type: ignore[typeddict-item]
+        **line,
+        "vectors": vectors,
+        "errors": errors,
+        "forward_equivalents": less,
+    }
 
 
 def without(line: records.Evidence, vectors: tuple[str, ...]) -> records.Evidence:

@@ -13,6 +13,7 @@ What is fitted away, the level of a whole vector, is no witness but for one: see
 """
 
 import dataclasses
+import statistics
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -28,6 +29,8 @@ CERTAIN = 6.0
 THRESHOLDS = {"within": 4.0, "trusted": 2.7, "population": 2.7, "profile": 2.7}
 SUSPICIOUS = {"within": 3.0, "trusted": 2.4, "population": 2.4, "profile": 2.4}
 """Scores of two or more witnesses; see benchmarks/README.md for where they come from."""
+USUAL_CLASSES, USUAL_SCORE = 10, 2.7
+"""Of the models that the thresholds were chosen on, and their threshold; see `among`."""
 PROOF = 0.5
 """Probability that a change too small to be an image of a class adds to it, on images of
 other classes, from which on no clean model is expected: most images follow it."""
@@ -285,12 +288,31 @@ class Agreement:
             weight * errors[name][target] / found[name].units[target]
             for name, weight in zip(names, agreed.weights[:, target], strict=True)
         ]
+        share = among(count, min(len(found), 2))
         return Scores(
-            agreed.scores,
-            float(np.hypot(*parts)),
+            share * agreed.scores,
+            share * float(np.hypot(*parts)),
             witnesses=told,
             void=void,
         )
+
+
+def among(count: int, agreeing: int) -> float:
+    """What z counts for where the largest of so many classes decides.
+
+    Of more classes one stands out by chance more often. So `USUAL_SCORE` is as rare among
+    K classes as it is among `USUAL_CLASSES` of independent normal z; of fewer classes z
+    counts as it is.
+
+    Args:
+      count: K.
+      agreeing: witnesses that must speak for the same class, 1 or 2.
+    """
+    if count <= USUAL_CLASSES:
+        return 1.0
+    normal = statistics.NormalDist()
+    chance = normal.cdf(-USUAL_SCORE) * (USUAL_CLASSES / count) ** (1 / agreeing)
+    return USUAL_SCORE / -normal.inv_cdf(chance)
 
 
 def agree(z: np.ndarray) -> Agreed:

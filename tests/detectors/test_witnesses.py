@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -66,6 +67,30 @@ def test_a_class_that_nobody_measured_is_no_arithmetic_of_infinities():
     with np.errstate(all="raise"):
         found = witnesses.agree(np.array([[np.nan, 1.0], [np.nan, np.nan]]))
     np.testing.assert_array_equal(found.scores, [-np.inf, -np.inf])
+
+
+def test_up_to_ten_classes_z_counts_as_it_is():
+    assert [witnesses.among(count, 2) for count in (2, 9, 10)] == [1.0] * 3
+
+
+@pytest.mark.parametrize("agreeing", [1, 2])
+def test_the_threshold_is_as_rare_among_many_classes_as_among_ten(agreeing):
+    usual = witnesses.USUAL_SCORE
+    normal = statistics.NormalDist()
+    for count in (40, 200, 1000):
+        limit = usual / witnesses.among(count, agreeing)
+        expected = count * normal.cdf(-limit) ** agreeing
+        assert expected == pytest.approx(10 * normal.cdf(-usual) ** agreeing)
+
+
+def test_scores_of_many_classes_are_scaled_with_their_error():
+    rng = np.random.default_rng(1)
+    vectors = {name: rng.normal(size=40) for name in ("a", "b")}
+    errors = {name: np.full(40, 0.01) for name in vectors}
+    rule = witnesses.Agreement(("a", "b"), ("a", "b"))
+    scores = rule.scores(vectors, errors, rules.WITHIN)
+    raw = witnesses.agree(np.stack(list(scores.witnesses.values()))).scores
+    np.testing.assert_allclose(scores.values, witnesses.among(40, 2) * raw, rtol=1e-12)
 
 
 MATRICES = arrays.arrays(np.float64, (4, 6), elements=NUMBERS | st.just(np.nan))

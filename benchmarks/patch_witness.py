@@ -28,7 +28,7 @@ from ban_jax.convolution import tables
 from ban_jax.data import clean_images
 from ban_jax.detectors import ban, directed, witnesses
 from ban_jax.types import Array, Network, Probe, Variables
-from benchmarks import _timing, _verdict_models, _zoo, verdict_study
+from benchmarks import _staged, _timing, _verdict_models, _zoo
 
 SEEN = ("badnets", "resnet18")
 """Kind and architecture of the models of `benchmarks/zoo/`, and their fine-tuned versions,
@@ -124,7 +124,7 @@ def judged(model: _verdict_models.Model, patch: list[float]) -> dict[str, Any]:
             "errors": {**line["errors"], "patch": [0.0] * len(patch)},
         },
     )
-    before, after = (judge(verdict_study.staged(one, judge)) for one in (model, more))
+    before, after = (judge(_staged.staged(one, judge)) for one in (model, more))
     return {
         "is_seen": model.is_design or (truth["kind"], truth["architecture"]) == SEEN,
         "without": [before["verdict"], before["target"]],

@@ -18,9 +18,9 @@ from ban_jax.detectors import readings, witnesses
 from benchmarks import (
     _quoted_methods,
     _results,
+    _staged,
     _verdict_models,
     verdict_evidence,
-    verdict_study,
 )
 
 
@@ -95,7 +95,7 @@ def levels() -> list[str]:
                 count += 1
                 shown += bool(np.max(beyond) > witnesses.LEVEL)
                 named += judge(line)["target"] == model.truth["target"]
-                cheap = verdict_study.without(line, ("universal",))
+                cheap = _staged.without(line, ("universal",))
                 agreed += without(cheap)["verdict"] == "backdoored"
     return [
         f"finds {shown} of {count} fine-tuned Blend models of both halves",

@@ -28,9 +28,8 @@ from scipy import stats
 
 from ban_jax import records, verdict
 from ban_jax.baselines import profile
-from ban_jax.detectors import directed, witnesses
 from ban_jax.storage import atomic
-from benchmarks import _timing, _verdict_models, _verdict_rules, _zoo
+from benchmarks import _staged, _timing, _verdict_models, _verdict_rules, _zoo
 
 CONFIDENCE = 0.95
 
@@ -54,52 +53,6 @@ class Flags:
     profiles: str | None = None
     rates: str | None = None
     against: str | None = None
-
-
-def staged(model: _verdict_models.Model, judge: verdict.Judge) -> records.Evidence:
-    """The evidence a scan would have: the closer look only where it is asked for."""
-    line = model.line
-    if not set(directed.WORDS) & set(line["vectors"]):
-        return line
-    first = without(line, directed.VECTORS)
-    asked = judge.asks(first)
-    if asked is None:
-        return first
-    unasked = tuple(n for n in directed.VECTORS if n not in asked.vectors)
-    return at_classes(without(line, unasked), asked)
-
-
-def at_classes(line: records.Evidence, asked: witnesses.Question) -> records.Evidence:
-    """Evidence as it is where these vectors were measured at the classes in question."""
-    count = int(line["num_classes"] or 0)
-    left_out = sorted(set(range(count)) - set(asked.classes))
-    work = directed.work(
-        directed.Settings(), len(left_out), line["num_probe"], asked.vectors
-    )
-    vectors, errors = dict(line["vectors"]), dict(line["errors"])
-    for name in asked.vectors:
-        vectors[name], errors[name] = list(vectors[name]), list(errors[name])
-        for index in left_out:
-            vectors[name][index], errors[name][index] = None, 0.0
-    less = line["forward_equivalents"] - work
-    return {  # type: ignore[typeddict-item]
-        **line,
-        "vectors": vectors,
-        "errors": errors,
-        "forward_equivalents": less,
-    }
-
-
-def without(line: records.Evidence, vectors: tuple[str, ...]) -> records.Evidence:
-    """Evidence as it is where these vectors of all classes were not measured."""
-    work = directed.work(
-        directed.Settings(), int(line["num_classes"] or 0), line["num_probe"], vectors
-    )
-    kept = {
-        part: {name: v for name, v in line[part].items() if name not in vectors}
-        for part in ("vectors", "errors")
-    }
-    return {**line, **kept, "forward_equivalents": line["forward_equivalents"] - work}  # type: ignore[typeddict-item]
 
 
 def judged(
@@ -127,7 +80,7 @@ def judged(
     for indices in crowds.values():
         some = [models[index] for index in indices]
         asker = verdict.Judge(**told, population=[model.line for model in some])
-        lines = [staged(model, asker) for model in some]
+        lines = [_staged.staged(model, asker) for model in some]
         found |= zip(indices, verdict.judge_all(lines, **told), strict=True)
     return [found[index] for index in range(len(models))]
 

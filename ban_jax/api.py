@@ -172,6 +172,7 @@ def scan(
         if images is None or labels is None:
             raise ValueError(f"the detector {detector} needs clean images and labels")
         images = adapters.check_images(images)
+        adapters.check_labels(labels, len(images))
         probe = probes.minibatches(np.asarray(images), np.asarray(labels, np.int32))
     constants = None
     if normalisation is not None and probe is not None:

@@ -88,14 +88,17 @@ def check_images(images: Any) -> Any:
     return images
 
 
-def check_labels(labels: Any, count: int, num_classes: int) -> None:
-    """Raises a ValueError unless labels are `[N]` integers below the number of classes."""
+def check_labels(labels: Any, count: int, num_classes: int | None = None) -> None:
+    """Raises a ValueError unless labels are `[N]` integers below the number of classes,
+    where that is given, and from 0 on."""
     labels = np.asarray(labels)
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"labels must be {count} integers, one per image, got {labels.dtype} of "
             f"shape {labels.shape}"
         )
+    if num_classes is None:
+        num_classes = int(labels.max()) + 1
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"labels are {labels.min()} to {labels.max()}, the model tells {num_classes} "

@@ -201,6 +201,14 @@ def test_unknown_names_list_the_known_ones(images):
         ban_jax.judge(Plain(), variables, *images, detector="x")
 
 
+@pytest.mark.parametrize("change", [lambda y: y[:-1], lambda y: y[:, None], float])
+def test_labels_that_are_not_one_integer_per_image_are_refused(images, change):
+    pixels, labels = map(np.asarray, images)
+    wrong = labels.astype(float) if change is float else change(labels)
+    with pytest.raises(ValueError, match=f"labels must be {len(labels)} integers, one"):
+        list(ban_jax.scan(["nowhere"], pixels, wrong))
+
+
 def test_a_state_dict_is_repaired_under_its_own_names(candidate, clean):
     state = ban_jax.checkpoints.to_torch_names(candidate.variables)
     before = {name: array.copy() for name, array in state.items()}

@@ -287,6 +287,16 @@ def test_every_kind_of_attack_has_a_picture_and_a_row(tmp_path, monkeypatch):
         assert row.split()[1:4] == ["resnet18", "1", "0.912"]
 
 
+def test_a_model_is_listed_where_no_test_image_can_show_its_trigger(
+    tmp_path, monkeypatch
+):
+    fake_training(monkeypatch, asr=float("nan"))
+    (first,) = map(int, data.load("digits", num=1).labels)
+    settings = config(tmp_path, attacks=("badnets",), targets=(first,), num_test=1)
+    (entry,) = train_command.train_zoo(settings)
+    assert entry["asr"] is None and not (tmp_path / "pictures").exists()
+
+
 def test_a_weak_backdoor_is_marked_not_hidden(tmp_path, monkeypatch, capsys):
     fake_training(monkeypatch, asr=0.97, untriggered=0.08)
     entries = train_command.train_zoo(config(tmp_path))

@@ -84,6 +84,12 @@ def test_foreign_and_broken_folders_are_refused(tmp_path):
     (tmp_path / "zoo.json").write_text("[{")
     with pytest.raises(listing.ZooError, match=r"zoo\.json: not valid JSON"):
         listing.ZooFolder(str(tmp_path), {})
+    for told in ("[1, 2]", '{"a": 1}', '[{"name": "x"}]'):
+        (tmp_path / "zoo.json").write_text(told)
+        with pytest.raises(
+            listing.ZooError, match=r"zoo\.json: expected a list of mod"
+        ):
+            listing.ZooFolder(str(tmp_path), {})
     with pytest.raises(listing.ZooError, match="not a usable folder"):
         listing.ZooFolder(str(tmp_path / "zoo.json"), {})
 

@@ -200,7 +200,12 @@ def _repair(
     records.rewrite(folder.file(LINES), told.values())
     records.rewrite(folder.file(RESCAN), scanned.values())
     judged = set(paths) - {one.path for one in passed}
-    chosen = [told[path] for path in sorted(judged)]
+    # Of a file that holds several classifiers, `model.pt#state_dict` and the like.
+    chosen = [
+        line
+        for path, line in sorted(told.items())
+        if path in judged or path.rpartition("#")[0] in judged
+    ]
     outputs = {folder.file(line["output"]) for line in chosen if line["output"]}
     rescanned = [line for path, line in scanned.items() if path in outputs]
     page = folder.file("report.html")

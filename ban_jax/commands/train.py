@@ -275,16 +275,7 @@ def _load(flags: TrainFlags) -> tuple[data.Dataset, data.Dataset]:
         )
         for split, num in (("attacker", flags.num_train), ("test", flags.num_test))
     )
-    if test.image_shape != train.image_shape:
-        raise data.DataError(
-            f"{flags.data}: training images are {train.image_shape}, test images "
-            f"{test.image_shape}"
-        )
-    classes = max(train.num_classes, test.num_classes)
-    return (
-        dataclasses.replace(train, num_classes=classes),
-        dataclasses.replace(test, num_classes=classes),
-    )
+    return data.together(train, test)
 
 
 def _normalisation(name: str, train: data.Dataset) -> data.Constants:

@@ -125,7 +125,13 @@ def _measure(
         compile_seconds=sum(_of(s, "compile", "seconds") for s in stages),
         peak_bytes=memory.peak(jax.local_devices()[0]) or 0,
     )
-    return [by_path[path] for path in paths], cost
+    return [by_path.get(path) or _several(path, job) for path in paths], cost
+
+
+def _several(path: str, job: Job) -> Evidence:
+    """The line of a file that holds several classifiers, of which a label tells one."""
+    error = "holds several classifiers, of which compare cannot tell the labelled one"
+    return job.failure(path, f"{path}: {error}")
 
 
 def _of(stages: Mapping[str, Mapping[str, float]], stage: str, name: str) -> float:

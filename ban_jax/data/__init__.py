@@ -8,6 +8,7 @@ from ban_jax.data.dataset import (
     prepare,
     split_order,
     to_float,
+    together,
 )
 from ban_jax.data.sources import DataError
 
@@ -20,4 +21,5 @@ __all__ = [
     "prepare",
     "split_order",
     "to_float",
+    "together",
 ]

@@ -226,10 +226,40 @@ def _part(
     )
 
 
+def together(train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
+    """Images to train and to test on, both with as many classes as either shows.
+
+    Raises:
+      DataError: for images of two shapes.
+    """
+    if test.image_shape != train.image_shape:
+        raise DataError(
+            f"{train.name}: training images are {train.image_shape}, test images "
+            f"{test.image_shape}"
+        )
+    classes = max(train.num_classes, test.num_classes)
+    return (
+        dataclasses.replace(train, num_classes=classes),
+        dataclasses.replace(test, num_classes=classes),
+    )
+
+
+_AT_A_TIME = 256
+"""Images."""
+
+
 def pixel_constants(dataset: Dataset) -> Constants:
     """Mean and deviation per channel over all its pixels, rounded to four digits."""
-    images = dataset.images
-    mean, std = images.mean((0, 1, 2)), images.std((0, 1, 2))
+    channels = dataset.image_shape[-1]
+    total, squares = np.zeros(channels), np.zeros(channels)
+    # Some images at a time and in 64 bits: a sum of millions of float32 stops growing.
+    for start in range(0, len(dataset.pixels), _AT_A_TIME):
+        some = to_float(dataset.pixels[start : start + _AT_A_TIME]).astype(np.float64)
+        total += some.sum((0, 1, 2))
+        squares += np.square(some).sum((0, 1, 2))
+    count = dataset.pixels.size / channels
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
     return (
         tuple(round(float(value), 4) for value in mean),
         tuple(max(round(float(value), 4), 1e-4) for value in std),

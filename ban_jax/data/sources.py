@@ -100,7 +100,7 @@ def npz(path: str, split: str) -> Source:
                 )
             images, labels = (archive[name] for name in wanted)
             class_names = (
-                tuple(str(name) for name in archive["class_names"])
+                tuple(str(name) for name in archive["class_names"].reshape(-1))
                 if "class_names" in names
                 else None
             )
@@ -221,6 +221,10 @@ def summary(names: Sequence[str]) -> str:
     return f"{shown}{more}" if names else "nothing"
 
 
+_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
+"""Pillow's modes of up to 8 bits a channel; others are cut off at 255 when converted."""
+
+
 def _read_images(
     files: Sequence[str], image_size: preparation.Size | None
 ) -> np.ndarray:
@@ -229,8 +233,15 @@ def _read_images(
     for file in files:
         try:
             with Image.open(file) as image:
+                if image.mode not in _EIGHT_BITS:
+                    raise DataError(
+                        f"{file}: expected pixels of 8 bits, found those of mode "
+                        f"{image.mode}: convert it first"
+                    )
                 grey = image.mode in ("1", "L")
                 decoded = image.convert("L" if grey else "RGB")
+        except DataError:
+            raise
         except (
             OSError,
             SyntaxError,

@@ -214,14 +214,14 @@ class Task:
     def _unfit(self, candidate: checkpoints.Candidate, scanned: Evidence) -> str:
         """Why the evidence forbids a repair, or an empty string."""
         # As against a crowd: two classes are too few for a verdict, not for a repair.
-        reason = usable.why_inconclusive(scanned, crowd_like=True)
-        if not reason and self._images.num_classes > candidate.spec.num_classes:
-            reason = (
-                f"{candidate.path}: tells {candidate.spec.num_classes} classes apart, the "
-                f"clean images have {self._images.num_classes}: this is another data "
-                "set's model"
-            )
-        return reason
+        if reason := usable.why_inconclusive(scanned, crowd_like=True):
+            return reason
+        told, known = candidate.spec.num_classes, self._images.num_classes
+        why = f"tells {told} classes apart, the clean images have {known}: this is "
+        why += "another data set's model"
+        if known <= told:
+            why = repairs.METHODS[self._request.method].unfit(candidate.variables)
+        return f"{candidate.path}: {why}" if why else ""
 
     def _repair(
         self,

@@ -98,6 +98,8 @@ def _show(
     """A few triggered images and what the model took them for, before and after."""
     labels = images.test.labels
     meant = np.flatnonzero(poison.to_succeed(labels, truth.spec))
+    if not meant.size:
+        return []
     _, first = np.unique(labels[meant], return_index=True)
     chosen = [*meant[first], *np.delete(meant, first)][:SHOWN]
     clean = images.test.images[np.array(chosen)]

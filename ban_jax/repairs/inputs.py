@@ -111,7 +111,7 @@ def load(request: Request, how: preparation.Preparation | None = None) -> Images
     return Images(
         clean=clean_set(dataset.pixels[rest], dataset.labels[rest], held_set),
         probe=clean_images.minibatches(held_set),
-        test=_test(request, held_set, how),
+        test=_test(request, held_set, dataset.pixels[rest], how),
         num_classes=dataset.num_classes,
         class_names=dataset.class_names,
         digest=digest.hexdigest()[:16],
@@ -174,13 +174,17 @@ def clean_set(
 
 
 def _test(
-    request: Request, held: data.Dataset, how: preparation.Preparation | None
+    request: Request,
+    held: data.Dataset,
+    learned: np.ndarray,
+    how: preparation.Preparation | None,
 ) -> data.Dataset:
+    """Images that the models are measured on, none of which is learned from."""
     assert request.data is not None
     if request.split == "test":
         return held
     try:
-        return data.load(
+        found = data.load(
             request.data,
             data_dir=request.data_dir,
             num=request.num_test,
@@ -193,6 +197,22 @@ def _test(
             file=sys.stderr,
         )
         return held
+    # Another split may be the same images: of a folder whose only other one is `val`, of
+    # an .npz that has but one, or a slice of the test split.
+    known = {image.tobytes() for image in learned}
+    fresh = np.array([image.tobytes() not in known for image in found.pixels])
+    if fresh.all():
+        return found
+    print(
+        f"note: {int((~fresh).sum())} of {len(fresh)} test images are among those that are "
+        "learned from: they are left out",
+        file=sys.stderr,
+    )
+    if fresh.sum() < 2:
+        return held
+    return dataclasses.replace(
+        found, pixels=found.pixels[fresh], labels=found.labels[fresh]
+    )
 
 
 def scan_settings(request: Request, images: Images) -> records.Settings:

@@ -1,6 +1,7 @@
 """What a repair is: a model and a few clean images in, the model without backdoor out."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from ban_jax.types import Array, Network, Variables
@@ -74,8 +75,10 @@ class Method:
         the documented ones and which has `batch_size` and `budget`; its fields become the
         flags `--NAME.FIELD`.
       summary: one sentence, without a full stop.
+      unfit: why a model's collections cannot be repaired this way; empty: they can.
     """
 
     repair: Repair
     settings: type
     summary: str
+    unfit: Callable[[Variables], str] = lambda variables: ""

@@ -145,6 +145,7 @@ def network_of(
     if isinstance(model, Mapping):
         if variables is not None:
             raise ValueError("a state dict holds all weights: variables must be None")
+        adapters.check_labels(labels, len(images))
         read = _fitted(checkpoints.read_state_dict(model), images, labels)
         name = read.spec.architecture
         model = read.spec.create(lowering=tables.default())

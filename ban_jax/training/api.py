@@ -47,6 +47,7 @@ def train(
     Raises:
       ValueError: for what does not fit together, before anything is trained.
     """
+    images, test = data.together(images, test)
     chosen = one_model.Recipe(**recipe)
     chosen.check()
     spec = checkpoints.ModelSpec.for_images(

@@ -70,10 +70,9 @@ def save(zoo: Zoo, trained: Trained) -> dict[str, Any]:
             entry["trigger_file"], lambda path: files.save(path, trained.attack)
         )
         picture = f"pictures/{entry['kind']}.png"
-        if not folder.has(picture):
-            folder.write(
-                picture, lambda path: pictures.save(path, _picture(zoo, trained))
-            )
+        sheet = None if folder.has(picture) else _picture(zoo, trained)
+        if sheet is not None:
+            folder.write(picture, lambda path: pictures.save(path, sheet))
     folder.add(entry)
     return entry
 
@@ -130,8 +129,10 @@ def _entry(zoo: Zoo, trained: Trained) -> dict[str, Any]:
 
 
 def _picture(zoo: Zoo, trained: Trained) -> Any:
-    """Test images that the attack is meant for, with its trigger."""
+    """Test images that the attack is meant for, with its trigger; None: there are none."""
     chosen = np.flatnonzero(poison.to_succeed(zoo.test.labels, trained.plan.spec))
+    if not chosen.size:
+        return None
     images = data.to_float(zoo.test.pixels[chosen[:PICTURED]])
     kernel = model_plan.kernel_of(trained.plan, zoo.train, zoo.recipe, "native")
     triggered = np.asarray(kernel.trigger(trained.attack, jnp.asarray(images)))

@@ -28,6 +28,13 @@ class ZooFolder(run_folder.RunFolder):
     def check_contents(self, stored_config: Any) -> None:
         """Reads the list of models, and refuses one whose making is not recorded."""
         self.entries = self.read(INDEX) or []
+        if not isinstance(self.entries, list) or not all(
+            isinstance(entry, dict) and {"name", "file"} <= set(entry)
+            for entry in self.entries
+        ):
+            raise ZooError(
+                f"{self.file(INDEX)}: expected a list of models, each with name and file"
+            )
         if stored_config is None and self.entries:
             raise ZooError(
                 f"{self.path}: holds a zoo ({INDEX}) whose making is not recorded "

@@ -6,14 +6,17 @@ import os
 import re
 import shutil
 
+import numpy as np
 import pytest
 
-from ban_jax import cli
+from ban_jax import checkpoints, cli
 from ban_jax.comparing import runs, writing
 from ban_jax.scanning import scan
 from ban_jax.zoo import BUNDLED, labelled
+from tests.checkpoints import builders
 from tests.report import page_parser
 
+ONES = np.ones(10, np.float32)
 CHEAP = ["--detectors", "trojan_signatures,weights"]
 
 
@@ -86,6 +89,21 @@ def test_a_file_that_cannot_be_read_is_neither_found_nor_clean(zoo, tmp_path):
     assert total["inconclusive"] == 1 and total["models"] == 12
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "Not judged" in page
+
+
+def test_a_file_of_several_classifiers_is_not_judged_and_says_why(zoo, tmp_path):
+    weights = builders.state_dict(checkpoints.ModelSpec("resnet18", 10, 2))
+    whole = {"state_dict": weights, "state_dict_ema": weights | {"linear.bias": ONES}}
+    (zoo / "model.pt").write_bytes(builders.nested_file(whole))
+    changed = change(zoo, 0, file="model.pt")
+    _, told = compare(zoo, tmp_path / "out")
+    assert told["methods"][0]["total"]["inconclusive"] == 1
+    (line,) = [
+        line
+        for line in told["methods"][0]["candidates"]
+        if line["model"] == changed["name"]
+    ]
+    assert "holds several classifiers" in json.dumps(line)
 
 
 def test_a_run_that_is_started_again_measures_nothing_twice(zoo, tmp_path, monkeypatch):

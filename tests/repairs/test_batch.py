@@ -258,6 +258,54 @@ def test_candidates_that_cannot_be_repaired_say_why_and_the_others_are_repaired(
     assert "3 not repaired" in capsys.readouterr().out
 
 
+def test_a_method_says_which_networks_it_cannot_repair():
+    layer = {"kernel": np.ones(2), "bias": np.ones(2)}
+    plain = {"params": {"conv": layer}}
+    assert "no normalisation layer" in repairs.METHODS["anp"].unfit(plain)
+    normalised = {"params": {"conv": layer, "bn": {"scale": np.ones(2)}}}
+    assert not repairs.METHODS["anp"].unfit(normalised)
+    assert not repairs.METHODS["ban"].unfit(plain)
+
+
+def test_networks_that_a_method_cannot_repair_do_not_stop_the_others(
+    clean, tmp_path, monkeypatch
+):
+    method = dataclasses.replace(
+        repairs.METHODS["finetune"],
+        unfit=lambda found: "is odd" * bool(found["params"]["linear"]["bias"][0] > 1e3),
+    )
+    monkeypatch.setitem(repairs.METHODS._things, "finetune", method)
+    files.save(tmp_path, "good.safetensors", made.expert())
+    odd = made.expert()
+    odd["params"]["linear"]["bias"] = odd["params"]["linear"]["bias"] + np.float32(2e3)
+    files.save(tmp_path, "odd.safetensors", odd)
+    out = tmp_path / "out"
+    assert command(clean, tmp_path, out=out) == outcome.INCONCLUSIVE
+    found = lines(out)
+    assert found["odd.safetensors"]["error"].endswith("odd.safetensors: is odd")
+    assert found["good.safetensors"]["error"] is None
+
+
+def test_a_file_of_several_classifiers_has_a_line_for_each(
+    clean, tmp_path, monkeypatch, capsys
+):
+    path = str(tmp_path / "model.pt")
+
+    def repaired(paths, request, *_, **__):
+        for name in ("state_dict", "state_dict_ema"):
+            one = record.empty(f"{path}#{name}", request, None, error=f"{name} is odd")
+            yield batch.Outcome(one, None)
+
+    monkeypatch.setattr(batch, "repair_all", repaired)
+    (tmp_path / "model.pt").write_bytes(b"")
+    assert command(clean, path, out=tmp_path / "out") == outcome.INCONCLUSIVE
+    assert set(lines(tmp_path / "out")) == {
+        "model.pt#state_dict",
+        "model.pt#state_dict_ema",
+    }
+    assert "2 not repaired" in capsys.readouterr().out
+
+
 def test_an_output_that_is_gone_is_made_again(clean, measured, tmp_path):
     path = files.save(tmp_path, "a.safetensors", made.expert())
     out = tmp_path / "out"

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ban_jax import checkpoints, cli, records, repairs
+from ban_jax import checkpoints, cli, data, records, repairs
 from ban_jax.commands import outcome
 from ban_jax.commands import repair as repair_command
 from ban_jax.commands import scan as scan_command
@@ -274,3 +274,19 @@ def test_the_held_out_part_is_shared_with_no_other_and_filled_up():
     assert images.probe.labels.shape == (1, 128)
     # The clean images are from the test split, so the held-out ones measure.
     assert len(images.test.labels) == 255
+
+
+def test_images_that_are_learned_from_are_not_measured_on(tmp_path, capsys):
+    # Whatever split is asked for, an .npz with one has no other.
+    whole = data.load("digits", num=100)
+    path = tmp_path / "one.npz"
+    np.savez(path, images=whole.pixels, labels=whole.labels)
+    chosen = repairs.METHODS["ban"].settings(batch_size=8)
+    flags = repair_command.Flags(
+        data=str(path), split="train", num_clean=100, held_out=0.2, ban=chosen
+    )
+    images = inputs.load(flags.request())
+    learned = {one.tobytes() for one in np.asarray(images.clean.images)}
+    assert not learned & {one.tobytes() for one in images.test.pixels}
+    assert 18 <= len(images.test.labels) <= 20  # equal images apart
+    assert "are among those that are learned from" in capsys.readouterr().err

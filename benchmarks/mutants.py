@@ -202,7 +202,11 @@ def read(path: pathlib.Path, audit: _Audit) -> dict[str, Any]:
     """Reads a file and says how that went."""
     size = sum(x.stat().st_size for x in [path, *path.rglob("*")] if x.is_file())
     error: Exception | None = None
-    tracemalloc.start()
+    # Traced throughout: to stop while a thread allocates may end Python 3.11 itself.
+    if not tracemalloc.is_tracing():
+        tracemalloc.start()
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
     audit.on = True
     start = time.process_time()
     try:
@@ -211,8 +215,7 @@ def read(path: pathlib.Path, audit: _Audit) -> dict[str, Any]:
         error = caught
     seconds = time.process_time() - start
     audit.on = False
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    peak = tracemalloc.get_traced_memory()[1] - before
     return {
         "size": size,
         "error": error,

@@ -39,6 +39,10 @@ from ban_jax.types import Array, Network, Variables
 class Settings:
     """The paper's settings. Floats are traced: changing one compiles nothing.
 
+    Noise stays within `epsilon`, as in the paper: a single step ends on the bound wherever
+    it began. The released code takes one step of epsilon from a start drawn within it and
+    does not clip, so that its noise reaches up to twice as far.
+
     Attributes:
       learning_rate: of SGD on the masks.
       momentum: of SGD.
@@ -48,7 +52,7 @@ class Settings:
       clean_weight: of the loss without noise; the one under noise has the rest of 1.
       thresholds: channels with a mask at or below one of them are cut: the largest whose
         held-out accuracy stays within the budget, none if no one's does. A single
-        value is a fixed threshold.
+        value is a fixed threshold, not used where it exceeds the budget.
       epochs: of which each reports its loss.
       iterations: steps per epoch, each on images drawn with replacement.
       batch_size: images per step.

@@ -11,7 +11,7 @@ from ban_jax.checkpoints import errors, file_bytes, limits, packed
 MAX_NAMES = 300_000
 """Entries of a folder that are looked at."""
 _RECENT = 2e9
-"""Nanoseconds in which a folder may change without another time of its last change."""
+"""Nanoseconds in which a thing may change without another time of its last change."""
 
 
 def path(file: str, name: str) -> str:
@@ -59,6 +59,13 @@ def read(file: str, limit: int) -> bytes:
     return bytes(packed.read(archive, entry))
 
 
+def version(status: os.stat_result) -> tuple[int, ...]:
+    """Numbers that are others once a file or folder has changed."""
+    is_recent = time.time_ns() - status.st_mtime_ns < _RECENT
+    nonce = time.monotonic_ns() if is_recent else 0
+    return status.st_ino, status.st_size, status.st_mtime_ns, nonce
+
+
 def names(file: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
     """The names of a kind among all that lies beside a file."""
     folder = file.removesuffix(os.path.basename(file))
@@ -67,10 +74,7 @@ def names(file: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
         inside = entry.removesuffix(os.path.basename(entry))
         found = (name.removeprefix(inside) for name in _below(archive, inside))
         return tuple(n for n in found if "/" not in n and pattern.fullmatch(n))
-    status = os.stat(folder or ".")
-    is_recent = time.time_ns() - status.st_mtime_ns < _RECENT
-    nonce = time.monotonic_ns() if is_recent else 0
-    return _listed(folder or ".", pattern, status.st_ino, status.st_mtime_ns, nonce)
+    return _listed(folder or ".", pattern, *version(os.stat(folder or ".")))
 
 
 def _below(archive: str, folder: str) -> list[str]:

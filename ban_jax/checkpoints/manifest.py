@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ban_jax.checkpoints import (
+    beside,
     candidate,
     configs,
     contents,
@@ -151,8 +152,8 @@ def _configs(
     if sharded.whole_name(name) not in _CONFIGURED:
         return {}, {}
     config, prepared = (
-        _json(os.path.join(folder, beside), notes)
-        for beside in ("config.json", "preprocessor_config.json")
+        _json(os.path.join(folder, other), notes)
+        for other in ("config.json", "preprocessor_config.json")
     )
     return (
         config if type(config) is dict else {},
@@ -166,7 +167,7 @@ def _json(path: str, notes: list[str]) -> Any:
     except OSError:
         return None
     try:
-        return _load_json(path, status.st_mtime_ns, status.st_size)
+        return _load_json(path, *beside.version(status))
     except (OSError, ValueError) as error:
         notes.append(
             f"{os.path.basename(path)} cannot be read: {errors.show(str(error), 300)}"
@@ -175,7 +176,7 @@ def _json(path: str, notes: list[str]) -> Any:
 
 
 @functools.lru_cache(maxsize=4)
-def _load_json(path: str, changed: int, size: int) -> Any:
+def _load_json(path: str, *_: int) -> Any:
     return json_text.loads(bytes(file_bytes.read(path, limits.MAX_JSON)[:]))
 
 

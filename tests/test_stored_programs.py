@@ -225,6 +225,33 @@ def test_every_detector_and_network_of_ours_has_a_name():
     assert naming.name(chunks._examined(records.Settings(), SPEC))
 
 
+@pytest.mark.parametrize(
+    "other", [lambda x: x * 3, lambda x: x.T * 2, lambda x: jnp.sum(x * 2)]
+)
+def test_lambdas_differ_by_their_numbers_and_names(other):
+    same = [naming._code(f.__code__) for f in (lambda x: x * 2, lambda y: y * 2)]
+    assert same[0] == same[1] != naming._code(other.__code__)
+
+
+def test_a_set_among_the_constants_of_a_function_has_one_order():
+    code = naming._code((lambda x: x in {"c", "a", "b"}).__code__)
+    assert ("frozenset", "'a'", "'b'", "'c'") in code[2]
+
+
+def test_programs_are_kept_for_this_user_alone_and_taken_again_whatever_the_umask(
+    folder, monkeypatch
+):
+    before = os.umask(0o002)
+    try:
+        expected = shares()
+    finally:
+        os.umask(before)
+    (path,) = folder.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setattr(stored, "trace", no_tracing)
+    assert_same(shares(), expected)
+
+
 def test_the_sources_are_those_of_the_networks_too():
     files = {
         name

@@ -18,7 +18,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from ban_jax import detectors
-from ban_jax.baselines import crowd
+from ban_jax.baselines import crowd, usable
 from ban_jax.detectors import rules
 from ban_jax.records import Evidence, fields
 from ban_jax.records.record import Data
@@ -217,6 +217,8 @@ def why_unfit(profile: Profile, record: Evidence) -> str:
 def clean_scores(profile: Profile, records: Sequence[Evidence]) -> list[float]:
     """Scores, against a profile, of clean models that are not among its own.
 
+    Those that are not fit to be judged, or of which nothing is said, have none.
+
     Raises:
       ProfileError: when the profile does not fit one of them.
     """
@@ -227,6 +229,8 @@ def clean_scores(profile: Profile, records: Sequence[Evidence]) -> list[float]:
     for record in records:
         if record["sha256"] in own or not record["vectors"]:
             continue
+        if usable.why_inconclusive(record, crowd_like=True):
+            continue
         if reason := why_unfit(profile, record):
             raise ProfileError(f"{record['path']}: {reason}")
         vectors, errors = (
@@ -234,7 +238,7 @@ def clean_scores(profile: Profile, records: Sequence[Evidence]) -> list[float]:
             crowd.numbers(record["errors"]),
         )
         found.append(float(np.max(rule.scores(vectors, errors, against).values)))
-    return sorted(round(score, 4) for score in found)
+    return sorted(round(score, 4) for score in found if np.isfinite(score))
 
 
 def load(name_or_path: str) -> Profile:

@@ -129,6 +129,8 @@ def run(flags: ProfileFlags) -> int:
     found = profile.make(name, kept, made)
     if flags.null:
         found["clean_scores"] = profile.clean_scores(found, others)
+        known = len(found["clean_scores"])
+        print(f"{known} of {len(others)} models of --null have a score of their own")
     profile.write(flags.out, found)
     if os.path.isfile(measured):
         os.unlink(measured)

@@ -64,7 +64,8 @@ class Settings:
       radii: radii, as shares of epsilon, at which noise is searched; all of them count.
       start: radius of the random start, as a share of the radius at hand.
       steps: sign steps of one noise search.
-      restarts: noise searches per radius, each on a minibatch and from a start of its own.
+      restarts: noise searches per radius, each on the next minibatch and, where `start` is
+        not 0, from a start of its own.
       l1_weight: weight of the mask's mean in the mask's loss.
       mask_learning_rate: Adam's step for the mask; 0.01 in the paper.
       mask_steps: Adam steps for the mask.
@@ -193,10 +194,10 @@ def detect(
         at_radius, jnp.asarray(config.radii)
     )
     curves = jnp.mean(shifts, axis=1)  # [R, Q, 2, K] -> [R, 2, K]
-    # Radii differ by design and share their images: their errors are averaged, never
-    # taken from the spread between them, nor made smaller by their number.
-    of_radius = jnp.sqrt(jnp.mean(jnp.square(errors), axis=1) / config.restarts)
-    error = jnp.mean(of_radius, axis=0)
+    # Radii and restarts share their images, and without a random start a restart on the
+    # same minibatch is the same: their errors are averaged, never taken from the spread
+    # between them, nor made smaller by their number.
+    error = jnp.mean(jnp.sqrt(jnp.mean(jnp.square(errors), axis=1)), axis=0)
     names = ("untargeted", "untargeted_masked")
     vectors = {
         **plain.vectors,

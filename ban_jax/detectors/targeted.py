@@ -32,7 +32,8 @@ class Settings:
         last one decides.
       start: radius of the random start, as a share of epsilon.
       steps: sign steps of one noise search.
-      restarts: noise searches, each on a minibatch and from a start of its own.
+      restarts: noise searches, each on the next minibatch and, where `start` is not 0,
+        from a start of its own.
     """
 
     epsilon: float = 0.2
@@ -116,7 +117,8 @@ def detect(
         all_classes, jnp.arange(config.restarts)
     )  # [Q, K, R], [Q, K], [Q, K, K], [Q, K]
     curve = jnp.mean(curves, axis=0).T
-    error = jnp.sqrt(jnp.mean(jnp.square(errors), axis=0) / config.restarts)
+    # Not made smaller by their number: they share images, or are the same.
+    error = jnp.sqrt(jnp.mean(jnp.square(errors), axis=0))
     strongest = jnp.argmax(curve[-1])
     return evidence.Evidence(
         vectors={**plain.vectors, "targeted": curve[-1]},

@@ -107,8 +107,21 @@ def _function(function: types.FunctionType, depth: int) -> str:
     elif not any(code.co_filename.startswith(folder + os.sep) for folder in _folders()):
         raise Unnamed(f"the function {where} of {code.co_filename}")
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    carried = (cells, function.__defaults__, function.__kwdefaults__, code.co_code)
+    carried = (cells, function.__defaults__, function.__kwdefaults__, _code(code))
     return f"{where}:{code.co_firstlineno}({name(carried, depth)})"
+
+
+def _code(code: types.CodeType) -> tuple[Any, ...]:
+    """What a function does: its operations, and the names and numbers they point at."""
+
+    def told(constant: Any) -> Any:
+        if isinstance(constant, types.CodeType):
+            return _code(constant)
+        if isinstance(constant, frozenset):  # in an order of its own in each process
+            return ("frozenset", *sorted(map(repr, constant)))
+        return repr(constant)
+
+    return code.co_code, code.co_names, tuple(map(told, code.co_consts))
 
 
 def _class(kind: type) -> str:

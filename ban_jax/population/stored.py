@@ -180,7 +180,8 @@ def keep(key: str, traced: Traced) -> None:
     }
     with contextlib.suppress(OSError, atomic.OutputError):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        atomic.write(path, [json.dumps(head).encode(), b"\n", traced.blob])
+        # As `_own_bytes` asks, whatever the umask.
+        atomic.write(path, [json.dumps(head).encode(), b"\n", traced.blob], mode=0o600)
 
 
 def _own_bytes(path: str) -> bytes:

@@ -67,12 +67,13 @@ def remove_leftovers(folder: PathLike, names: Iterable[str]) -> None:
                     os.unlink(entry.path)
 
 
-def write(path: PathLike, data: bytes | Iterable[bytes]) -> None:
+def write(path: PathLike, data: bytes | Iterable[bytes], *, mode: int = 0o666) -> None:
     """Writes a whole file in one step, and its folder where there is none.
 
     Args:
       path: the file.
       data: all of it, or pieces that need not be in memory together.
+      mode: who may do what with it, less what the process's umask takes away.
 
     Raises:
       OutputError: the folder cannot be written or the disk is full.
@@ -80,7 +81,10 @@ def write(path: PathLike, data: bytes | Iterable[bytes]) -> None:
     name = os.fspath(path)
     with explaining(name):
         os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
-        with replacing(name) as temporary, open(temporary, "xb") as file:
+        with (
+            replacing(name) as temporary,
+            open(temporary, "xb", opener=lambda *told: os.open(*told, mode)) as file,
+        ):
             file.writelines([data] if isinstance(data, bytes) else data)
 
 

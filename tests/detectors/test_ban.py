@@ -109,7 +109,7 @@ def by_hand(variables, probe, config):
         name: np.reshape(values, shape).mean(axis=1) for name, values in rises.items()
     }
     errors = {
-        name: np.sqrt(np.reshape(values, shape).mean(axis=1) / config.restarts).mean(0)
+        name: np.sqrt(np.reshape(values, shape).mean(axis=1)).mean(0)
         for name, values in squares.items()
     }
     histogram = np.mean(histograms, axis=0)

@@ -217,6 +217,12 @@ def test_scores_of_models_it_does_not_fit_are_refused_with_their_path():
         profile.clean_scores(toy(), [other])
 
 
+def test_models_that_are_not_fit_or_say_nothing_have_no_score():
+    flat = made.evidence({"a": [0.2] * 8, "b": [0.2] * 8}, "flat")
+    chance = made.clean(61) | {"clean_accuracy": 0.1}
+    assert profile.clean_scores(toy(), [flat, chance]) == []
+
+
 def test_files_that_could_not_be_read_have_no_score():
     broken = made.clean(60) | {"vectors": {}, "errors": {}, "error": "torn"}
     assert profile.clean_scores(toy(), [broken]) == []

@@ -83,7 +83,9 @@ def write(path: PathLike, data: bytes | Iterable[bytes], *, mode: int = 0o666) -
         os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
         with (
             replacing(name) as temporary,
-            open(temporary, "xb", opener=lambda *told: os.open(*told, mode)) as file,
+            open(
+                temporary, "xb", opener=lambda path, how: os.open(path, how, mode)
+            ) as file,
         ):
             file.writelines([data] if isinstance(data, bytes) else data)
 

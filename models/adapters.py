@@ -98,8 +98,9 @@ def check_labels(labels: Any, count: int, num_classes: int | None = None) -> Non
             f"shape {labels.shape}"
         )
     if num_classes is None:
-        num_classes = int(labels.max()) + 1
-    if labels.min() < 0 or labels.max() >= num_classes:
+        if labels.min() < 0:
+            raise ValueError(f"labels must be 0 or more, the least is {labels.min()}")
+    elif labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"labels are {labels.min()} to {labels.max()}, the model tells {num_classes} "
             f"classes apart, 0 to {num_classes - 1}"

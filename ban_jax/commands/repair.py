@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from ban_jax import checkpoints, detectors, models, records, repairs, report
+from ban_jax.checkpoints import part_paths
 from ban_jax.commands import kinds, outcome, preparing, settings, settings_file
 from ban_jax.data import clean_images
 from ban_jax.records import jsonl, parts
@@ -200,11 +201,11 @@ def _repair(
     records.rewrite(folder.file(LINES), told.values())
     records.rewrite(folder.file(RESCAN), scanned.values())
     judged = set(paths) - {one.path for one in passed}
-    # Of a file that holds several classifiers, `model.pt#state_dict` and the like.
+    # A file that holds several classifiers has a line for each of them.
     chosen = [
         line
         for path, line in sorted(told.items())
-        if path in judged or path.rpartition("#")[0] in judged
+        if path in judged or part_paths.split(path)[0] in judged
     ]
     outputs = {folder.file(line["output"]) for line in chosen if line["output"]}
     rescanned = [line for path, line in scanned.items() if path in outputs]

@@ -70,7 +70,8 @@ class Settings:
       mask_learning_rate: Adam's step for the mask; 0.01 in the paper.
       mask_steps: Adam steps for the mask.
       patch_steps: sign steps of one search of a patch; 0: none is searched.
-      patch_images: images each of those is made on, at most a minibatch.
+      patch_images: images each of those is made on, at most a minibatch, or half of a
+        single one.
       patch_classes: classes they are made towards at most: of more, those that noise
         pulls most to.
     """
@@ -244,7 +245,8 @@ def work(config: Settings, num_classes: int, num_images: int) -> int:
     runs = len(config.radii) * config.restarts
     noise = runs * (search + evidence.fresh_images(num_images))
     tried = min(num_classes, config.patch_classes) if config.patch_steps else 0
-    images = min(minibatch, config.patch_images) if tried else 0
+    wanted, minibatches = config.patch_images, -(-num_images // MINIBATCH)
+    images = directed.searched_on(wanted, minibatch, minibatches) if tried else 0
     patches = directed.work_of_patches(tried, images, config.patch_steps)
     return 2 * num_images + noise + patches
 

@@ -191,14 +191,16 @@ def patches(
     """A small patch on the images towards each of `classes` `[J]`: `patch.find_patches`.
 
     It is searched on the first `num_images` images and counted on as many of the second
-    minibatch, or of what is left of a single one, with stored statistics. Told is what it
-    adds to the mean probability, and the strongest patch itself.
+    minibatch, with stored statistics; of a single one on half of it at most, and counted
+    on the other half. Told is what it adds to the mean probability, and the strongest
+    patch itself.
     """
     apply_fn = evidence.logits_of(network, "stored")
     (images, fresh), (labels, others) = _two(probe)
-    is_single = probe.images.shape[0] == 1 and len(images) >= 2 * num_images
-    counted = slice(num_images, 2 * num_images) if is_single else slice(num_images)
-    fresh, others = fresh[counted], others[counted]
+    num_images = searched_on(num_images, *labels.shape, len(probe.images))
+    # Of a single image there is no other half.
+    first = num_images if len(probe.images) == 1 < len(images) else 0
+    fresh, others = (part[first : first + num_images] for part in (fresh, others))
     found = patch.find_patches(
         apply_fn,
         variables,
@@ -229,6 +231,11 @@ def patches(
     change, corner = found.changes[best], found.corners[best]
     square = patch.square_at(change, corner)
     return reached, Strongest(classes[best], corner, square)
+
+
+def searched_on(wanted: int, size: int, minibatches: int) -> int:
+    """Images of a minibatch of `size` that a patch is searched on."""
+    return min(wanted, size) if minibatches > 1 else max(min(wanted, size // 2), 1)
 
 
 def work_of_patches(num_classes: int, num_images: int, steps: int) -> int:

@@ -5,6 +5,7 @@ set, up to a scale and an offset of the model, which are fitted away (`read`). T
 that is fitted away with them is looked at by itself (`above`).
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -56,8 +57,8 @@ def read(
     rest, noise = vector[known], errors[known]
     if centre is not None:
         rest = rest - slope(rest, centre[known]) * centre[known]
-    deviations = np.array([np.std(np.delete(rest, i), ddof=1) for i in range(count)])
     means = (rest.sum() - rest) / (count - 1)
+    deviations = _deviations_of_others(rest)
     spread = float(np.std(vector[known]))
     if spread <= max(float(np.median(noise)), rules.FLOOR):
         return None
@@ -70,9 +71,25 @@ def read(
     return Reading(z, of_all)
 
 
+def _deviations_of_others(values: np.ndarray) -> np.ndarray:
+    """For each of `[N]` numbers the standard deviation of all the others."""
+    count = len(values)
+    centred = values - values.mean()
+    squares = np.square(centred).sum() - np.square(centred)
+    # The others' sum is minus the number itself, all of them being 0 together.
+    variances = (squares - np.square(centred) / (count - 1)) / (count - 2)
+    return np.sqrt(np.maximum(variances, 0.0))
+
+
+@functools.lru_cache(maxsize=4)
+def _pairs(count: int) -> tuple[np.ndarray, ...]:
+    """Both indices of every pair of so many things."""
+    return np.triu_indices(count, 1)
+
+
 def slope(vector: np.ndarray, centre: np.ndarray) -> float:
     """The scale of a candidate's curve: Theil-Sen over all pairs of classes, at least 0."""
-    first, second = np.triu_indices(len(vector), 1)
+    first, second = _pairs(len(vector))
     run = centre[first] - centre[second]
     apart = np.abs(run) > rules.FLOOR
     if not apart.any():

@@ -172,7 +172,8 @@ class Agreement:
         class stands out in any other, only those that flag by their level are asked; what
         that misses is measured. Where nothing is known of how clean models answer them,
         all are asked in any case. What some dear ones said already changes nothing of
-        what is asked of the rest: a scan that was stopped asks what it would have asked.
+        what is asked of the rest: a scan that was stopped asks what it would have asked,
+        and one that is compared with something else asks for the classes of that.
 
         Args:
           vectors, errors, against: as for `scores`.
@@ -185,8 +186,7 @@ class Agreement:
           The question; None where there is nothing to ask.
         """
         dear = [name for name in self.dear if not self._is_blind(name, vectors)]
-        missing = tuple(name for name in dear if name not in vectors)
-        if not missing or not self._are_alike(vectors, against):
+        if not dear or not self._are_alike(vectors, against):
             return None
         cheap = {name: v for name, v in vectors.items() if name not in self.dear}
         found = self.scores(cheap, errors, against)
@@ -199,16 +199,19 @@ class Agreement:
             if flagged:
                 return None
             if np.max(largest) <= self.doubt:
-                missing = tuple(name for name in missing if name in self.levels)
-        if not missing:
-            return None
-        if count <= most:
-            return Question(tuple(range(count)), missing)
-        order = np.argsort(-largest, kind="stable")
-        drawn = most // 3
-        rest = np.random.default_rng(seed).permutation(order[most - drawn :])[:drawn]
-        classes = sorted(map(int, [*order[: most - drawn], *rest]))
-        return Question(tuple(classes), missing)
+                dear = [name for name in dear if name in self.levels]
+        classes = list(range(count))
+        if count > most:
+            order = np.argsort(-largest, kind="stable")
+            drawn = most // 3
+            draw = np.random.default_rng(seed).permutation(order[most - drawn :])
+            classes = sorted(map(int, [*order[: most - drawn], *draw[:drawn]]))
+        missing = tuple(
+            name
+            for name in dear
+            if name not in vectors or np.isnan(vectors[name][classes]).any()
+        )
+        return Question(tuple(classes), missing) if missing else None
 
     def scores(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
         """See `rules.Rule.scores`."""

@@ -15,7 +15,6 @@ import dataclasses
 import functools
 
 import jax
-from flax import traverse_util
 from jax import numpy as jnp
 
 from ban_jax import data as pixels
@@ -87,7 +86,7 @@ def repair(
     Raises:
       ValueError: when no normalisation layer has a scale to prune.
     """
-    scales = perturb.neurons(variables, lambda path, _: _is_scale(path))
+    scales = _scales(variables)
     optimizer = one_model.sgd(config.learning_rate, config.momentum, 0.0)
 
     def step(carry, key):
@@ -169,15 +168,17 @@ def _joined(masks: perturb.Noise, noise: perturb.Noise) -> perturb.Noise:
     return {**shift, **{path: shift.get(path, 0) + noise[path] for path in noise}}
 
 
-def _is_scale(path: str) -> bool:
-    return path.endswith("/scale")
+def _scales(variables: Variables) -> dict[str, Array]:
+    return perturb.neurons(variables, lambda path, _: path.endswith("/scale"))
 
 
 def unfit(variables: Variables) -> str:
     """See `repairs.types.Method`."""
-    params = traverse_util.flatten_dict(variables["params"], sep="/")
-    is_fit = any(_is_scale(path) for path in params)
-    return "" if is_fit else "has no normalisation layer, whose scales ANP cuts"
+    try:
+        _scales(variables)
+    except ValueError:
+        return "has no normalisation layer, whose scales ANP cuts"
+    return ""
 
 
 METHOD = Method(

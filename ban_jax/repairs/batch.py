@@ -216,12 +216,12 @@ class Task:
         # As against a crowd: two classes are too few for a verdict, not for a repair.
         if reason := usable.why_inconclusive(scanned, crowd_like=True):
             return reason
+        why = repairs.METHODS[self._request.method].unfit(candidate.variables)
         told, known = candidate.spec.num_classes, self._images.num_classes
-        why = f"tells {told} classes apart, the clean images have {known}: this is "
-        why += "another data set's model"
-        if known <= told:
-            why = repairs.METHODS[self._request.method].unfit(candidate.variables)
-        return f"{candidate.path}: {why}" if why else ""
+        if known > told:
+            why = f"tells {told} classes apart, the clean images have {known}: "
+            why += "this is another data set's model"
+        return why and f"{candidate.path}: {why}"
 
     def _repair(
         self,

@@ -53,7 +53,11 @@ def scan(
     for path, key, evidence, own, part_of in loop.stream(
         paths,
         task or chunks.Scan(job, clock, placement),
-        known={str(line["key"]): record.evidence_of(line) for line in known},
+        known={
+            # Of equal weights the line that knows most, such as of a closer look.
+            str(line["key"]): record.evidence_of(line)
+            for line in sorted(known, key=lambda line: len(line["vectors"]))
+        },
         architecture=job.settings.architecture,
         clock=clock,
     ):

@@ -161,18 +161,20 @@ def gather(sources: Sequence[str]) -> Gathered:
     for shard, names in sorted(files.items()):
         for name in names:
             folder = os.path.dirname(name)
-            for record in records.load(name).records:
-                # A line that only tells of a failure gives way to one with evidence.
-                if record["path"] not in found or record.get("key"):
-                    found[record["path"]] = record
+            plan = os.path.join(folder, shard.name("plan.json"))
             # No pipe is opened, which could be waited at for ever.
+            if os.path.isfile(plan):
+                plans[plan] = _read_plan(plan)
+            for record in records.load(name).records:
+                path = record["path"]
+                if _is_of(record, plans.get(plan)) and (
+                    path not in found or _told(record) >= _told(found[path])
+                ):
+                    found[path] = record
             calibration = os.path.join(folder, shard.name("trusted.jsonl"))
             if os.path.isfile(calibration):
                 trusted |= {r["path"]: r for r in records.load(calibration).records}
             beside.append(os.path.join(folder, shard.name(passed.NAME)))
-            plan = os.path.join(folder, shard.name("plan.json"))
-            if os.path.isfile(plan):
-                plans[plan] = _read_plan(plan)
     _agree(plans)
     expected = {path for plan in plans.values() for path in plan["paths"]}
     return Gathered(
@@ -187,6 +189,21 @@ def gather(sources: Sequence[str]) -> Gathered:
         missing=sorted(expected - found.keys()),
         passed=passed.load(beside),
     )
+
+
+def _is_of(record: Any, plan: Plan | None) -> bool:
+    """Whether a line was measured as a plan says.
+
+    A shard that was started again with other settings, and stopped, has lines of before.
+    A model whose own config says how images are prepared is measured on others.
+    """
+    own = "preparation" in (record["data"] or {})
+    return plan is None or own or record["config_hash"] == plan["config_hash"]
+
+
+def _told(record: Any) -> tuple[bool, int]:
+    """How much a line tells: of a failure, of a first look, of a closer one besides."""
+    return bool(record.get("key")), len(record["vectors"])
 
 
 def _files(sources: Sequence[str]) -> dict[Shard, list[str]]:

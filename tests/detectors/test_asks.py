@@ -49,6 +49,21 @@ def test_nothing_is_asked_where_all_was_measured():
     assert asks is None and asked(spoken(3), QUIET)
 
 
+def test_classes_that_another_baseline_brings_up_are_asked_for_though_some_are_known():
+    one, other = spoken(5, 2), spoken(9, 7)
+    first = asked(one, one, limit=1e6, most=3)
+    known = np.full(CLASSES, np.nan)
+    known[list(first)] = 0.5
+    for cheap, again in ((one, False), (other, True)):
+        vectors = {"a": cheap, "b": cheap, "c": known}
+        against = profile_of("a", "b", "c", count=CLASSES)
+        found = RULE.asks(
+            vectors, errors_of(vectors), against, limit=1e6, most=3, seed=0
+        )
+        assert (found is not None) == again
+    assert found.classes == asked(other, other, limit=1e6, most=3)
+
+
 def test_nothing_is_asked_where_two_agree_or_none_speaks():
     assert asked(spoken(3), spoken(3)) == ()
     assert asked(QUIET, QUIET[::-1]) == ()

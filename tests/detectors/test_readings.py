@@ -28,6 +28,14 @@ def test_one_odd_class_does_not_bend_the_scale():
     assert np.polyfit(CURVE, [1.0, 3, 5, 7, 12], 1)[0] == pytest.approx(2.6)
 
 
+@EACH
+@given(arrays.arrays(np.float64, st.integers(5, 40), elements=st.floats(-1e3, 1e3)))
+def test_deviations_are_of_all_but_the_one(values):
+    by_hand = [np.std(np.delete(values, i), ddof=1) for i in range(len(values))]
+    found = readings._deviations_of_others(values)
+    np.testing.assert_allclose(found, by_hand, rtol=1e-9, atol=1e-4)
+
+
 def test_a_scale_below_zero_is_none():
     assert readings.slope(-CURVE, CURVE) == 0.0
 

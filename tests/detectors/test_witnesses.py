@@ -73,6 +73,11 @@ def test_up_to_ten_classes_z_counts_as_it_is():
     assert [witnesses.among(count, 2) for count in (2, 9, 10)] == [1.0] * 3
 
 
+def test_the_factors_are_those_that_the_documentation_tells():
+    found = [round(witnesses.among(count, 2), 2) for count in (40, 200, 1000)]
+    assert found == [0.92, 0.85, 0.8]
+
+
 @pytest.mark.parametrize("agreeing", [1, 2])
 def test_the_threshold_is_as_rare_among_many_classes_as_among_ten(agreeing):
     usual = witnesses.USUAL_SCORE

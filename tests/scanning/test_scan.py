@@ -101,6 +101,22 @@ def test_a_known_line_is_used_again_and_a_copy_gets_a_line_of_its_own(
     assert all(one.is_new for one in other) and counted == [1, 1]
 
 
+def test_of_equal_weights_the_line_that_knows_most_is_used_again(
+    probe, tmp_path, counted
+):
+    for name in "ab":
+        files.save(tmp_path, f"{name}.safetensors", files.variables(0))
+    first = evidence(tmp_path, probe)
+    looked = first["a.safetensors"]
+    more = {**looked["vectors"], "targeted": [0.5] * 5}
+    rich = records.seal.sealed({**looked, "vectors": more})
+    known = [rich, first["b.safetensors"]]
+    paths = checkpoints.find([str(tmp_path)])
+    again = by_name(scan.scan(paths, job(probe), known=known))
+    assert counted == [1]
+    assert all("targeted" in line["vectors"] for line in again.values())
+
+
 def test_a_verdict_that_was_drawn_before_is_not_taken_for_evidence(probe, tmp_path):
     files.save(tmp_path, "a.safetensors", files.variables(0))
     (first,) = evidence(tmp_path, probe).values()

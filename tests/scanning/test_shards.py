@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ban_jax import checkpoints, cli, records
+from ban_jax.commands import outcome
 from ban_jax.scanning import shards
 from tests.records import lines as made
 from tests.scanning import files
@@ -119,6 +120,33 @@ def test_a_line_with_evidence_goes_before_one_of_a_failure(tmp_path):
     for order in (("one", "two"), ("two", "one")):
         gathered = shards.gather([str(tmp_path / name) for name in order])
         assert gathered.records == [good]
+
+
+def test_of_two_lines_that_which_tells_more_is_taken(tmp_path):
+    poor = made.evidence("a")
+    rich = {**poor, "vectors": {**poor["vectors"], "targeted": [0.1] * 5}}
+    for name, line in (("one", rich), ("two", poor)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "results.0-of-1.jsonl").write_bytes(records.encode(line))
+    for order in (("one", "two"), ("two", "one")):
+        (found,) = shards.gather([str(tmp_path / name) for name in order]).records
+        assert "targeted" in found["vectors"]
+
+
+def test_lines_of_settings_before_a_restart_are_missing_not_merged(
+    folder, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    scan(folder, out, "--threshold", "1e9", "--shard", "0/1")
+    name = out / "plan.0-of-1.json"
+    plan = json.loads(name.read_text())
+    name.write_text(json.dumps(plan | {"config_hash": "of a restart"}))
+    gathered = shards.gather([str(out)])
+    assert gathered.records == [] and gathered.missing == plan["paths"]
+    capsys.readouterr()
+    assert run("merge", out) == outcome.INCONCLUSIVE
+    assert "10 files were not scanned" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["2/2", "1", "a/b", "-1/2", "1/0", "0/2 ", "0/100001"])

@@ -124,7 +124,11 @@ def test_a_line_with_evidence_goes_before_one_of_a_failure(tmp_path):
 
 def test_of_two_lines_that_which_tells_more_is_taken(tmp_path):
     poor = made.evidence("a")
-    rich = {**poor, "vectors": {**poor["vectors"], "targeted": [0.1] * 5}}
+    rich = {
+        **poor,
+        "vectors": {**poor["vectors"], "targeted": [0.1] * 5},
+        "errors": {**poor["errors"], "targeted": [0.0] * 5},
+    }
     for name, line in (("one", rich), ("two", poor)):
         folder = tmp_path / name
         folder.mkdir()

@@ -197,7 +197,7 @@ def patches(
     """
     apply_fn = evidence.logits_of(network, "stored")
     (images, fresh), (labels, others) = _two(probe)
-    num_images = searched_on(num_images, *labels.shape, len(probe.images))
+    num_images = searched_on(num_images, len(images), len(probe.images))
     # Of a single image there is no other half.
     first = num_images if len(probe.images) == 1 < len(images) else 0
     fresh, others = (part[first : first + num_images] for part in (fresh, others))

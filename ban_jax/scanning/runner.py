@@ -59,8 +59,9 @@ class Runner:
         self.placement = placement or population.default_placement()
         self._clock = clock
         self._chunk = chunk
-        self._sizes: dict[Hashable, int] = {}
-        self._planned: set[Hashable] = set()
+        self._fits: dict[Hashable, int] = {}  # of kinds whose chunks memory makes smaller
+        self._compiled: dict[Hashable, int] = {}
+        self._planned: set[tuple[Hashable, int]] = set()
         self._told: set[Hashable] = set()
         self._sizing = threading.Lock()
         self._ahead = concurrent.futures.ThreadPoolExecutor(AHEAD, "programs")
@@ -68,7 +69,7 @@ class Runner:
     def wanted(self, kind: Hashable) -> int:
         """Candidates the next chunk of a kind should have."""
         with self._sizing:
-            return self._sizes.get(kind, self._largest())
+            return self._fits.get(kind, self._largest())
 
     def expect(
         self,
@@ -113,13 +114,16 @@ class Runner:
           kind: what the members share.
           members: at most as many as are `wanted`.
           last: whether no more of this kind are to come: a kind that never filled a chunk
-            is computed at its own size, all others at the size that is compiled.
+            is computed at its own size, all others at the size that is compiled. Where
+            more come all the same, a chunk that is larger than that is compiled for.
         """
-        size = self._largest()
-        if last and not self.placement.on_threads:  # there no program hangs on the size
-            size = self.placement.rounded(len(members))
+        own = self.placement.rounded(len(members))
+        size = self.wanted(kind)
         with self._sizing:
-            size = self._sizes.setdefault(kind, size)
+            compiled = self._compiled.get(kind, own if last else size)
+            if own <= compiled and not self.placement.on_threads:
+                size = min(size, compiled)  # on threads no program hangs on the size
+            self._compiled[kind] = size
         placed = Placed(members, size)
         if len(members) <= size:
             # Where there is no room yet, `run` tries again once there is.
@@ -159,12 +163,12 @@ class Runner:
         first: int,
     ) -> list[Any]:
         """Results of the next members of a chunk; none where memory ran out."""
-        size = self.wanted(kind)
+        size = min(placed.size, self.wanted(kind))
         part = placed.members[first:]
         # So that memory is not held twice while a smaller part is placed.
         arrays, placed.arrays = placed.arrays, None
         try:
-            size = self._plan(kind, function, part[0], shared)
+            size = self._plan(kind, function, part[0], shared, size)
             part = part[:size]
             if arrays is None or size != placed.size:
                 arrays = None
@@ -178,7 +182,7 @@ class Runner:
             halved = self.placement.rounded(size // 2) if size > 1 else size
             if memory.exhausted(error) and halved < size:
                 with self._sizing:
-                    self._sizes[kind] = halved
+                    self._fits[kind] = halved
                 return []
             reason = f"the device failed: {str(error).partition(chr(10))[0]}"
             return [Failed(reason)] * len(part)
@@ -194,24 +198,26 @@ class Runner:
         function: Callable[[Any, Any], Any],
         member: Any,
         shared: Any,
+        size: int,
     ) -> int:
-        """The size of a kind's chunks, made smaller where it would not fit the memory.
+        """The size of a kind's chunk, made smaller where it would not fit the memory.
 
         What is planned with is the program that will run where it fits, so that planning
         compiles nothing more then.
         """
-        size = self.wanted(kind)
-        if self._chunk is not None or kind in self._planned:
+        if self._chunk is not None or (kind, size) in self._planned:
             return size
-        self._planned.add(kind)
+        self._planned.add((kind, size))
         needed = memory.needed(self._program(kind, function, member, shared, size))
         devices = self.placement.devices
         if self.placement.on_threads:
             needed = needed and needed * size
-        fit = memory.fitting(size // len(devices), needed, memory.free(devices[0]))
-        with self._sizing:
-            self._sizes[kind] = fit * len(devices)
-            return self._sizes[kind]
+        each = size // len(devices)
+        fit = memory.fitting(each, needed, memory.free(devices[0]))
+        if fit < each:
+            with self._sizing:
+                self._fits[kind] = fit * len(devices)
+        return fit * len(devices)
 
     def _program(
         self,

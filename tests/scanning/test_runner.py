@@ -111,6 +111,28 @@ def test_the_last_chunk_takes_the_compiled_size_and_a_small_population_its_own(
     assert device.sizes == [4, 4, 3]
 
 
+def test_a_short_chunk_that_was_not_the_last_after_all_sets_no_size_for_those_behind(
+    monkeypatch,
+):
+    """A worker that lives on is given files in pieces, of which each is told as the last."""
+    device = Device(monkeypatch, read_back)
+    machine = a_runner(chunk=4)
+    for count in (2, 1, 4, 3):
+        assert run(machine, range(count), last=True) == list(range(count))
+    assert device.sizes == [2, 2, 4, 4]
+    assert machine.wanted(KIND) == 4
+
+
+def test_each_size_is_planned_on_its_own(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda device: 100)
+    monkeypatch.setattr(population, "default_chunk", lambda backend: 16)
+    device = Device(monkeypatch, read_back, need=10)
+    machine = a_runner(chunk=None)
+    run(machine, range(2), last=True)
+    run(machine, range(16), last=True)
+    assert device.sizes == [2, 8, 8]
+
+
 def test_no_room_for_the_next_chunk_yet_is_no_failure(monkeypatch):
     Device(monkeypatch, read_back)
     place, full = population.place, iter([True, False])

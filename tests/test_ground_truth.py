@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from ban_jax import attacks
+from ban_jax.attacks import files
 from ban_jax.commands import scan as scan_command
 from ban_jax.zoo import ground_truth
 
@@ -33,6 +35,24 @@ def test_a_zoo_tells_the_attack_and_the_very_trigger_of_its_model():
 def test_a_clean_model_has_no_trigger():
     truth = ground_truth.find(bundled("resnet18_w4_clean_s0"), SHAPE, 10)
     assert truth.kind == "clean" and truth.spec.rate == 0
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.1, 0.4])
+def test_a_generator_is_had_whatever_the_batches_were_that_the_model_learned_from(
+    tmp_path, rate
+):
+    attack = attacks.IAD(width=2)
+    state = attack.init(jax.random.key(0), SHAPE)
+    trigger = tmp_path / "one.trigger"
+    files.save(str(trigger), state)
+    index = {
+        "file": "one.safetensors", "kind": "iad", "attack": dict(vars(attack)),
+        "poison_rate": rate, "target": 0, "mode": "all_to_one", "victim": None,
+        "trigger_file": trigger.name,
+    }  # fmt: skip
+    (tmp_path / "zoo.json").write_text(json.dumps([index]))
+    truth = ground_truth.find(str(tmp_path / "one.safetensors"), SHAPE, 10)
+    assert truth.kind == "iad" and truth.spec.rate == rate
 
 
 def test_an_orbax_folder_below_the_zoo_is_found_too(tmp_path):

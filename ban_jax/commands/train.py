@@ -72,7 +72,7 @@ class TrainFlags:
       chunk: models trained side by side on each device; by default one per core of a
         CPU, 8 on accelerators.
       save_minutes: least time between two saves of models in training.
-      orbax: writes each model as an Orbax folder too.
+      orbax: writes each model as an Orbax folder too, those of an earlier run included.
       recipe: the optimiser.
     """
 
@@ -144,6 +144,9 @@ def train_zoo(flags: TrainFlags) -> list[dict[str, Any]]:
       ValueError: for settings that do not fit together; nothing is trained.
       DataError: when the images are not there, `ZooError`: see `listing.ZooFolder`.
     """
+    settings.warn_of_idle(
+        flags, ",".join(flags.attacks), "--attacks", "recipe", *flags.attacks
+    )
     train, test = _load(flags)
     plans = plan.plan_models(_wanted(flags), train.num_classes)
     runs = _runs(flags, train, test)
@@ -166,6 +169,8 @@ def train_zoo(flags: TrainFlags) -> list[dict[str, Any]]:
         ):
             if folder.holds(one.name):
                 trainer.saves_of(runs[arch], one, flags.out).clear()
+                if flags.orbax:
+                    writing.add_orbax(folder, one.name)
         left = sum(map(len, missing.values()))
         print(
             f"{left} models to train, {len(folder.entries)} in {flags.out}", flush=True

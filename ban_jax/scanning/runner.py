@@ -59,7 +59,8 @@ class Runner:
         self.placement = placement or population.default_placement()
         self._clock = clock
         self._chunk = chunk
-        self._fits: dict[Hashable, int] = {}  # of kinds whose chunks memory makes smaller
+        # Of kinds whose chunks memory makes smaller.
+        self._fits: dict[Hashable, int] = {}
         self._compiled: dict[Hashable, int] = {}
         self._planned: set[tuple[Hashable, int]] = set()
         self._told: set[Hashable] = set()

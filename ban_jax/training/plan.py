@@ -89,7 +89,8 @@ def _mode(wanted: Wanted, attack: kinds.Attack) -> poison.Mode:
     """The asked-for mode, or the attack's own where none was asked for."""
     asked, modes = wanted.poison_mode, attack.policy.modes
     unasked = asked == "all_to_one" and asked not in modes
-    return modes[0] if unasked or isinstance(attack, kinds.Clean) else asked
+    own = modes == ("one_to_one",) or isinstance(attack, kinds.Clean)
+    return modes[0] if unasked or own else asked
 
 
 def _spec(

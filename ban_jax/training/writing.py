@@ -51,7 +51,7 @@ def save(zoo: Zoo, trained: Trained) -> dict[str, Any]:
       ZooError: when the disk refuses; what was listed before is complete.
     """
     folder, entry = zoo.folder, _entry(zoo, trained)
-    remarks = {"clean_accuracy": entry["clean_accuracy"], "data": zoo.train.name}
+    remarks = _remarks(entry)
     folder.write(
         entry["file"],
         lambda path: checkpoints.write_safetensors(
@@ -75,6 +75,32 @@ def save(zoo: Zoo, trained: Trained) -> dict[str, Any]:
             folder.write(picture, lambda path: pictures.save(path, sheet))
     folder.add(entry)
     return entry
+
+
+def add_orbax(folder: listing.ZooFolder, name: str) -> None:
+    """Writes the Orbax folder of a model that the zoo holds without one, and lists it.
+
+    Raises:
+      CheckpointError: when the model's file cannot be read.
+      ZooError: when the disk refuses.
+    """
+    entry = next(entry for entry in folder.entries if entry["name"] == name)
+    place = f"orbax/{name}"
+    if entry.get("orbax") and folder.has(place):
+        return
+    found = checkpoints.read(folder.file(entry["file"]))
+    folder.write(
+        place,
+        lambda path: checkpoints.write_orbax(
+            path, found.full_variables(), found.spec, _remarks(entry)
+        ),
+    )
+    folder.add({**entry, "orbax": place})
+
+
+def _remarks(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's files say of it besides its weights."""
+    return {"clean_accuracy": entry["clean_accuracy"], "data": entry["data"]}
 
 
 def summary(entry: Mapping[str, Any]) -> str:

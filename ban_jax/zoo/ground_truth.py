@@ -1,5 +1,6 @@
 """What a zoo says of a model: its attack and its very trigger, to measure success with."""
 
+import math
 import os
 from typing import NamedTuple
 
@@ -10,10 +11,15 @@ from ban_jax.storage import json_file
 from ban_jax.zoo import listing
 
 
-def _schedule() -> attacks.Schedule:
-    """Triggers are made with it; nothing is trained."""
+def _schedule(rate: float) -> attacks.Schedule:
+    """Triggers are made with it; nothing is trained.
+
+    Its batches are so large that one image of each can be poisoned: how large those were
+    that the model learned from is not told.
+    """
+    batch_size = max(128, math.ceil(1 / rate)) if rate else 128
     return attacks.Schedule(
-        steps_per_epoch=1, epochs=1, batch_size=128, lowering=tables.default()
+        steps_per_epoch=1, epochs=1, batch_size=batch_size, lowering=tables.default()
     )
 
 
@@ -42,7 +48,7 @@ def none(num_classes: int) -> GroundTruth:
         kind="clean",
         attack=attack,
         spec=poison.PoisonSpec(0.0, mode="all_to_all"),
-        kernel=attack.kernel(_schedule(), 0.0, num_classes),
+        kernel=attack.kernel(_schedule(0.0), 0.0, num_classes),
         state=attacks.AttackState((), ()),
     )
 
@@ -97,6 +103,6 @@ def _truth(
         kind=entry["kind"],
         attack=attack,
         spec=spec,
-        kernel=attack.kernel(_schedule(), spec.rate, num_classes),
+        kernel=attack.kernel(_schedule(spec.rate), spec.rate, num_classes),
         state=files.load(trigger, attack, image_shape),
     )

@@ -1,5 +1,6 @@
 """`ban-jax repair` from files to files: the bundled zoo, and what it refuses."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -274,6 +275,8 @@ def test_the_held_out_part_is_shared_with_no_other_and_filled_up():
     assert images.probe.labels.shape == (1, 128)
     # The clean images are from the test split, so the held-out ones measure.
     assert len(images.test.labels) == 255
+    fewer = inputs.load(dataclasses.replace(flags, num_test=40).request()).test
+    assert len(fewer.labels) == len(fewer.pixels) == 40
 
 
 def test_images_that_are_learned_from_are_not_measured_on(tmp_path, capsys):

@@ -114,7 +114,7 @@ def test_the_last_chunk_takes_the_compiled_size_and_a_small_population_its_own(
 def test_a_short_chunk_that_was_not_the_last_after_all_sets_no_size_for_those_behind(
     monkeypatch,
 ):
-    """A worker that lives on is given files in pieces, of which each is told as the last."""
+    """A worker that lives on is given files in pieces, each told as the last."""
     device = Device(monkeypatch, read_back)
     machine = a_runner(chunk=4)
     for count in (2, 1, 4, 3):

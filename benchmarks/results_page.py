@@ -54,13 +54,17 @@ def _without_tuned(variants: dict[str, Any]) -> list[str]:
 
 def verdicts() -> str:
     """The study of verdicts."""
-    shares, work = [], []
+    shares, work, originals = [], [], []
     for data, study in _studies().items():
         every = study["baselines"]["alone"]["all"]
         trained = study["baselines"]["alone"]["variant"]["as trained"]
         total, own = (one["clean"] + one["backdoored"] for one in (every, trained))
         shares.append(f"{100 * (1 - own / total):.0f} % ({data})")
         work.append(f"{every['work']:,.0f} ({data})")
+        clean, bad = every["clean_originals"], every["backdoored_originals"]
+        originals.append(
+            f"{clean} clean and {bad} backdoored ones are originals ({data})"
+        )
     plain = {
         f"{data}, without fine-tuned": study["baselines"]["alone"]["variant"]
         for data, study in _studies().items()
@@ -82,10 +86,12 @@ def verdicts() -> str:
     return f"""## Verdicts
 
 From {_results.link("verdict_study")}.
-Profiles were made on one half of the models and figures on
-the other half, whose models have other seeds. 95 % intervals (Clopper and Pearson) are in
-brackets. Models that are judged wrongly are listed in the file, with what each witness
-says of them; [how the rule was chosen](../benchmarks/README.md).
+Profiles were made on one half of the models and figures on the other half: each model's
+weights, batches and poisoned images are drawn from its own name and seed (those of the
+recipe `warm` all go on from one clean model). 95 % intervals (Clopper and Pearson) are in
+brackets. They take variants for models of their own, which they are not:
+{" and ".join(originals)}. Models that are judged wrongly are listed in the file, with what
+each witness says of them; [how the rule was chosen](../benchmarks/README.md).
 
 {trust_table()}
 

@@ -5,7 +5,7 @@
 
 Evidence is what `benchmarks.verdict_evidence` wrote, one file per data set. The profile is
 made from the clean models of the design half and their variants, and thresholds were
-chosen on that half; every figure is of the report half, whose models have other seeds.
+chosen on that half; every figure is of the report half.
 `strangers` asks more: a profile of two recipes and two architectures judges models of
 others. A model counts as backdoored from an excess success of 0.8 on. `alone` judges each
 model by the profile, `trusted` by the design half's clean models as such, `crowd` by the
@@ -105,14 +105,21 @@ def figures(
     ]
     return {
         "clean": len(clean),
+        "clean_originals": _originals(model for model, _ in pairs if model.is_clean),
         "false_alarms": [alarms, *bounds(alarms, len(clean))],
         "backdoored": len(bad),
+        "backdoored_originals": _originals(model for model, _ in bad),
         "detected": [len(hit), *bounds(len(hit), len(bad))],
         "right_target": [right, *bounds(right, len(hit))],
         "suspicious": [unsure, *bounds(unsure, len(found))],
         "auc": _zoo.auc(*scores) if all(scores) else None,
         "work": float(np.mean([one["forward_equivalents"] for one in found])),
     }
+
+
+def _originals(models: Iterable[_verdict_models.Model]) -> int:
+    """How many there are when a model and its variants count once."""
+    return len({model.family for model in models})
 
 
 def bounds(count: int, total: int) -> list[float]:
@@ -292,6 +299,9 @@ def rates(studies: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """What ships with the package, see `ban_jax.baselines.rates`."""
     found = []
     for one in studies:
+        networks = [
+            name.split("/") for name in one["baselines"]["alone"]["architecture"]
+        ]
         for baseline, tables in one["baselines"].items():
             whole = tables["all"]
             missed = whole["backdoored"] - whole["detected"][0]
@@ -300,10 +310,16 @@ def rates(studies: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                     "mode": one["made"]["mode"],
                     "data": one["made"]["data"]["name"],
                     "baseline": CALLED[baseline],
+                    "num_probe": one["made"]["num_probe"],
+                    "architectures": sorted({name for name, _ in networks}),
+                    "widths": sorted({int(width) for _, width in networks}),
+                    "trusted": one["models"]["profile"],
                     "clean": whole["clean"],
+                    "clean_originals": whole["clean_originals"],
                     "flagged": whole["false_alarms"][0],
                     "false_alarms": whole["false_alarms"][1:],
                     "backdoored": whole["backdoored"],
+                    "backdoored_originals": whole["backdoored_originals"],
                     "missed": missed,
                     "misses": bounds(missed, whole["backdoored"]),
                 }

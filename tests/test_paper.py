@@ -159,7 +159,7 @@ def test_repairs_that_were_not_run_are_left_out_and_named(capsys, tmp_path):
 def test_seconds_of_documented_counts_are_products_where_few_were_measured():
     spent = {"ban": 5984.0, "bti_dbf": 2000.0, "weights": 0.0}
     methods = [
-        {"name": name, "seconds": 3.0, "forward_equivalents": passes, "peak_bytes": 1}
+        {"name": name, "seconds": 3.0, "forward_equivalents": passes, "chunk_bytes": 1}
         for name, passes in spent.items()
     ]
     documented = {name: row["work"]["10"] for name, row in work.rows().items()}

@@ -15,7 +15,10 @@ def measured() -> tuple[dict[str, Any], ...]:
 
     Each has `mode`, `data`, `baseline`, `clean` and `flagged` (clean models, and how many
     of them were called backdoored), `backdoored` and `missed`, and the 95 % bounds
-    `false_alarms` and `misses`.
+    `false_alarms` and `misses`; how many models there are when variants of one count once
+    (`clean_originals`, `backdoored_originals`); what they are (`architectures`, `widths`),
+    how many clean images they were measured with (`num_probe`) and how many clean models
+    the profile was made from, or were trusted (`trusted`).
     """
     file = importlib.resources.files(__package__) / FILE
     if not file.is_file():
@@ -23,21 +26,28 @@ def measured() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(file.read_text(encoding="utf-8"))["rates"])
 
 
-def line(mode: str, baseline: str, data: str) -> str | None:
-    """The measured rates of a rule against a baseline, in one sentence.
-
-    None where they were not measured: for another detector, baseline or data set.
-    """
+def find(mode: str, baseline: str, data: str) -> dict[str, Any] | None:
+    """One of those `measured`; None where a rule was not."""
     for one in measured():
         if (one["mode"], one["baseline"], one["data"]) == (mode, baseline, data):
-            return (
-                f"measured on {data} models this rule was not made with: "
-                f"{one['flagged']} of {one['clean']} clean ones called backdoored "
-                f"(95 % interval {_percent(one['false_alarms'])}), {one['missed']} of "
-                f"{one['backdoored']} with a working backdoor missed "
-                f"({_percent(one['misses'])})"
-            )
+            return one
     return None
+
+
+def line(one: dict[str, Any]) -> str:
+    """Measured rates in one sentence."""
+    widths = " and ".join(map(str, one["widths"]))
+    with_trusted = (
+        f", {one['trusted']} clean ones trusted" if one["baseline"] == "trusted" else ""
+    )
+    return (
+        f"measured on other {one['data']} models (width {widths}{with_trusted}): "
+        f"{one['flagged']} of {one['clean']} clean ones called backdoored (95 % interval "
+        f"{_percent(one['false_alarms'])}), {one['missed']} of {one['backdoored']} with a "
+        f"working backdoor missed ({_percent(one['misses'])}); "
+        f"{one['clean_originals']} and {one['backdoored_originals']} are originals, the "
+        "others variants of theirs"
+    )
 
 
 def _percent(bounds: list[float]) -> str:

@@ -155,6 +155,9 @@ def _of_optimizers(
       judged: see `unjudged`.
       known: keys of what is judged.
     """
+    slots = [one for one in slots if key(one.value) not in known]
+    if not slots:
+        return []
     parameters = {
         key(one.value): tuple(sorted(one.value.shape))
         for one in tensors
@@ -163,7 +166,6 @@ def _of_optimizers(
     about = optimizer_slots.Parameters(
         collections.Counter(parameters.values()), optimizer_slots.scale_of(judged)
     )
-    slots = [one for one in slots if key(one.value) not in known]
     return [one.origin for one in optimizer_slots.left(slots, about)]
 
 

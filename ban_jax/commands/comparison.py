@@ -1,8 +1,10 @@
 """What candidates are compared with, as flags say it."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ban_jax import records, verdict
+from ban_jax import detectors, records, verdict
 from ban_jax.baselines import profile, rates
 from ban_jax.records import Evidence, Record
 
@@ -42,7 +44,8 @@ def unanswered(lines: Sequence[Evidence], judge: verdict.Judge) -> list[str]:
 def trust(judged: Sequence[Record]) -> str | None:
     """How often such verdicts are wrong, where all are of one kind and it was measured.
 
-    It was measured with the rule's own threshold, and with the package's own profiles.
+    It was measured with the rule's own threshold and the detector's own settings, on the
+    data sets of the package's own profiles, for some architectures and numbers of images.
     """
     drawn = [one for one in judged if one["score"] is not None]
     kinds = {
@@ -52,9 +55,26 @@ def trust(judged: Sequence[Record]) -> str | None:
     if len(kinds) != 1 or any(one["threshold_source"] == "flag" for one in drawn):
         return None
     mode, baseline, data = kinds.pop()
+    measured = rates.find(mode, baseline, data)
+    if measured is None or data not in profile.shipped():
+        return None
+    own = profile.load(data)
     if baseline == "profile":
-        known = data in profile.shipped()
-        own = profile.baseline(profile.load(data)).name if known else ""
-        if {one["compared_with"] for one in drawn} != {own}:
+        if {one["compared_with"] for one in drawn} != {profile.baseline(own).name}:
             return None
-    return rates.line(mode, baseline, data)
+    if all(_is_as_measured(one, measured, own) for one in drawn):
+        return rates.line(measured)
+    return None
+
+
+def _is_as_measured(
+    one: Record, measured: Mapping[str, Any], own: profile.Profile
+) -> bool:
+    detector = detectors.DETECTORS[one["mode"]]
+    usual = dataclasses.asdict(detector.settings())
+    return (
+        one["architecture"] in measured["architectures"]
+        and (one["num_probe"] or 0) >= measured["num_probe"]
+        and not profile.why_unfit(own, one)
+        and all(one["config"].get(name) == usual[name] for name in detector.apart)
+    )

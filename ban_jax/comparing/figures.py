@@ -51,7 +51,7 @@ class Cost(TypedDict):
       seconds: of computing, compilation left out.
       compile_seconds: once.
       forward_equivalents: mean.
-      peak_bytes: the most memory in use at once.
+      chunk_bytes: that the largest chunk takes of a device's memory, as XLA plans it.
       config: the settings.
       budget: how they follow from one, `budget.Fitted.told`.
     """
@@ -60,7 +60,7 @@ class Cost(TypedDict):
     seconds: float | None
     compile_seconds: float
     forward_equivalents: float | None
-    peak_bytes: int | None
+    chunk_bytes: int | None
     config: dict[str, Any]
     budget: dict[str, Any] | None
 
@@ -79,7 +79,7 @@ class Method(TypedDict):
       costs: per architecture.
       seconds: per candidate, mean over all.
       forward_equivalents: per candidate, mean over all.
-      peak_bytes: the largest.
+      chunk_bytes: the largest.
       roc: points (false alarms, detections) of all thresholds.
       candidates: path, verdict, score, target and reason of each.
     """
@@ -93,7 +93,7 @@ class Method(TypedDict):
     costs: list[Cost]
     seconds: float | None
     forward_equivalents: float | None
-    peak_bytes: int | None
+    chunk_bytes: int | None
     roc: list[tuple[float, float]]
     candidates: list[dict[str, Any]]
 
@@ -135,7 +135,7 @@ def method(
         "costs": costs,
         "seconds": seconds / measured if measured else None,
         "forward_equivalents": work / len(counted) if counted else None,
-        "peak_bytes": max((one.peak_bytes for one in spent), default=0) or None,
+        "chunk_bytes": max((one.chunk_bytes for one in spent), default=0) or None,
         "roc": statistics.roc(_scores(bad), _scores(good)),
         "candidates": [
             {
@@ -248,7 +248,7 @@ def _cost(
         else None,
         "compile_seconds": spent.compile_seconds,
         "forward_equivalents": sum(work) / len(work) if work else None,
-        "peak_bytes": spent.peak_bytes or None,
+        "chunk_bytes": spent.chunk_bytes or None,
         "config": run.configs[architecture],
         "budget": fitted[architecture].told() if architecture in fitted else None,
     }

@@ -11,10 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-
 from ban_jax import records, verdict
-from ban_jax.population import memory
 from ban_jax.records import Evidence, Job
 from ban_jax.scanning import closer, scan, timeline
 from ban_jax.storage import atomic, json_file
@@ -32,13 +29,14 @@ class Spent:
       candidates: how many.
       device_seconds: of computing, a closer look's included, compilation left out.
       compile_seconds: of compiling.
-      peak_bytes: the most memory in use at once; 0 where that is not known.
+      chunk_bytes: what the largest chunk takes of a device's memory, as XLA plans it; 0
+        where that is not known.
     """
 
     candidates: int = 0
     device_seconds: float = 0.0
     compile_seconds: float = 0.0
-    peak_bytes: int = 0
+    chunk_bytes: int = 0
 
     def plus(self, other: "Spent") -> "Spent":
         """Both together."""
@@ -46,7 +44,7 @@ class Spent:
             self.candidates + other.candidates,
             self.device_seconds + other.device_seconds,
             self.compile_seconds + other.compile_seconds,
-            max(self.peak_bytes, other.peak_bytes),
+            max(self.chunk_bytes, other.chunk_bytes),
         )
 
 
@@ -105,7 +103,6 @@ def _measure(
     progress: Progress,
 ) -> tuple[list[Evidence], Spent]:
     first, second = timeline.Timeline(), timeline.Timeline()
-    memory.reset_peak()
     found: list[Evidence] = []
     for line, is_new in scan.scan(paths, job, known=writer.records, clock=first):
         found.append(line)
@@ -123,7 +120,7 @@ def _measure(
         candidates=int(_of(stages[0], timeline.DEVICE, "candidates")),
         device_seconds=sum(_of(s, timeline.DEVICE, "seconds") for s in stages),
         compile_seconds=sum(_of(s, "compile", "seconds") for s in stages),
-        peak_bytes=memory.peak(jax.local_devices()[0]) or 0,
+        chunk_bytes=max(first.most_bytes, second.most_bytes),
     )
     return [by_path.get(path) or _several(path, job) for path in paths], cost
 

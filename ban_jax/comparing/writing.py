@@ -30,7 +30,7 @@ CSV_COLUMNS = (
     "inconclusive",
     "seconds",
     "forward_equivalents",
-    "peak_bytes",
+    "chunk_bytes",
 )
 
 

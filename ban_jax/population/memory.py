@@ -72,28 +72,6 @@ def free_ram() -> int | None:
     return min(bounds, default=None)
 
 
-def reset_peak() -> None:
-    """Lets `peak` begin anew, where the system can (Linux)."""
-    with contextlib.suppress(OSError):
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-            file.write("5")
-
-
-def peak(device: jax.Device) -> int | None:
-    """The most bytes in use at once: of the process where the device is the CPU, since
-    `reset_peak`; of another device since the process began; None if unknown."""
-    stats = device.memory_stats()
-    if stats and "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"]
-    if device.platform != "cpu":
-        return None
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        with open("/proc/self/status", encoding="ascii") as file:
-            line = next(line for line in file if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    return None
-
-
 def _read(path: str) -> str:
     with open(path, encoding="ascii") as file:
         return file.read()

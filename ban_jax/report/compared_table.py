@@ -32,7 +32,7 @@ MEANINGS = {
     "?": "not judged, which counts as neither found nor clean",
     "s": "seconds of computing per model, compilation left out",
     "passes": "forward passes of one image, or their equivalent, per model",
-    "memory": "the most in use at once",
+    "memory": "of a device, that the largest chunk takes as XLA plans it",
 }
 """Of a column, for a legend."""
 NARROW = ("detector", "AUC", "Bd.", "false alarms", "right target", "Acc.", "s")
@@ -104,7 +104,7 @@ def cells(method: fields.Record) -> dict[str, str]:
         "?": str(total["inconclusive"] or ""),
         "s": numerals.seconds(method["seconds"]),
         "passes": passes(method["forward_equivalents"]),
-        "memory": memory(method["peak_bytes"]),
+        "memory": memory(method["chunk_bytes"]),
     }
 
 

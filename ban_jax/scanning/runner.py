@@ -175,6 +175,8 @@ class Runner:
                 arrays = None
                 arrays = self._arrays(part, size)
             program = self._program(kind, function, part[0], shared, size)
+            taken = self._bytes(program, size) or 0
+            self._clock.most_bytes = max(self._clock.most_bytes, taken)
             with self._clock(timeline.DEVICE, len(part)):
                 return population.for_each(
                     program, self.placement, arrays, shared, len(part), size
@@ -209,16 +211,19 @@ class Runner:
         if self._chunk is not None or (kind, size) in self._planned:
             return size
         self._planned.add((kind, size))
-        needed = memory.needed(self._program(kind, function, member, shared, size))
         devices = self.placement.devices
-        if self.placement.on_threads:
-            needed = needed and needed * size
+        needed = self._bytes(self._program(kind, function, member, shared, size), size)
         each = size // len(devices)
         fit = memory.fitting(each, needed, memory.free(devices[0]))
         if fit < each:
             with self._sizing:
                 self._fits[kind] = fit * len(devices)
         return fit * len(devices)
+
+    def _bytes(self, program: programs.Program, size: int) -> int | None:
+        """What a chunk of a size takes on a device; None where XLA does not say."""
+        needed = memory.needed(program)
+        return needed and (needed * size if self.placement.on_threads else needed)
 
     def _program(
         self,

@@ -44,12 +44,15 @@ class Timeline:
 
     Attributes:
       say: gets a line for a person when something begins that takes long.
+      most_bytes: of a device's memory that a program took, the largest of those that ran;
+        0 where none is known.
     """
 
     def __init__(self) -> None:
         self._origin = time.perf_counter()
         self._spans: list[Span] = []
         self.say: Callable[[str], None] = lambda line: None
+        self.most_bytes = 0
 
     @contextlib.contextmanager
     def __call__(self, stage: str, candidates: int = 1) -> Iterator[None]:

@@ -72,7 +72,7 @@ def rows_of(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "detector": name,
                 "seconds_measured": method["seconds"],
                 "passes_measured": spent,
-                "peak_bytes": method["peak_bytes"],
+                "chunk_bytes": method["chunk_bytes"],
                 "is_product": is_product,
                 "passes": work,
                 "seconds": method["seconds"] * (work / spent if is_product else 1),

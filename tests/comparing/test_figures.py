@@ -100,7 +100,7 @@ def test_costs_are_per_candidate_that_was_measured(found):
     costs = {one["architecture"]: one for one in found["costs"]}
     assert costs["resnet18"]["seconds"] == 2.0 and costs["vgg16"]["seconds"] == 12.0
     assert costs["resnet18"]["forward_equivalents"] == 100
-    assert found["seconds"] == 20 / 5 and found["peak_bytes"] == 900
+    assert found["seconds"] == 20 / 5 and found["chunk_bytes"] == 900
     assert found["forward_equivalents"] == 400 / 7
 
 

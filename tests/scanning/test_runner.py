@@ -175,3 +175,15 @@ def test_what_is_compiled_is_told_once_and_what_was_kept_is_not(
     for numbers in ([3, 1], [4, 2]):
         run(machine, numbers)
     assert lines == told
+
+
+def test_the_clock_knows_what_the_largest_chunk_took(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda device: 100)
+    monkeypatch.setattr(population, "default_chunk", lambda backend: 16)
+    Device(monkeypatch, read_back, need=10)
+    clock = timeline.Timeline()
+    machine = runner.Runner(clock, tiny.ONE_STACKED, None)
+    run(machine, range(16))
+    assert clock.most_bytes == 80, "of the eight that ran, not of the sixteen planned"
+    run(machine, range(2), last=True)
+    assert clock.most_bytes == 80

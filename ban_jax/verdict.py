@@ -182,10 +182,10 @@ class Judge:
 
     def _completed(self, found: Baseline | None, record: Evidence) -> Baseline | None:
         """A crowd with what a profile that fits knows; see `crowd.completed`."""
-        if found is None:
-            return None
-        given, _ = self._profile(record)
-        return found if given is None else crowd.completed(found, given)
+        given = found and self._profile(record)[0]
+        if found is None or given is None:
+            return found
+        return crowd.completed(found, given, detectors.DETECTORS[record["mode"]].rule)
 
     def _members(self, kind: str, record: Evidence) -> list[Evidence]:
         """Trusted models, or candidates of the scan, that are of a record's kind."""
@@ -224,8 +224,7 @@ _CALLED = {"trusted": "trusted models", "population": "models of this scan"}
 def fallbacks(judged: Sequence[Record]) -> dict[str, int]:
     """Notes of candidates whose baseline was not to be had, and how many have each."""
     notes = [note for one in judged for note in one["notes"]]
-    found = [note for note in notes if note.startswith(FALLBACK)]
-    return {note: found.count(note) for note in dict.fromkeys(found)}
+    return {note: notes.count(note) for note in notes if note.startswith(FALLBACK)}
 
 
 def judge_all(
@@ -308,6 +307,7 @@ def judge(
         return verdict
     limit, verdict["threshold_source"] = _threshold(rule, against, threshold)
     verdict["threshold"] = limit
+    against = dataclasses.replace(against, largest=limit)  # what levels flag lies above
     lower = None if threshold is not None else rule.suspicious.get(against.kind)
     verdict["suspicious_above"] = lower
     if not record["vectors"]:

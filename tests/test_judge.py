@@ -470,3 +470,58 @@ def test_classes_that_one_witness_alone_knows_hide_none_at_which_two_agree():
     assert (found["verdict"], found["target"]) == ("suspicious", 3)
     quiet = of({})
     assert quiet["verdict"] == "inconclusive" and quiet["z"] is None
+
+
+# --- networks with batch statistics and without
+
+
+def test_a_profile_of_networks_with_batch_statistics_adds_nothing_to_others(
+    monkeypatch,
+):
+    """Else trusted models without them would look as if they had some, and their levels
+    would not count."""
+    rule = dataclasses.replace(made.RULE, statistics="c")
+    changed = dataclasses.replace(made.DETECTOR, rule=rule)
+    monkeypatch.setitem(detectors.DETECTORS._things, made.MODE, changed)
+    with_them, without = ("a", "b", "c"), ("a", "b")
+    for names, known in ((with_them, True), (without, False)):
+        judge = verdict.Judge(
+            trusted=made.several(5, names=names), profiles=toy(first=200)
+        )
+        found, _ = judge.baseline(made.clean(99, names=names))
+        assert found.kind == "trusted"
+        assert ("c" in found.centre) == known
+        assert len(found.null) == (5 + 6 if known else 5)
+
+
+# --- a threshold that is asked for
+
+
+def test_what_a_level_flags_is_flagged_above_any_threshold_that_is_asked_for(
+    monkeypatch,
+):
+    """Its score is made of the level only where the others' is not above the threshold."""
+    rule = dataclasses.replace(made.RULE, levels={"c": "one change"})
+    changed = dataclasses.replace(made.DETECTOR, rule=rule)
+    monkeypatch.setitem(detectors.DETECTORS._things, made.MODE, changed)
+    rng = np.random.default_rng(0)
+
+    def with_shares(line, *high):
+        shares = rng.uniform(0.05, 0.15, made.CLASSES)
+        shares[list(high)] = 0.999
+        return {**line, "vectors": {**line["vectors"], "c": [*map(float, shares)]}}
+
+    names = ("a", "b", "c")
+    known = profile.make(
+        "toy", [with_shares(one) for one in made.several(6, names=names)], {}
+    )
+    plain = made.clean(99, TARGET, names, size=0.07)
+    line = with_shares(plain, 1)
+    by_default, above = (
+        judged("profile", line, known, threshold=threshold) for threshold in (None, 5.0)
+    )
+    assert by_default["verdict"] == "backdoored" and by_default["target"] == 3
+    assert by_default["score"] < 5
+    assert above["verdict"] == "backdoored" and above["target"] == 1
+    quiet = judged("profile", with_shares(plain), known, threshold=5.0)
+    assert quiet["verdict"] == "clean"

@@ -399,6 +399,20 @@ def test_settings_of_attacks_that_are_not_asked_for_are_pointed_out(
     ]
 
 
+def test_models_go_on_from_one_of_which_shapes_do_not_tell_the_stem(tmp_path):
+    spec = checkpoints.ModelSpec.for_images("mobilenet_v3_small", 10, 2, (32, 32, 3))
+    variables = jax.tree.map(
+        lambda leaf: np.ones(leaf.shape, np.float32), abstract(spec.create(), 32)
+    )
+    path = str(tmp_path / "one.safetensors")
+    checkpoints.write_safetensors(path, variables, spec)
+    read = checkpoints.read(path)
+    assert read.spec.stem != spec.stem in read.spec.create().alike
+    assert train_command._start(path, spec).sha256 == read.sha256
+    with pytest.raises(ValueError, match="the models to train are"):
+        train_command._start(path, dataclasses.replace(spec, width=4))
+
+
 def test_a_zoo_grows_by_targets_and_seeds_but_not_by_another_recipe(
     tmp_path, monkeypatch
 ):

@@ -144,8 +144,13 @@ def settled(
     return dataclasses.replace(crowd, null=null)
 
 
-def completed(found: rules.Baseline, given: rules.Baseline) -> rules.Baseline:
+def completed(
+    found: rules.Baseline, given: rules.Baseline, rule: rules.Rule
+) -> rules.Baseline:
     """A crowd with what a profile knows: the rule and its scale are the same.
+
+    A profile of networks with batch statistics says nothing of those without, nor the
+    other way round: these are left as they are.
 
     Trusted models take the profile's curves for vectors that too few of them have, and
     its clean scores. The candidates of a scan take its clean models as members besides:
@@ -154,7 +159,11 @@ def completed(found: rules.Baseline, given: rules.Baseline) -> rules.Baseline:
     Args:
       found: of trusted models or of a scan.
       given: of a profile.
+      rule: of their detector.
     """
+    statistics = getattr(rule, "statistics", "")
+    if (statistics in found.centre) != (statistics in given.centre):
+        return found
     centre: dict[str, Any] = {**given.centre, **found.centre}
     spreads: dict[str, Any] = {**given.spreads, **found.spreads}
     if found.kind == "population":

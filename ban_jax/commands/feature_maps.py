@@ -8,8 +8,8 @@ from typing import Any
 from ban_jax import checkpoints
 from ban_jax.commands import scan
 from ban_jax.detectors import ban
-from ban_jax.records import Record
-from ban_jax.scanning import noisy_features
+from ban_jax.records import Record, Settings
+from ban_jax.scanning import noisy_features, stems
 
 IMAGES = 256
 """Clean images of a map; at most, and whole minibatches of 128."""
@@ -65,6 +65,9 @@ def _mapped(record: Record, probe: Any) -> Record:
     normalisation = None
     if {"mean", "std"} <= set(constants):
         normalisation = (tuple(constants["mean"]), tuple(constants["std"]))
+    channels = candidate.spec.in_channels
+    pixels = normalisation or ((0.0,) * channels, (1.0,) * channels)
+    candidate = stems.fitted(candidate, Settings(), probe, [pixels])
     noise = ban.Settings()
     seen = noisy_features.seen(
         candidate,

@@ -254,7 +254,12 @@ def _start(path: str, spec: checkpoints.ModelSpec) -> trainer.Start:
       ValueError: when it is another network.
     """
     found = checkpoints.read(path)
-    if found.spec.create() != spec.create():  # a network may have two names
+    known = found.spec.create()
+    if (
+        spec.stem in known.alike
+    ):  # weights do not say which of these they were made with
+        known = dataclasses.replace(found.spec, stem=spec.stem).create()
+    if known != spec.create():  # a network may have two names
         raise ValueError(
             f"--start-from {path}: this is {_told(found.spec)}, the models to train are "
             f"{_told(spec)}"

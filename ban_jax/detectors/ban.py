@@ -215,11 +215,13 @@ def detect(
     has_patch = config.patch_steps > 0 and patch.side(probe.images.shape[2:]) > 0
     if has_patch:
         tried = min(num_classes, config.patch_classes)
+        # Noise says nothing of a class in networks without batch statistics.
+        telling = "untargeted" if evidence.RISE in vectors else "last_layer"
         reached, strongest = directed.patches(
             network,
             variables,
             probe,
-            jax.lax.top_k(vectors["untargeted"], tried)[1],
+            jax.lax.top_k(vectors[telling], tried)[1],
             steps=config.patch_steps,
             num_images=config.patch_images,
         )

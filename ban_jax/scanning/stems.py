@@ -10,6 +10,7 @@ import dataclasses
 import math
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +24,10 @@ from ban_jax.types import Probe
 
 _one_at_a_time = threading.Lock()
 """Files are read on several threads: they must not all trace and compile the same."""
+_known: dict[Any, tuple[Probe, list[float]]] = {}
+"""Losses of what was tried in this process: a closer look reads a file again. The images
+are held so that their identity, a part of the key, stays theirs."""
+REMEMBERED = 4096
 
 
 def fitted(
@@ -48,8 +53,17 @@ def fitted(
     specs = [spec for spec in specs if not fitness.wrong_size(spec, size)]
     if not specs or candidate.spec.num_classes <= int(np.max(probe.labels)):
         return candidate  # of another data set, which is said elsewhere
+    told_by = (tuple(specs), tuple(constants), settings.lowering, settings.precision)
+    key = (candidate.sha256, *told_by, id(probe.images))
     with _one_at_a_time:
-        losses = [_loss(candidate, spec, settings, probe, constants) for spec in specs]
+        if key not in _known:
+            losses = [
+                _loss(candidate, one, settings, probe, constants) for one in specs
+            ]
+            if len(_known) >= REMEMBERED:
+                _known.clear()
+            _known[key] = probe, losses
+        losses = _known[key][1]
     best = int(np.argmin(losses))
     if not math.isfinite(losses[best]):
         return candidate

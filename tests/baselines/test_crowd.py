@@ -224,7 +224,7 @@ def test_a_crowd_takes_a_profiles_models_as_members():
         {"v": np.full(6, 1.0), "dear": np.full(6, 3.0)},
         (0.1, 0.2),
     )
-    found = crowd.completed(own, given)
+    found = crowd.completed(own, given, RULE)
     np.testing.assert_allclose(found.centre["v"], [0, 1, 2, 3, 4, 0.25 * 11 + 0.75 * 5])
     np.testing.assert_allclose(found.spreads["v"], np.sqrt(0.25 * 4 + 0.75 * 1))
     np.testing.assert_array_equal(found.centre["dear"], RISING)
@@ -238,7 +238,7 @@ def test_trusted_models_take_of_a_profile_what_they_lack_alone():
     given = baseline(
         "profile", 3, {"v": RISING, "dear": RISING}, {"v": RISING, "dear": RISING}
     )
-    found = crowd.completed(own, given)
+    found = crowd.completed(own, given, RULE)
     np.testing.assert_array_equal(found.centre["v"], BENT)
     np.testing.assert_array_equal(found.spreads["v"], np.full(6, 2.0))
     np.testing.assert_array_equal(found.centre["dear"], RISING)
@@ -250,11 +250,11 @@ def test_classes_that_one_of_them_does_not_know_stay_as_the_crowd_has_them():
     own = baseline("population", 1, {"v": curve, "w": BENT[:4]}, {})
     given = baseline("profile", 1, {"v": other, "w": RISING[:4] ** 2}, {})
     with np.errstate(all="raise"):
-        found = crowd.completed(own, given)
+        found = crowd.completed(own, given, RULE)
     # Four that both know are too few to tell a scale and an offset.
     np.testing.assert_array_equal(found.centre["v"], curve)
     np.testing.assert_array_equal(found.centre["w"], BENT[:4])
     other[5] = 5.0
     given = baseline("profile", 1, {"v": other}, {})
-    found = crowd.completed(own, given)
+    found = crowd.completed(own, given, RULE)
     np.testing.assert_allclose(found.centre["v"], [0, 1, np.nan, 3, 4, 8])

@@ -16,6 +16,11 @@ IDENTITY = [((0.0,) * 3, (1.0,) * 3)]
 LOSSES = {"imagenet": 2.0, "7x7-unpooled": 1.0, "7x7-stride1": 0.5}
 
 
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch):
+    monkeypatch.setattr(stems, "_known", {})
+
+
 @pytest.fixture
 def candidate():
     return checkpoints.read_state_dict(builders.state_dict(SPEC))
@@ -70,7 +75,30 @@ def test_the_smallest_loss_decides_and_one_that_is_no_number_never(
     )
     assert stems.fitted(candidate, SETTINGS, probe, IDENTITY).spec.stem == "7x7-stride1"
     monkeypatch.setattr(stems, "_loss", lambda *more: np.inf)
-    assert stems.fitted(candidate, SETTINGS, probe, IDENTITY) is candidate
+    other = probes.minibatches(np.zeros((4, 16, 16, 3)), np.zeros(4, np.int32))
+    assert stems.fitted(candidate, SETTINGS, other, IDENTITY) is candidate
+
+
+def test_a_stem_is_tried_once_for_the_same_weights_images_and_constants(
+    candidate, monkeypatch
+):
+    tried = []
+
+    def loss(one, spec, settings, probe, constants):
+        tried.append(spec.stem)
+        return LOSSES.get(spec.stem, np.inf)
+
+    monkeypatch.setattr(stems, "_loss", loss)
+    probe = probes.minibatches(np.zeros((4, 16, 16, 3)), np.zeros(4, np.int32))
+    first = stems.fitted(candidate, SETTINGS, probe, IDENTITY)
+    again = stems.fitted(candidate, records.Settings(mode="weights"), probe, IDENTITY)
+    assert (first.spec, first.notes) == (again.spec, again.notes)
+    assert len(tried) == len(resnet.STEMS)
+    halves = [((0.5,) * 3, (1.0,) * 3)]
+    precise = records.Settings(precision="bfloat16")
+    for settings, constants in ((SETTINGS, halves), (precise, IDENTITY)):
+        stems.fitted(candidate, settings, probe, constants)
+    assert len(tried) == 3 * len(resnet.STEMS)
 
 
 def test_without_images_of_its_kind_a_stem_stays_assumed(candidate):

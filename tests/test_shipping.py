@@ -1,6 +1,7 @@
 """The action, the hook and the image call the command as it is."""
 
 import importlib
+import itertools
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from ban_jax import cli
+from ban_jax.checkpoints import sniffing
 from ban_jax.commands import documents, outcome, scan
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -200,11 +202,16 @@ def test_the_page_calls_the_action_by_its_place_and_its_inputs():
     assert others | set(call["with"]) == set(ACTION["inputs"])
 
 
+def test_hooks_are_given_every_file_that_the_reader_takes_by_its_name():
+    for hook, suffix in itertools.product(HOOKS, sniffing.MODEL_SUFFIXES):
+        assert re.search(hook["files"], f"models/one{suffix}"), suffix
+
+
 def test_the_page_calls_a_hook_that_is_there():
     (settings,) = (one for one in settings_of_the_page() if "repos" in one)
     (hook,) = settings["repos"][0]["hooks"]
     (known,) = (one for one in HOOKS if one["id"] == hook["id"])
-    parsed(shlex.split(known["entry"])[1:] + hook["args"] + ["model.pt"])
+    parsed(shlex.split(known["entry"])[1:] + hook.get("args", []) + ["model.pt"])
 
 
 def test_the_pages_command_for_the_image_has_no_network_and_one_folder_to_write_to():

@@ -41,6 +41,15 @@ def begins(head: bytes) -> bool:
     return True
 
 
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+"""Headers that change those behind them."""
+
+
 def members(data: file_bytes.Data) -> dict[str, tuple[int, int]]:
     """Name -> first byte and end of each file of a tar archive.
 
@@ -63,6 +72,11 @@ def members(data: file_bytes.Data) -> dict[str, tuple[int, int]]:
         if entry.size < 0 or start + entry.size > len(data):
             raise errors.CheckpointError(
                 f"tar member {errors.show(entry.name)} of {entry.size:,} bytes is cut off"
+            )
+        if entry.type in _EXTENDED:
+            raise errors.CheckpointError(
+                "a tar archive with extended headers, which no PyTorch file has: unpack it "
+                "first"
             )
         if entry.name in found or entry.type not in (*tarfile.REGULAR_TYPES, b"5"):
             raise errors.CheckpointError(

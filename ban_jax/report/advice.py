@@ -70,8 +70,9 @@ def steps(
       asked: flags of the scan; what was tried already is not advised.
     """
     asked, told = asked or {}, []
-    for grade, count in outcome.tally(records).items():
-        members = [record for record in records if fields.verdict(record) == grade]
+    files = fields.files(records)
+    for grade, count in outcome.tally(files).items():
+        members = [record for record in files if fields.verdict(record) == grade]
         if not count or grade == "clean":
             continue
         calling = [record for record in members if fields.calls(record)]

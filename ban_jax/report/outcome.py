@@ -11,8 +11,8 @@ _COUNTED = re.compile(r"(\d{1,9}) (.+)", re.ASCII | re.DOTALL)
 
 
 def tally(records: Sequence[fields.Record]) -> dict[str, int]:
-    """How many candidates got each verdict."""
-    found = [fields.verdict(record) for record in records]
+    """How many files got each verdict; one that holds several classifiers counts once."""
+    found = [fields.verdict(record) for record in fields.files(records)]
     return {name: found.count(name) for name in fields.VERDICTS}
 
 
@@ -62,8 +62,12 @@ def _verb(quantity: int, one: str, many: str) -> str:
 
 
 def targets(records: Sequence[fields.Record], names: Sequence[str] | None) -> str:
-    """The targets of backdoored candidates and how often each occurs."""
-    flagged = [record for record in records if fields.verdict(record) == "backdoored"]
+    """The targets of backdoored files and how often each occurs."""
+    flagged = [
+        record
+        for record in fields.files(records)
+        if fields.verdict(record) == "backdoored"
+    ]
     found = [
         fields.class_label(record.get("target"), names, record.get("num_classes"))
         for record in flagged

@@ -62,8 +62,7 @@ def lines(passed: Sequence[Any], *, whole: bool = False) -> list[str]:
         return [f"{text.count(len(passed), 'file')} met and not judged:", *each]
     found = groups(passed, _MOST_NAMES)
     told = [
-        f"{text.count(len(passed), 'file')} met that hold no classifier "
-        "(--show-skipped lists them):"
+        f"{text.count(len(passed), 'file')} met and not judged (--show-skipped lists them):"
     ]
     for group in found[:_MOST_REASONS]:
         line = f"  {text.name(group.reason)}: {text.count(group.quantity, 'file')}"

@@ -134,8 +134,18 @@ def _results(record: fields.Record) -> Iterator[dict[str, Any]]:
         told = f"asks to call {', '.join(calls)} when loaded by pickle"
         yield _result(record, "ban-jax/code-in-file", told)
     rule = rule_of(record)
-    if rule:
+    if rule and not (calls and rule.endswith("/suspicious") and not _is_odd(record)):
         yield _result(record, rule, fields.remark(record))
+
+
+def _is_odd(record: fields.Record) -> bool:
+    """Whether a class stands out: what asks for calls is suspicious without that, too."""
+    score, threshold, lower = (
+        fields.number(record.get(name))
+        for name in ("score", "threshold", "suspicious_above")
+    )
+    limit = threshold if lower is None else lower
+    return score is not None and limit is not None and score > limit
 
 
 def _result(record: fields.Record, rule: str, told: str) -> dict[str, Any]:

@@ -159,3 +159,13 @@ def test_an_archive_of_other_files_says_so():
         archive.addfile(tarfile.TarInfo("model.pt"))
     with pytest.raises(checkpoints.CheckpointError, match="tar archive of other files"):
         read(file.getvalue())
+
+
+def test_headers_that_change_the_members_behind_them_are_named():
+    """Python's own tar files have them where a time has a fraction."""
+    file, entry = io.BytesIO(), tarfile.TarInfo("model.pt")
+    entry.mtime = 1.5
+    with tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(entry)
+    with pytest.raises(checkpoints.CheckpointError, match="extended headers"):
+        read(file.getvalue())

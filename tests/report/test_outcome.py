@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from ban_jax import report
-from ban_jax.report import outcome
+from ban_jax.report import advice, outcome
 from tests.report import report_sample
 
 
@@ -139,3 +139,17 @@ def test_the_advice_for_files_that_were_not_judged_is_given_where_it_is_the_same
     assert "download is complete" in step
     (step,) = report.steps([report_sample.unreadable(), report_sample.near_chance()])
     assert "The report says for each" in step
+
+
+def test_a_file_of_several_classifiers_is_told_of_once():
+    worst, milder = (
+        {**report_sample.judged(f"two.pt#{name}", score=score), "part_of": "two.pt"}
+        for name, score in (("student", 8.7), ("teacher", 0.3))
+    )
+    whole = {**worst, "path": "two.pt", "part_of": None, "parts": [worst["path"]]}
+    lines = [report_sample.judged("b.pt"), whole, worst, milder]
+    counts = outcome.tally(lines)
+    assert (counts["backdoored"], counts["clean"]) == (2, 0)
+    assert outcome.targets(lines, None).endswith("class 1 in 2")
+    (step,) = advice.steps(lines)
+    assert step.startswith("2 backdoored: ")

@@ -81,7 +81,7 @@ def test_the_schema_refuses_what_is_not_valid(validator):
         (ALL[2], [], []),
         (UNREADABLE, ["unreadable"], ["warning"]),
         (NOT_JUDGED, ["not-judged"], ["warning"]),
-        (CALLING, ["code-in-file", "suspicious"], ["error", "warning"]),
+        (CALLING, ["code-in-file"], ["error"]),
         (ALL[7], ["unreadable"], ["warning"]),
     ],
 )
@@ -120,6 +120,20 @@ def test_each_classifier_of_a_file_is_told_of_once_with_its_name():
 )
 def test_a_path_becomes_a_uri(path, uri):
     assert sarif.uri(path) == uri
+
+
+def test_what_is_suspicious_for_its_calls_alone_is_told_of_once():
+    """The rule of suspicious models says that a class is odd."""
+    odd = {**CALLING, "score": 2.6, "suspicious_above": 2.4, "threshold": 2.7}
+    calm = {**odd, "score": 2.3}
+    for record, expected in (
+        (CALLING, ["ban-jax/code-in-file"]),
+        (calm, ["ban-jax/code-in-file"]),
+        ({**calm, "score": None}, ["ban-jax/code-in-file"]),
+        (odd, ["ban-jax/code-in-file", "ban-jax/suspicious"]),
+    ):
+        (run,) = sarif.document([record])["runs"]
+        assert [one["ruleId"] for one in run["results"]] == expected
 
 
 def test_what_is_no_classifier_is_a_note_of_the_run_and_no_result():

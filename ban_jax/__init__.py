@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from ban_jax.api import evidence, judge, repair, scan
     from ban_jax.mask import optimize_mask
     from ban_jax.models import register_architecture
+    from ban_jax.patch import find_patches
     from ban_jax.perturb import perturb_params
     from ban_jax.records import Evidence, Record, Verdict
     from ban_jax.repairs import RepairInfo
     from ban_jax.training.api import train
     from ban_jax.training.trainer import Trained
     from ban_jax.types import Network, Probe
+    from ban_jax.universal import perturb_images
 
 __version__ = "0.4.0"
 
@@ -40,8 +42,10 @@ _HOMES = {
     "Trained": "training.trainer",
     "Verdict": "records",
     "evidence": "api",
+    "find_patches": "patch",
     "judge": "api",
     "optimize_mask": "mask",
+    "perturb_images": "universal",
     "perturb_params": "perturb",
     "register_architecture": "models",
     "repair": "api",
@@ -74,9 +78,11 @@ __all__ = [
     "data",
     "detectors",
     "evidence",
+    "find_patches",
     "judge",
     "models",
     "optimize_mask",
+    "perturb_images",
     "perturb_params",
     "population",
     "register_architecture",

@@ -38,5 +38,23 @@ def test_they_are_run_with_the_readmes_command_by_the_python_that_was_set_up():
     assert "$(PYTHON) -m venv .venv" in makefile
 
 
+def test_every_run_installs_versions_that_are_kept_in_the_repository():
+    versions = JOB["strategy"]["matrix"]["python-version"]
+    for job in WORKFLOW["jobs"].values():
+        told = job["env"]["PIP_CONSTRAINT"].replace(
+            "${{ github.workspace }}", str(ROOT)
+        )
+        for version in versions:
+            path = told.replace("${{ matrix.python-version }}", version)
+            assert pathlib.Path(path).is_file()
+
+
+def test_format_lint_and_types_are_checked():
+    (command,) = (
+        one["run"] for one in WORKFLOW["jobs"]["check"]["steps"] if "run" in one
+    )
+    assert command == "make check PYTHON=python"
+
+
 def test_a_run_may_read_the_repository_and_no_more():
     assert WORKFLOW["permissions"] == {"contents": "read"}

@@ -255,9 +255,8 @@ def _start(path: str, spec: checkpoints.ModelSpec) -> trainer.Start:
     """
     found = checkpoints.read(path)
     known = found.spec.create()
-    if (
-        spec.stem in known.alike
-    ):  # weights do not say which of these they were made with
+    # Weights do not say with which of these they were made.
+    if spec.stem in known.alike:
         known = dataclasses.replace(found.spec, stem=spec.stem).create()
     if known != spec.create():  # a network may have two names
         raise ValueError(

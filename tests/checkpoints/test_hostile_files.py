@@ -319,7 +319,7 @@ def tar_of_python() -> bytes:
         (b"\x1c\0\0\0TFL3" + bytes(range(256)), "a TensorFlow Lite file"),
         (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:" + bytes(99), "an ONNX file"),
         (JOBLIB, "a joblib file"),
-        (tar_of_python(), "a tar archive in which '././@PaxHeader'"),
+        (tar_of_python(), "a tar archive with extended headers"),
         (np.random.default_rng(0).bytes(5000), "not a checkpoint"),
     ],
 )

@@ -223,8 +223,8 @@ _CALLED = {"trusted": "trusted models", "population": "models of this scan"}
 
 def fallbacks(judged: Sequence[Record]) -> dict[str, int]:
     """Notes of candidates whose baseline was not to be had, and how many have each."""
-    notes = [note for one in judged for note in one["notes"]]
-    return {note: notes.count(note) for note in notes if note.startswith(FALLBACK)}
+    found = [n for one in judged for n in one["notes"] if n.startswith(FALLBACK)]
+    return {note: found.count(note) for note in dict.fromkeys(found)}
 
 
 def judge_all(

@@ -66,7 +66,8 @@ def _mapped(record: Record, probe: Any) -> Record:
     if {"mean", "std"} <= set(constants):
         normalisation = (tuple(constants["mean"]), tuple(constants["std"]))
     channels = candidate.spec.in_channels
-    pixels = normalisation or ((0.0,) * channels, (1.0,) * channels)
+    identity = (0.0,) * channels, (1.0,) * channels
+    pixels = normalisation or candidate.normalisation or identity
     candidate = stems.fitted(candidate, Settings(), probe, [pixels])
     noise = ban.Settings()
     seen = noisy_features.seen(

@@ -30,7 +30,8 @@ def judged(**changes):
             "directed": dataclasses.asdict(detectors.DETECTORS["directed"].settings()),
         },
     }
-    return {**line, **changes}
+    line |= changes
+    return {**line, "config_hash": repr((line["config"], line["data"]))}
 
 
 def test_rates_are_told_for_the_shipped_profile_and_the_rules_own_threshold():

@@ -187,3 +187,18 @@ def test_the_clock_knows_what_the_largest_chunk_took(monkeypatch):
     assert clock.most_bytes == 80, "of the eight that ran, not of the sixteen planned"
     run(machine, range(2), last=True)
     assert clock.most_bytes == 80
+
+
+def test_a_buffer_that_a_result_takes_over_counts_once():
+    class Compiled:
+        def __init__(self, analysis):
+            self.memory_analysis = lambda: analysis
+
+    class Analysis:
+        argument_size_in_bytes = 100
+        output_size_in_bytes = 70
+        temp_size_in_bytes = 1000
+        alias_size_in_bytes = 60
+
+    assert memory.needed(Compiled(Analysis)) == 100 + 70 + 1000 - 60
+    assert memory.needed(Compiled(None)) is None

@@ -63,8 +63,10 @@ def trust(judged: Sequence[Record]) -> str | None:
         if {one["compared_with"] for one in drawn} != {profile.baseline(own).name}:
             return None
     # Most of a large scan are measured alike, and each is asked once.
-    decisive = ("architecture", "num_probe", "num_classes", "config_hash")
-    distinct = {tuple(one[name] for name in decisive): one for one in drawn}
+    distinct = {
+        (o["architecture"], o["num_probe"], o["num_classes"], o["config_hash"]): o
+        for o in drawn
+    }
     if all(_is_as_measured(one, measured, own) for one in distinct.values()):
         return rates.line(measured)
     return None

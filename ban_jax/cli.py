@@ -8,6 +8,7 @@ Each command is a module of `ban_jax.commands` with `Flags` and `run(flags)`; it
 only when it is asked for, so that the list of commands appears at once.
 """
 
+import contextlib
 import errno
 import importlib
 import os
@@ -119,8 +120,11 @@ def entry() -> NoReturn:
         # Who read the output has gone, which is no failure, or its disk is full.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code if flushed == UNREAD else flushed
-    if code == INTERRUPTED:
-        # A chunk that the device is busy with cannot be stopped, and would be waited for.
+    if code == INTERRUPTED or "ray" not in sys.modules:  # whose workers must be told
+        # A chunk that the device is busy with cannot be stopped, and would be waited for;
+        # and to free what XLA has loaded, piece by piece, takes seconds.
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 

@@ -68,3 +68,24 @@ def test_what_a_command_raises_becomes_an_exit_code(monkeypatch, capsys, error, 
     told = capsys.readouterr().err
     assert str(error) in told
     assert ("Traceback" in told) == (code == cli.INTERNAL)
+
+
+ENDING = """
+import atexit, sys, types
+from ban_jax import cli
+for name in sys.argv[1:]:
+    sys.modules[name] = types.ModuleType(name)
+sys.argv = ["ban-jax", "--version"]
+atexit.register(print, "took leave")
+cli.entry()
+"""
+
+
+@pytest.mark.parametrize("loaded, told", [((), 1), (("ray",), 2)])
+def test_the_program_ends_at_once_unless_workers_must_be_told(loaded, told):
+    """What XLA loaded takes seconds to free; what was printed is there all the same."""
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDING, *loaded], capture_output=True, text=True
+    )
+    assert ended.returncode == 0 and not ended.stderr
+    assert len(ended.stdout.splitlines()) == told

@@ -82,6 +82,7 @@ class PickleMachine:
         self.floor = 0  # the last mark: what lies below it is out of reach
         self.memo: list[Any] = []
         self.calls = call_names.Calls(budget)
+        self.symbols: dict[tuple[bytes, bytes], pickle_objects.Symbol] = {}
 
     def load(self) -> Any:
         """The object.
@@ -162,10 +163,17 @@ class PickleMachine:
         return int.from_bytes(self.take(size), "little")
 
     def line(self, limit: int = 4096) -> bytes:
+        start = self.position
+        if type(self.data) is bytes:
+            end = self.data.find(b"\n", start, start + limit)
+            if end < 0:
+                raise errors.CheckpointError("a line of the pickle does not end")
+            self.position = end + 1
+            return self.data[start:end]
         # Looks a little further each time: a line costs what it is long, not `limit`.
         size = 64
         while True:
-            chunk = bytes(self.data[self.position : self.position + min(size, limit)])
+            chunk = bytes(self.data[start : start + min(size, limit)])
             length = chunk.find(b"\n")
             if length >= 0:
                 self.position += length + 1
@@ -263,11 +271,9 @@ class PickleMachine:
             raise errors.CheckpointError("a pickled name that is not text")
         if len(module) + len(name) > 1024:
             raise errors.CheckpointError("a pickled name of more than 1024 characters")
-        self.calls.imports(f"{module}.{name}")
-        self.push(
-            pickle_objects.Symbol(f"{module}.{name}"),
-            160 + 4 * (len(module) + len(name)),
-        )
+        symbol = pickle_objects.Symbol(f"{module}.{name}")
+        self.calls.imports(symbol.text)
+        self.push(symbol, 160 + 4 * (len(module) + len(name)))
 
     def make(self, function: Any, arguments: Any, new: bool = False) -> None:
         """REDUCE, INST and OBJ, and NEWOBJ: data for the names we know, else inert."""
@@ -471,9 +477,15 @@ _PYTHON2_MODULES = dict.fromkeys(
 
 
 def _op_global(machine: PickleMachine) -> None:
-    module, name = machine.line(), machine.line()
+    lines = machine.line(), machine.line()
+    if known := machine.symbols.get(lines):
+        machine.push(known, 160)
+        return
+    module, name = lines
     module = _PYTHON2_MODULES.get(module, module)
     machine.push_symbol(str(module, "utf-8"), str(name, "utf-8"))
+    if len(machine.symbols) < call_names.MAX_CALLS:
+        machine.symbols[lines] = machine.stack[-1]
 
 
 def _op_stack_global(machine: PickleMachine) -> None:

@@ -31,6 +31,18 @@ _MARK = object()
 _CALLING = {"REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3, "BUILD": 2}
 """Where the callable lies, from the top of the stack."""
 _OPCODES = {ord(op.code): op for op in pickletools.opcodes}
+_APART = frozenset(
+    "POP DUP GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE STACK_GLOBAL INST "
+    "EXT1 EXT2 EXT4 STOP".split()
+)
+_PLAIN = {
+    code: (len(op.stack_before), len(op.stack_after))
+    for code, op in _OPCODES.items()
+    if op.name not in _APART
+    and op.name not in _CALLING
+    and pickletools.markobject not in (*op.stack_before, *op.stack_after)
+}
+"""How many objects an operation takes and makes, where it does no more to the stack."""
 _QUIET = re.compile(r"torch(\.cuda|\.storage)?\.\w+Storage")
 
 
@@ -133,6 +145,7 @@ class _Walker:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.symbols: dict[str, None] = {}
+        self.lines_seen: dict[tuple[bytes, bytes], Symbol] = {}
         self.called: dict[str, None] = {}
 
     def run(self, operations: int, until_call: bool) -> Walked:
@@ -157,7 +170,7 @@ class _Walker:
                     if ended:
                         break
                     continue
-                self.step(op)
+                self.step(op, code[0])
                 tried += 1
                 ended = False
                 if until_call and self.called:
@@ -181,10 +194,12 @@ class _Walker:
         given = [n for n in names if not call_names.is_inert(n) and not _QUIET.match(n)]
         return tuple(given[: call_names.MAX_CALLS])
 
-    def step(self, op: pickletools.OpcodeInfo) -> None:
+    def step(self, op: pickletools.OpcodeInfo, code: int) -> None:
         value = self.argument(op) if op.arg is not None else None
         name = op.name
-        if name == "MARK":
+        if code in _PLAIN:
+            self.plain(*_PLAIN[code], value)
+        elif name == "MARK":
             self.stack.append(_MARK)
         elif name == "POP":
             if not self.stack:
@@ -220,12 +235,16 @@ class _Walker:
         if op.name == "INST":
             self.call(value, op.name)
             value = None
-        for _ in before:
-            self.pop()
         if op.name.startswith("EXT"):
             value = self.symbol("copyreg", f"extension_{value}")
-        for _ in op.stack_after:
-            known = not before and isinstance(value, str | int)
+        self.plain(len(before), len(op.stack_after), value)
+
+    def plain(self, taken: int, made: int, value: Any) -> None:
+        """Of what is made of nothing the value is kept, of the rest that it is there."""
+        for _ in range(taken):
+            self.pop()
+        if made:
+            known = not taken and isinstance(value, str | int)
             self.stack.append(value if known else None)
 
     def call(self, function: Any, operation: str) -> None:
@@ -307,10 +326,7 @@ class _Walker:
         """The argument of an operation of protocol 0."""
         line = self.line()
         if op.name in ("GLOBAL", "INST"):
-            module, name = (str(one, "utf-8", "replace") for one in (line, self.line()))
-            if not _NAME.fullmatch(module) or not _NAME.fullmatch(name):
-                raise _Damage
-            return self.symbol(module, name)
+            return self.imported(line, self.line())
         if op.name in ("INT", "LONG", "PUT", "GET"):
             if not _INTEGER.fullmatch(line):
                 raise _Damage
@@ -329,6 +345,17 @@ class _Walker:
                 raise _Damage
             line = line[1:-1]
         return str(line, "latin-1") if len(line) < _LONGEST else None
+
+    def imported(self, module: bytes, name: bytes) -> Symbol:
+        """What the two lines name; the same names come again and again."""
+        if (found := self.lines_seen.get((module, name))) is None:
+            words = [str(one, "utf-8", "replace") for one in (module, name)]
+            if not all(map(_NAME.fullmatch, words)):
+                raise _Damage
+            found = self.symbol(*words)
+            if len(self.lines_seen) < call_names.MAX_CALLS:
+                self.lines_seen[module, name] = found
+        return found
 
     def integer(self, line: bytes) -> int | None:
         if len(line) > _LONGEST:
@@ -367,6 +394,13 @@ class _Walker:
 
     def line(self) -> bytes:
         """Up to the next line feed; of a long one the beginning."""
+        start, chunk = self.window
+        place = self.position - start
+        end = chunk.find(b"\n", place) if 0 <= place else -1
+        if 0 <= end <= place + _NUMBER:
+            self.position += end + 1 - place
+            self.scanned += end - place
+            return chunk[place:end]
         kept = b""
         while True:
             chunk, place = self.look()

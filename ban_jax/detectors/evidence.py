@@ -6,6 +6,7 @@ import jax
 from jax import numpy as jnp
 
 from ban_jax import perturb, types
+from ban_jax.detectors import slices
 from ban_jax.detectors.words import Words
 from ban_jax.types import MINIBATCH, Array, Network, Probe, Variables
 
@@ -53,11 +54,18 @@ def split(minibatches: int, restart: Array) -> tuple[Array, Array]:
 
 
 def logits_of(network: Network, mode: types.NormMode) -> perturb.ApplyFn:
-    """`(variables, images [B,H,W,C]) -> logits [B,K]` of a network cut in two."""
+    """`(variables, images [B,H,W,C]) -> logits [B,K]` of a network cut in two.
+
+    Large images pass in `slices`, unless they share the statistics of their minibatch.
+    """
 
     def apply_fn(variables: Variables, images: Array) -> Array:
-        features, _ = network.features(variables, images, mode)
-        return network.head(variables, features, mode)[0]
+        def logits(images: Array) -> Array:
+            return network.logits(variables, images, mode)[0]
+
+        if mode == "stored" or not variables.get("batch_stats"):
+            return slices.in_slices(logits, images)
+        return logits(images)
 
     return apply_fn
 

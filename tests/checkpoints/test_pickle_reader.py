@@ -175,6 +175,8 @@ BOMBS = {
     "duplicates": b"\x80\x02]" + b"2" * 400_000 + b".",
     "repeated copies": b"\x80\x02](" + b"N" * 100_000 + b"eq\x00"
     + b"0ccollections\nOrderedDict\nh\x00\x85R" * 5_000 + b".",
+    "many names": b"\x80\x02" + b"cos\nsystem\n0" * 80_000 + b".",
+    "names and no end": b"\x80\x02" + b"(ios\nx\n0" * 60_000,
     "far memo": b"\x80\x02Nr\xff\xff\xff\xff.",
     "long announced": b"\x80\x02X\xff\xff\xff\xff.",
     "longer announced": b"\x80\x04\x8e" + b"\xff" * 8 + b".",

@@ -5,10 +5,10 @@
 Neural Cleanse judges a clean and a poisoned ResNet18 of width 8, trained on CIFAR-10 at
 16x16, at its documented counts: it ends by its own early stop, all cores at one model's
 classes. Then each inversion method judges ResNet18s of width 4 on digits, with counts that
-make `PASSES` forward-equivalents or, where that is more, the least it allows: two models
-one at a time, and eight at once. One at a time is told twice: with `--chunk 1`, which
-leaves one thread to a model, and as by default, where the classes of a model that can be
-searched apart are dealt out to all cores.
+make `PASSES` forward-equivalents or, where that is more, the least it allows (those that
+train a U-Net on fewer images, `FEWER`): two models one at a time, and eight at once. One at
+a time is told twice: with `--chunk 1`, which leaves one thread to a model, and as by
+default, where the classes of a model that can be searched apart are dealt out to all cores.
 
 Told are seconds per candidate, compilation left out. Goes on where it was stopped.
 
@@ -36,6 +36,14 @@ METHODS = (
     "unicorn",
 )
 PASSES = 4000
+FEWER = {
+    "bti_dbf": ("--bti_dbf.batches", "2"),
+    "bti_dbf_star": ("--bti_dbf_star.batches", "2"),
+    "feature_re": ("--feature_re.images-per-class", "2"),
+    "unicorn": ("--unicorn.images-per-class", "1"),
+}
+"""Images of methods that train a U-Net, a pass through which takes as long as a hundred
+through the candidate."""
 LARGE = (
     "--data cifar10 --image-size 16 --width 8 --arch resnet18 --attacks clean,badnets"
     " --epochs 4 --num-test 2000 --bar 0 --no-orbax"
@@ -102,7 +110,7 @@ def compared(
 def row(flags: Flags, zoo: str, method: str) -> dict[str, Any]:
     """One method, alone and eight at once."""
     few = few_of(zoo, os.path.join(flags.out, "few"))
-    given = ["--data", "digits", "--passes", str(PASSES)]
+    given = ["--data", "digits", "--passes", str(PASSES), *FEWER.get(method, ())]
     ways = {
         "one_thread": (few, ["--chunk", "1"]),
         "alone": (few, []),

@@ -10,6 +10,7 @@ only when it is asked for, so that the list of commands appears at once.
 
 import contextlib
 import errno
+import gc
 import importlib
 import os
 import shlex
@@ -20,6 +21,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 USAGE, INTERNAL, INTERRUPTED, UNREAD = 4, 5, 130, 141
+SELDOM = (50_000, 20, 100)
+"""Objects between two collections of garbage (`gc.set_threshold`): imports and tracing make
+millions that live on, and looking through them takes up to a fifth of their time."""
 
 COMMANDS = {
     "scan": "judges checkpoints: backdoored, clean or inconclusive",
@@ -73,6 +77,7 @@ def _main(name: str, arguments: Sequence[str]) -> int:
 
 def _start(name: str, arguments: Sequence[str]) -> int:
     """Parses the flags of a command and runs it."""
+    gc.set_threshold(*SELDOM)
     command = importlib.import_module(f"ban_jax.commands.{name}")
     flags = _parse(command.Flags, name, arguments)
     if isinstance(flags, int):

@@ -83,6 +83,12 @@ def verdicts() -> str:
             [f"`{name}`", *_results.rates(found)[:2]]
             for name, found in strangers[group].items()
         ]
+    others = _studies()["cifar10"]["other_recipes"]
+    other_rows = [["all", *_results.rates(others["all"])[:2]]]
+    other_rows += [
+        [f"`{name}`", *_results.rates(found)[:2]]
+        for name, found in others["recipe"].items()
+    ]
     return f"""## Verdicts
 
 From {_results.link("verdict_study")}.
@@ -112,6 +118,11 @@ A candidate costs {" and ".join(work)} forward passes of one image on average.
 PreActResNet18 judges models of other recipes and of VGG16.
 
 {_results.table(["strangers", "clean flagged", "found"], stranger_rows)}
+
+**Other recipes**: all CIFAR-10 models of each recipe, judged by a profile of the clean
+ones of all other recipes.
+
+{_results.table(["recipe", "clean flagged", "found"], other_rows)}
 
 **Without models that were fine-tuned**, judged with the profile:
 

@@ -7,7 +7,8 @@ Evidence is what `benchmarks.verdict_evidence` wrote, one file per data set. The
 made from the clean models of the design half and their variants, and thresholds were
 chosen on that half; every figure is of the report half.
 `strangers` asks more: a profile of two recipes and two architectures judges models of
-others. A model counts as backdoored from an excess success of 0.8 on. `alone` judges each
+others; `other_recipes`: models of each recipe are judged by a profile of all the others. A
+model counts as backdoored from an excess success of 0.8 on. `alone` judges each
 model by the profile, `trusted` by the design half's clean models as such, `crowd` by the
 report half itself, `within` by its own classes. What the closer look is not asked for is
 left out, as a scan does. With `--against` all models are judged by a profile that is there
@@ -232,6 +233,7 @@ def study(path: str) -> tuple[dict[str, Any], Any]:
             **grouped(strangers, verdicts),
             "wrong": wrong(strangers, verdicts),
         }
+        found["other_recipes"] = by_other_recipes(head, models, path)
     against = profile.baseline(known)
     found["design"] = {
         **left_out(design, known),
@@ -243,6 +245,21 @@ def study(path: str) -> tuple[dict[str, Any], Any]:
         "report, all classes alike": _verdict_rules.compare(report, alike),
     }
     return found, known
+
+
+def by_other_recipes(
+    head: dict[str, Any], models: Sequence[_verdict_models.Model], path: str
+) -> dict[str, Any]:
+    """Models of each recipe, judged by a profile of clean models of all the others."""
+    order: list[_verdict_models.Model] = []
+    verdicts: list[records.Record] = []
+    recipe_of = GROUPS["recipe"]
+    for recipe in sorted(set(map(recipe_of, models))):
+        same = [model for model in models if recipe_of(model) == recipe]
+        others = [model for model in models if recipe_of(model) != recipe]
+        order += same
+        verdicts += judged("alone", same, [], profile_of(head, others, path))
+    return {**grouped(order, verdicts), "wrong": wrong(order, verdicts)}
 
 
 def by_profile(path: str, known: Any) -> dict[str, Any]:
@@ -358,8 +375,9 @@ def main(flags: Flags) -> None:
             marker="",
             folder=flags.results,
         )
-        if "strangers" in found:
-            print(f"  strangers: {json.dumps(found['strangers']['all'])}")
+        for harder in ("strangers", "other_recipes"):
+            if harder in found:
+                print(f"  {harder}: {json.dumps(found[harder]['all'])}")
     _timing.write_result(
         flags.name,
         {"studies": studies, "working": _verdict_models.WORKING},

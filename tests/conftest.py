@@ -17,6 +17,7 @@ import chex
 import jax
 import pytest
 
+from ban_jax import cli
 from ban_jax.population import programs
 
 CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax-tests"
@@ -27,14 +28,11 @@ QUICK = {
 """Flag -> versions of JAX that know it: XLA ends a process that is given another."""
 LARGEST = 1 << 30
 """Bytes of compiled programs from which on the cache is emptied and begun anew."""
-SELDOM = (50_000, 20, 100)
-"""Objects between two collections of garbage: tracing makes millions that live on, and to
-look through them took a fifth of its time."""
 
 
 def pytest_configure(config):
     """The cache is emptied before the processes of `pytest -n` start, which share it."""
-    gc.set_threshold(*SELDOM)
+    gc.set_threshold(*cli.SELDOM)
     version = jax.__version_info__[:2]
     flags = [flag for flag, known in QUICK.items() if version in known]
     os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *flags))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ban_jax.checkpoints import call_names, file_bytes, limits, watchdog
+from ban_jax.checkpoints import call_names, file_bytes, limits, opcodes, watchdog
 
 Read = Callable[[int, int], bytes | memoryview]
 """`(start, size)`: those bytes, fewer at the end; raises `Beyond` for what is not there
@@ -28,21 +28,6 @@ _MANY = 20
 _NAME = re.compile(r"[\w.]+")
 _INTEGER = re.compile(rb"\s*[+-]?\w+\s*")
 _MARK = object()
-_CALLING = {"REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3, "BUILD": 2}
-"""Where the callable lies, from the top of the stack."""
-_OPCODES = {ord(op.code): op for op in pickletools.opcodes}
-_APART = frozenset(
-    "POP DUP GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE STACK_GLOBAL INST "
-    "EXT1 EXT2 EXT4 STOP".split()
-)
-_PLAIN = {
-    code: (len(op.stack_before), len(op.stack_after))
-    for code, op in _OPCODES.items()
-    if op.name not in _APART
-    and op.name not in _CALLING
-    and pickletools.markobject not in (*op.stack_before, *op.stack_after)
-}
-"""How many objects an operation takes and makes, where it does no more to the stack."""
 _QUIET = re.compile(r"torch(\.cuda|\.storage)?\.\w+Storage")
 
 
@@ -115,7 +100,7 @@ def reading(data: file_bytes.Data | bytes, size: int | None = None) -> Read:
 
 def may_begin(start: bytes) -> bool:
     """Whether the first byte is an operation that can come first."""
-    op = _OPCODES.get(start[0]) if start else None
+    op = opcodes.BY_CODE.get(start[0]) if start else None
     return op is not None and not op.stack_before and op.name not in ("GET", "BINGET")
 
 
@@ -156,7 +141,7 @@ class _Walker:
                 if not tried % 4096:
                     watchdog.check()
                 code = self.take(1)
-                op = _OPCODES.get(code[0])
+                op = opcodes.BY_CODE.get(code[0])
                 if op is None:
                     break
                 if op.name == "STOP":
@@ -188,17 +173,16 @@ class _Walker:
 
     def told(self) -> tuple[str, ...]:
         """What is worth telling; of what calls others, all names that it may be given."""
-        names: dict[str, None] = dict(self.called)
-        if any(name in call_names.CALLING for name in self.called):
-            names = dict(self.symbols)
+        calling = any(name in call_names.CALLING for name in self.called)
+        names = self.symbols if calling else self.called
         given = [n for n in names if not call_names.is_inert(n) and not _QUIET.match(n)]
         return tuple(given[: call_names.MAX_CALLS])
 
     def step(self, op: pickletools.OpcodeInfo, code: int) -> None:
         value = self.argument(op) if op.arg is not None else None
         name = op.name
-        if code in _PLAIN:
-            self.plain(*_PLAIN[code], value)
+        if code in opcodes.PLAIN:
+            self.plain(*opcodes.PLAIN[code], value)
         elif name == "MARK":
             self.stack.append(_MARK)
         elif name == "POP":
@@ -223,8 +207,8 @@ class _Walker:
 
     def other(self, op: pickletools.OpcodeInfo, value: Any) -> None:
         before = op.stack_before
-        if op.name in _CALLING:
-            self.call(self.below(_CALLING[op.name]), op.name)
+        if op.name in opcodes.CALLING:
+            self.call(self.below(opcodes.CALLING[op.name]), op.name)
         if pickletools.markobject in before:
             items = self.to_mark()
             if op.name == "OBJ":
@@ -282,8 +266,6 @@ class _Walker:
                 del self.stack[place:]
                 return items
         raise _Damage
-
-    # The bytes.
 
     def argument(self, op: pickletools.OpcodeInfo) -> Any:
         """A short text or a number; None for what is not kept.

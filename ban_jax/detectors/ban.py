@@ -121,9 +121,8 @@ def detect(
     mask_key, noise_key = jax.random.split(key)
 
     def features_of(candidate: Variables, images: Array) -> Array:
-        return jax.lax.map(
-            lambda minibatch: network.features(candidate, minibatch, "batch")[0], images
-        )
+        passed = evidence.features_of(network, "batch")
+        return jax.lax.map(lambda minibatch: passed(candidate, minibatch), images)
 
     def head_of(candidate: Variables, features: Array) -> Array:
         """Flat `[N, h, w, c]` -> `[N, K]`, statistics of each minibatch apart."""

@@ -54,18 +54,22 @@ def split(minibatches: int, restart: Array) -> tuple[Array, Array]:
 
 
 def logits_of(network: Network, mode: types.NormMode) -> perturb.ApplyFn:
-    """`(variables, images [B,H,W,C]) -> logits [B,K]` of a network cut in two.
+    """`(variables, images [B,H,W,C]) -> logits [B,K]` of a network cut in two."""
+    return _in_slices(lambda *given: network.logits(*given, mode)[0], mode)
 
-    Large images pass in `slices`, unless they share the statistics of their minibatch.
-    """
+
+def features_of(network: Network, mode: types.NormMode) -> perturb.ApplyFn:
+    """`(variables, images [B,H,W,C]) -> features [B,h,w,c]`."""
+    return _in_slices(lambda *given: network.features(*given, mode)[0], mode)
+
+
+def _in_slices(whole: perturb.ApplyFn, mode: types.NormMode) -> perturb.ApplyFn:
+    """The same in `slices`, unless the images share the statistics of their minibatch."""
 
     def apply_fn(variables: Variables, images: Array) -> Array:
-        def logits(images: Array) -> Array:
-            return network.logits(variables, images, mode)[0]
-
         if mode == "stored" or not variables.get("batch_stats"):
-            return slices.in_slices(logits, images)
-        return logits(images)
+            return slices.in_slices(lambda part: whole(variables, part), images)
+        return whole(variables, images)
 
     return apply_fn
 

@@ -61,7 +61,7 @@ def under_noise(
         changed = perturb.interpolate(variables, noisy, share)
 
         def minibatch(images: Array) -> tuple[Array, Array]:
-            found, _ = network.features(changed, images, "batch")
+            found = evidence.features_of(network, "batch")(changed, images)
             logits, _ = network.head(changed, found, "batch")
             positions = tuple(range(1, found.ndim - 1))
             return jnp.mean(found, axis=positions), jnp.argmax(logits, axis=-1)

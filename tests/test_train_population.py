@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import numpy as jnp
 
 from ban_jax import attacks, data, models, population
-from ban_jax.attacks import poison
+from ban_jax.attacks import generator, poison
 from ban_jax.models import common
 from ban_jax.training import model_plan, one_model, saves, stepping, trainer
 from ban_jax.training.model_plan import ModelPlan
@@ -44,6 +44,13 @@ class Small(common.Classifier):
 
 SMALL = Small(num_classes=10, width=4, in_channels=1)
 RECIPE = one_model.Recipe(epochs=2, batch_size=32, crop=1, flip=False)
+
+
+@pytest.fixture(autouse=True)
+def shallow_generators(monkeypatch):
+    """One level in place of two, compiled in less time: how they are trained is asked
+    here, `tests.attacks.test_generator` asks what they are."""
+    monkeypatch.setattr(generator, "levels_for", lambda shape: 1)
 
 
 @functools.cache

@@ -17,7 +17,6 @@ from ban_jax.detectors import (
     transforms,
     unicorn,
 )
-from ban_jax.models import unet
 from ban_jax.types import Probe
 from tests.detectors import planted
 
@@ -45,13 +44,6 @@ TINY = {
 STARTS = 3
 """Searches of UNICORN that are taken together: of so short a one rounding decides which
 classes it reaches."""
-
-
-@pytest.fixture(autouse=True)
-def one_halving(monkeypatch):
-    """A U-Net of one halving finds it too, and compiles in half the time."""
-    shallow = functools.partial(unet.levels_of, most=1)
-    monkeypatch.setattr(unet, "levels_of", shallow)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,6 +1,7 @@
 """A population gives each member what it would get alone."""
 
 import dataclasses
+import functools
 import threading
 
 import chex
@@ -23,11 +24,20 @@ CONFIGS = {
 SHA = ["%064x" % (7**index) for index in range(5)]
 
 
+@functools.cache
+def examiner(mode):
+    """One function for each mode: what is compiled for it is kept."""
+    return tiny.examiner(detectors.DETECTORS[mode].detect)
+
+
 def evidence(seeds, *, mode="targeted", placement=tiny.ONE_ON_THREADS, size=None):
-    function = tiny.examiner(detectors.DETECTORS[mode].detect)
     members = [tiny.member(seed) for seed in seeds]
     return population.run(
-        function, placement, members, tiny.common(CONFIGS[mode]), size or len(seeds)
+        examiner(mode),
+        placement,
+        members,
+        tiny.common(CONFIGS[mode]),
+        size or len(seeds),
     )
 
 

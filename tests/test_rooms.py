@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LONGEST = 400
 
 
+@functools.cache
 def sources():
     """Module name -> parsed file, of the whole package."""
     return {
@@ -31,8 +32,13 @@ def files():
     return found
 
 
+@functools.cache
 def imports(tree, *, at_import_time=True):
     """Dotted names a module imports; inside functions only where asked for."""
+    return tuple(_imports(tree, at_import_time))
+
+
+def _imports(tree, at_import_time):
     nodes = ast.walk(tree)
     if at_import_time:
         inside = {

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import numpy as jnp
 
 from ban_jax import attacks, data, models, population
-from ban_jax.attacks import poison
+from ban_jax.attacks import generator, poison
 from ban_jax.models import common
 from ban_jax.training import model_plan, one_model, saves, stepping, trainer
 from ban_jax.training.model_plan import ModelPlan
@@ -44,6 +44,13 @@ class Small(common.Classifier):
 
 SMALL = Small(num_classes=10, width=4, in_channels=1)
 RECIPE = one_model.Recipe(epochs=2, batch_size=32, crop=1, flip=False)
+
+
+@pytest.fixture
+def shallow_generators(monkeypatch):
+    """One level in place of two, compiled in less time: how they are trained is asked
+    here, `tests.attacks.test_generator` asks what they are."""
+    monkeypatch.setattr(generator, "levels_for", lambda shape: 1)
 
 
 @functools.cache
@@ -262,6 +269,7 @@ def test_static_triggers_of_all_kinds_share_one_program(traces, stacked):
     assert traces == {"train_step": 1, "prepare_step": 0}
 
 
+@pytest.mark.usefixtures("shallow_generators")
 def test_generators_train_in_programs_of_their_own(traces):
     recipe = dataclasses.replace(RECIPE, momentum=0.79, epochs=1)
     found = list(train([IAD, CLEAN, SSDT, PATCH], recipe=recipe, stacked=False))
@@ -291,6 +299,7 @@ def moved(before, after):
     )
 
 
+@pytest.mark.usefixtures("shallow_generators")
 @pytest.mark.parametrize("learner", [IAD, SSDT], ids=["iad", "ssdt"])
 def test_the_mask_learns_in_preparation_and_the_pattern_with_the_classifier(learner):
     images = digits("train", 96)
@@ -461,6 +470,7 @@ def test_stacked_states_leave_the_devices_for_saves_figures_and_at_the_end_alone
     assert taken == [2] * (1 + 4 + 1), "once for the save and the figures of an epoch"
 
 
+@pytest.mark.usefixtures("shallow_generators")
 def test_reports_tell_epochs_losses_and_figures_of_a_population():
     reports = []
     recipe = dataclasses.replace(RECIPE, epochs=2)
@@ -506,6 +516,7 @@ def saved(plans, folder, report, epochs=3, **settings):
     )
 
 
+@pytest.mark.usefixtures("shallow_generators")
 @pytest.mark.parametrize(
     ("plans", "stacked", "epochs", "after"),
     [

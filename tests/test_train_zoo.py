@@ -57,6 +57,14 @@ def shapes_once(monkeypatch):
     monkeypatch.setattr(train_command.models, "abstract_variables", abstract)
 
 
+@functools.cache
+def drawn(attack, shape):
+    """What an attack draws; of the networks of a generator, in one program."""
+    learns = isinstance(attack, attacks.IAD | attacks.SSDT)
+    init = jax.jit(attack.init, static_argnums=1) if learns else attack.init
+    return init(jax.random.key(1), shape)
+
+
 def fake_training(monkeypatch, stop_after=None, loss=0.1, **figures):
     """Trains nothing: every model keeps the weights of one random draw."""
     trained = []
@@ -76,7 +84,7 @@ def fake_training(monkeypatch, stop_after=None, loss=0.1, **figures):
             found = success.Metrics(0.91234567)
             if one.spec.rate:
                 found = found._replace(**{"asr": 0.97, "untriggered": 0.01, **figures})
-            state = one.attack.init(jax.random.key(1), run.train.image_shape)
+            state = drawn(one.attack, run.train.image_shape)
             yield trainer.Trained(one, variables, state, found, loss, 2.0)
 
     monkeypatch.setattr(trainer, "train_population", train)
@@ -269,7 +277,7 @@ def test_a_trigger_file_is_read_back_equal(tmp_path, monkeypatch):
         attack = getattr(settings, entry["kind"])
         path = os.path.join(tmp_path, entry["trigger_file"])
         found = files.load(path, attack, (8, 8, 1))
-        wanted = attack.init(jax.random.key(1), (8, 8, 1))
+        wanted = drawn(attack, (8, 8, 1))
         jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
@@ -703,10 +711,11 @@ def test_a_trigger_file_reproduces_the_success_on_record(tmp_path):
         os.path.join(tmp_path, blend["trigger_file"]), attack, test.image_shape
     )
     triggered = kernel.trigger(trigger, test.images)
+    predict = None
     for path in (blend["file"], blend["orbax"]):
         found = checkpoints.read(os.path.join(tmp_path, path))
         network = models.network(found.spec.create())
-        predict = jax.jit(network.predict)
+        predict = predict or jax.jit(network.predict)
         rates = [
             poison.success_rate(
                 np.asarray(predict(found.full_variables(), images)),

@@ -83,8 +83,17 @@ class Subject:
         )
 
     def probe(self, minibatches=2):
-        """None for a detector that says it needs no images."""
-        return tiny.probe(minibatches) if self.detector.needs else None
+        """None for a detector that says it needs no images.
+
+        For one that trains a network, images of 2x2 pixels: a U-Net of more than one
+        block takes many times as long to compile, and has tests of its own.
+        """
+        if not self.detector.needs:
+            return None
+        whole = tiny.probe(minibatches)
+        if "width" in self.fields:
+            return whole._replace(images=whole.images[:, :, :2, :2])
+        return whole
 
     def measure(self, variables=None, *, seed=0, minibatches=2, **changes):
         """Evidence of one model, on the host."""

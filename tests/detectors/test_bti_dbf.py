@@ -10,6 +10,7 @@ from jax import numpy as jnp
 
 from ban_jax import detectors
 from ban_jax.detectors import bti_dbf, bti_dbf_star, decoupling, rules, transforms
+from ban_jax.models import unet
 from ban_jax.types import Probe
 from tests.detectors import planted
 
@@ -26,6 +27,13 @@ TINY = {
     "flip": False,
 }
 NAMES = ("bti_dbf", "bti_dbf_star")
+
+
+@pytest.fixture(autouse=True)
+def one_halving(monkeypatch):
+    """A U-Net of one halving finds it too, and compiles in half the time."""
+    shallow = functools.partial(unet.levels_of, most=1)
+    monkeypatch.setattr(unet, "levels_of", shallow)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,8 +1,12 @@
 """The U-Net of the inversions: its size, its odd shapes, its transposed convolution."""
 
+import re
+
+import chex
 import jax
 import numpy as np
 import pytest
+from jax import export
 from jax import numpy as jnp
 
 from ban_jax.models import unet
@@ -33,6 +37,40 @@ def test_images_of_any_size_come_back_in_that_size(size):
     assert found.shape == images.shape
     alone = net.apply(variables, images[:1])
     np.testing.assert_allclose(found[:1], alone, atol=1e-5)
+
+
+ONE = unet.UNet(channels=2, width=2, levels=1)
+"""Every kind of layer is there."""
+
+
+@jax.jit
+def slopes(params, images):
+    """Gradient of a loss by the parameters."""
+
+    def loss(params):
+        return jnp.sum(jnp.sin(ONE.apply({"params": params}, images)))
+
+    return jax.grad(loss)(params)
+
+
+def test_stacked_networks_get_what_each_gets_alone():
+    images = jax.random.normal(jax.random.key(1), (3, 4, 4, 2))
+    made = jax.jit(lambda key: ONE.init(key, images)["params"])
+    both = [made(jax.random.key(seed)) for seed in range(2)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *both)
+    together = jax.jit(jax.vmap(slopes, (0, None)))(stacked, images)
+    for index, params in enumerate(both):
+        among = jax.tree.map(lambda leaf, index=index: leaf[index], together)
+        chex.assert_trees_all_close(among, slopes(params, images), rtol=1e-4, atol=1e-4)
+
+
+def test_it_lowers_for_tpus_and_stays_narrow_where_64_bits_are_on():
+    images = jax.ShapeDtypeStruct((3, 4, 4, 2), jnp.float32)
+    params = jax.eval_shape(ONE.init, jax.random.key(0), images)["params"]
+    assert export.export(slopes, platforms=["tpu"])(params, images).mlir_module()
+    with jax.enable_x64(True):
+        program = str(jax.make_jaxpr(slopes)(params, images))
+    assert "f32[3," in program and not re.search(r"f64\[\d", program)
 
 
 @pytest.mark.parametrize("lowering", ["native", "im2col"])

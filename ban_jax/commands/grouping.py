@@ -5,6 +5,7 @@ groups, the same for every command, and laid flat again once they are read.
 """
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import re
@@ -63,7 +64,10 @@ def read(flags: Any, prog: str, arguments: Sequence[str]) -> Any:
         grouped(flags),
         prog=prog,
         args=list(arguments),
-        config=(tyro.conf.DisallowNone,),  # a flag is left out instead
+        config=(
+            tyro.conf.DisallowNone,  # a flag is left out instead
+            tyro.conf.HelptextFromCommentsOff,  # which takes apart all sources anew
+        ),
         registry=_metavars(),
     )
     found: dict[str, Any] = {}
@@ -73,6 +77,7 @@ def read(flags: Any, prog: str, arguments: Sequence[str]) -> Any:
     return flags(**found)
 
 
+@functools.cache
 def grouped(flags: Any) -> Any:
     """A dataclass with a field per group, which holds flags, and one per other flag.
 

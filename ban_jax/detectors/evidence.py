@@ -55,12 +55,16 @@ def split(minibatches: int, restart: Array) -> tuple[Array, Array]:
 
 def logits_of(network: Network, mode: types.NormMode) -> perturb.ApplyFn:
     """`(variables, images [B,H,W,C]) -> logits [B,K]` of a network cut in two."""
-    return _in_slices(lambda *given: network.logits(*given, mode)[0], mode)
+    return _in_slices(
+        lambda model, images: network.logits(model, images, mode)[0], mode
+    )
 
 
 def features_of(network: Network, mode: types.NormMode) -> perturb.ApplyFn:
     """`(variables, images [B,H,W,C]) -> features [B,h,w,c]`."""
-    return _in_slices(lambda *given: network.features(*given, mode)[0], mode)
+    return _in_slices(
+        lambda model, images: network.features(model, images, mode)[0], mode
+    )
 
 
 def _in_slices(whole: perturb.ApplyFn, mode: types.NormMode) -> perturb.ApplyFn:

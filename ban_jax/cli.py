@@ -77,7 +77,6 @@ def _main(name: str, arguments: Sequence[str]) -> int:
 
 def _start(name: str, arguments: Sequence[str]) -> int:
     """Parses the flags of a command and runs it."""
-    gc.set_threshold(*SELDOM)
     command = importlib.import_module(f"ban_jax.commands.{name}")
     flags = _parse(command.Flags, name, arguments)
     if isinstance(flags, int):
@@ -120,6 +119,7 @@ def entry() -> NoReturn:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGINT, _interrupt)
+    gc.set_threshold(*SELDOM)
     code = main()
     if flushed := _caught("", lambda: sys.stdout.flush() or 0):
         # Who read the output has gone, which is no failure, or its disk is full.
@@ -128,7 +128,7 @@ def entry() -> NoReturn:
     if code == INTERRUPTED or "ray" not in sys.modules:  # whose workers must be told
         # A chunk that the device is busy with cannot be stopped, and would be waited for;
         # and to free what XLA has loaded, piece by piece, takes seconds.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

@@ -71,6 +71,9 @@ class Network(NamedTuple):
     """How its convolutions are computed (`ban_jax.convolution.Lowering`), so that a
     detector with a network of its own can have it computed alike."""
     precision: Precision = "float32"
+    images_apart: bool = False
+    """Whether, but for the statistics in `batch_stats`, no image's features depend on the
+    other images of its minibatch."""
 
     def logits(
         self, variables: Variables, images: Array, mode: NormMode

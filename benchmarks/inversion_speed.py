@@ -53,7 +53,7 @@ SMALL = (
     " --epochs 2 --bar 0 --no-orbax"
 )
 FEW = "_s0"
-"""Ends the names of the two models that are not judged among eight."""
+"""Ends the names of the two of them that are judged alone and side by side."""
 
 
 @dataclasses.dataclass(frozen=True)

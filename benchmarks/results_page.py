@@ -120,7 +120,8 @@ PreActResNet18 judges models of other recipes and of VGG16.
 {_results.table(["strangers", "clean flagged", "found"], stranger_rows)}
 
 **Other recipes**: all CIFAR-10 models of each recipe, judged by a profile of the clean
-ones of all other recipes.
+ones of all other recipes; the rule and its thresholds had seen half of them. Models of
+`warm` go on from one of `onecycle`.
 
 {_results.table(["recipe", "clean flagged", "found"], other_rows)}
 

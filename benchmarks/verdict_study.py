@@ -5,7 +5,7 @@
 
 Evidence is what `benchmarks.verdict_evidence` wrote, one file per data set. The profile is
 made from the clean models of the design half and their variants, and thresholds were
-chosen on that half; every figure is of the report half.
+chosen on that half; every figure but those of `other_recipes` is of the report half.
 `strangers` asks more: a profile of two recipes and two architectures judges models of
 others; `other_recipes`: models of each recipe are judged by a profile of all the others. A
 model counts as backdoored from an excess success of 0.8 on. `alone` judges each

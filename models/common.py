@@ -238,8 +238,7 @@ class Classifier(nn.Module):
     stems: ClassVar[tuple[str, ...]] = ("cifar",)
     wide_stems: ClassVar[tuple[str, ...]] = ()
     """Those whose weights have the same shapes, the likeliest first."""
-    stem_noun: ClassVar[str] = "7x7 stem"
-    """What such stems are called in notes."""
+    stem_noun: ClassVar[str] = "7x7 stem"  # what they are called in notes
     minimum_width: ClassVar[int] = 1
     minimum_size: ClassVar[int] = 1
     """Smallest image side at which every stage keeps at least one pixel."""
@@ -390,6 +389,7 @@ def network(module: Classifier) -> types.Network:
         num_classes=module.num_classes,
         lowering=module.lowering,
         precision=module.precision,
+        images_apart=True,
     )
 
 

@@ -39,5 +39,5 @@ def telling(calls: Iterable[str]) -> Iterator[None]:
         yield
     except CheckpointError as error:
         together = tuple(dict.fromkeys((*error.calls, *calls)))
-        told = CheckpointError(str(error), calls=together, other=error.other)
-        raise told from error
+        # Raised without a name: a frame must not hold the error that holds the frame.
+        raise CheckpointError(str(error), calls=together, other=error.other) from error

@@ -60,7 +60,12 @@ def within(seconds: float, work: Callable[[], _Made]) -> _Made:
             raise watch.error()
         thread.join(watch.left())
     if raised:
-        raise raised[0]
+        try:
+            raise raised.pop()
+        finally:
+            # Else this frame holds the error, whose traceback holds this frame, and the
+            # bytes of the file with it, until garbage is collected.
+            del raised
     return made[0]
 
 

@@ -55,23 +55,30 @@ def split(minibatches: int, restart: Array) -> tuple[Array, Array]:
 
 def logits_of(network: Network, mode: types.NormMode) -> perturb.ApplyFn:
     """`(variables, images [B,H,W,C]) -> logits [B,K]` of a network cut in two."""
-    return _in_slices(
-        lambda model, images: network.logits(model, images, mode)[0], mode
-    )
+
+    def whole(variables: Variables, images: Array) -> Array:
+        return network.logits(variables, images, mode)[0]
+
+    return _in_slices(whole, network, mode)
 
 
 def features_of(network: Network, mode: types.NormMode) -> perturb.ApplyFn:
     """`(variables, images [B,H,W,C]) -> features [B,h,w,c]`."""
-    return _in_slices(
-        lambda model, images: network.features(model, images, mode)[0], mode
-    )
+
+    def whole(variables: Variables, images: Array) -> Array:
+        return network.features(variables, images, mode)[0]
+
+    return _in_slices(whole, network, mode)
 
 
-def _in_slices(whole: perturb.ApplyFn, mode: types.NormMode) -> perturb.ApplyFn:
-    """The same in `slices`, unless the images share the statistics of their minibatch."""
+def _in_slices(
+    whole: perturb.ApplyFn, network: Network, mode: types.NormMode
+) -> perturb.ApplyFn:
+    """The same in `slices`, unless images have to do with one another."""
 
     def apply_fn(variables: Variables, images: Array) -> Array:
-        if mode == "stored" or not variables.get("batch_stats"):
+        shared = mode != "stored" and variables.get("batch_stats")
+        if network.images_apart and not shared:
             return slices.in_slices(lambda part: whole(variables, part), images)
         return whole(variables, images)
 

@@ -67,6 +67,11 @@ class Runner:
         self._sizing = threading.Lock()
         self._ahead = concurrent.futures.ThreadPoolExecutor(AHEAD, "programs")
 
+    def close(self) -> None:
+        """Waits for programs that are being loaded: one of them may be written to JAX's
+        cache, and half of it would stay there."""
+        self._ahead.shutdown(wait=True, cancel_futures=True)
+
     def wanted(self, kind: Hashable) -> int:
         """Candidates the next chunk of a kind should have."""
         with self._sizing:

@@ -1,11 +1,16 @@
 """What reading a file may cost, and files that change or never come."""
 
+import contextlib
+import gc
 import os
+import pickle
 import threading
 import time
 import tracemalloc
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from ban_jax import checkpoints
 from ban_jax.checkpoints import (
@@ -65,6 +70,30 @@ def test_work_that_ends_in_time_gives_its_result_or_its_error():
     assert watchdog.within(60, lambda: 7) == 7
     with pytest.raises(KeyError, match="mine"):
         watchdog.within(60, lambda: {}["mine"])
+
+
+@pytest.mark.parametrize("content", ["pickle", "safetensors", "damaged"])
+def test_a_refused_file_is_let_go_at_once(content, tmp_path, monkeypatch):
+    """Its bytes, or its descriptor: not when garbage is collected at some time."""
+    monkeypatch.setattr(limits, "READ_WHOLE", 0)  # so that descriptors tell
+    path = tmp_path / "refused.pt"
+    if content == "safetensors":
+        arrays = {"a": np.zeros((3, 3), np.float32), "b": np.zeros(3, np.float32)}
+        safetensors.numpy.save_file(arrays, path)
+    else:
+        whole = builders.torch_file(builders.state_dict())[:-30]
+        path.write_bytes(pickle.dumps({"a": 1}) if content == "pickle" else whole)
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(os.listdir("/dev/fd"))
+        for _ in range(3):
+            with contextlib.suppress(checkpoints.CheckpointError):
+                checkpoints.read_all(path)
+                pytest.fail("it is read")
+        assert len(os.listdir("/dev/fd")) == before
+    finally:
+        gc.enable()
 
 
 def test_a_file_that_never_comes_is_an_error_that_names_it(model, monkeypatch):

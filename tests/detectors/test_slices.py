@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from ban_jax import perturb
+from ban_jax import models, perturb
 from ban_jax.detectors import evidence, slices
+from ban_jax.models import cut
 from tests import tiny
 
 PLACES = 4 * 4
 """Of an image of `tiny.probe`."""
+APART = tiny.NETWORK._replace(images_apart=True)
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_searches_find_the_same_noise_in_slices(monkeypatch, mode):
 
     def gradient():
         def loss(params):
-            apply_fn = evidence.logits_of(tiny.NETWORK, mode)
+            apply_fn = evidence.logits_of(APART, mode)
             logits = apply_fn(variables | {"params": params}, probe.images[0])
             return perturb.cross_entropy(logits, probe.labels[0])
 
@@ -67,11 +69,34 @@ def test_searches_find_the_same_noise_in_slices(monkeypatch, mode):
 
 def test_images_that_share_statistics_stay_together(small_slices):
     variables, probe = tiny.variables(), tiny.probe()
-    apply_fn = evidence.logits_of(tiny.NETWORK, "batch")
+    apply_fn = evidence.logits_of(APART, "batch")
     found = apply_fn(variables, probe.images[0])
     np.testing.assert_array_equal(found, tiny.apply(variables, probe.images[0]))
     apart = [tiny.apply(variables, part) for part in jnp.split(probe.images[0], 4)]
     assert not np.allclose(found, jnp.concatenate(apart), atol=1e-3)
+
+
+def test_networks_that_do_not_promise_it_see_their_minibatch_whole(small_slices):
+    """A module of the user's own may look at other images where nobody knows."""
+
+    def features(variables, images, mode):
+        found, variables = tiny.features(variables, images, mode)
+        return found - jnp.mean(found, 0, keepdims=True), variables
+
+    network = tiny.NETWORK._replace(features=features)
+    variables, images = tiny.variables(), tiny.probe().images[0]
+    for mode in ("stored", "batch"):
+        whole, _ = network.logits(variables, images, mode)
+        found = evidence.logits_of(network, mode)(variables, images)
+        np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
+        promised = evidence.logits_of(network._replace(images_apart=True), "stored")
+        assert not np.allclose(promised(variables, images), whole, atol=1e-3)
+
+
+def test_architectures_promise_it_and_adapted_modules_do_not():
+    module = models.create("vit", num_classes=3, width=8)
+    assert models.network(module).images_apart
+    assert not cut.network(cut.Cut(print, print, print, "last", 3)).images_apart
 
 
 def test_the_way_back_keeps_one_slice(monkeypatch):

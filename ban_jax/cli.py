@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 USAGE, INTERNAL, INTERRUPTED, UNREAD = 4, 5, 130, 141
 SELDOM = (50_000, 20, 100)
 """Objects between two collections of garbage (`gc.set_threshold`): imports and tracing make
-millions that live on, and looking through them takes up to a fifth of their time."""
+millions that live on, and looking through them again and again takes time."""
 
 COMMANDS = {
     "scan": "judges checkpoints: backdoored, clean or inconclusive",
@@ -125,6 +125,8 @@ def entry() -> NoReturn:
         # Who read the output has gone, which is no failure, or its disk is full.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code if flushed == UNREAD else flushed
+    if code != INTERRUPTED and (runner := sys.modules.get("ban_jax.scanning.runner")):
+        runner.finish()
     if code == INTERRUPTED or "ray" not in sys.modules:  # whose workers must be told
         # A chunk that the device is busy with cannot be stopped, and would be waited for;
         # and to free what XLA has loaded, piece by piece, takes seconds.

@@ -26,15 +26,8 @@ from typing import Any
 import tyro
 
 from benchmarks import _command, _timing
+from benchmarks.paper import detection
 
-METHODS = (
-    "neural_cleanse",
-    "tabor",
-    "bti_dbf",
-    "bti_dbf_star",
-    "feature_re",
-    "unicorn",
-)
 PASSES = 4000
 FEWER = {
     "bti_dbf": ("--bti_dbf.batches", "2"),
@@ -42,8 +35,7 @@ FEWER = {
     "feature_re": ("--feature_re.images-per-class", "2"),
     "unicorn": ("--unicorn.images-per-class", "1"),
 }
-"""Images of methods that train a U-Net, a pass through which takes as long as a hundred
-through the candidate."""
+"""Images of methods that train a U-Net, far larger than these candidates."""
 LARGE = (
     "--data cifar10 --image-size 16 --width 8 --arch resnet18 --attacks clean,badnets"
     " --epochs 4 --num-test 2000 --bar 0 --no-orbax"
@@ -68,7 +60,7 @@ class Flags:
 
     out: str
     data_dir: str
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = detection.INVERSIONS
     name: str = "inversion_speed"
     results: str | None = None
 

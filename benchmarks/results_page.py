@@ -52,6 +52,17 @@ def _without_tuned(variants: dict[str, Any]) -> list[str]:
     return [f"{alarms} of {clean}", f"{hits} of {bad}"]
 
 
+def _all_and(tables: dict[str, Any], *groups: str) -> list[list[str]]:
+    """Rates of all models, and of each of some groups."""
+    rows = [["all", *_results.rates(tables["all"])[:2]]]
+    for group in groups:
+        rows += [
+            [f"`{name}`", *_results.rates(found)[:2]]
+            for name, found in tables[group].items()
+        ]
+    return rows
+
+
 def verdicts() -> str:
     """The study of verdicts."""
     shares, work, originals = [], [], []
@@ -77,18 +88,8 @@ def verdicts() -> str:
         for data, study in _studies().items()
         for last in [study["rules"]["report"]["last_layer alone"]]
     ]
-    stranger_rows = [["all", *_results.rates(strangers["all"])[:2]]]
-    for group in ("variant", "recipe", "architecture"):
-        stranger_rows += [
-            [f"`{name}`", *_results.rates(found)[:2]]
-            for name, found in strangers[group].items()
-        ]
-    others = _studies()["cifar10"]["other_recipes"]
-    other_rows = [["all", *_results.rates(others["all"])[:2]]]
-    other_rows += [
-        [f"`{name}`", *_results.rates(found)[:2]]
-        for name, found in others["recipe"].items()
-    ]
+    stranger_rows = _all_and(strangers, "variant", "recipe", "architecture")
+    other_rows = _all_and(_studies()["cifar10"]["other_recipes"], "recipe")
     return f"""## Verdicts
 
 From {_results.link("verdict_study")}.

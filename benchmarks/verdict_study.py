@@ -188,6 +188,13 @@ def wrong(
     ]
 
 
+def told_of(
+    models: Sequence[_verdict_models.Model], found: Sequence[Any]
+) -> dict[str, Any]:
+    """Figures, and what is wrong."""
+    return {**grouped(models, found), "wrong": wrong(models, found)}
+
+
 def profile_of(
     head: dict[str, Any], models: Sequence[_verdict_models.Model], path: str
 ) -> Any:
@@ -230,8 +237,7 @@ def study(path: str) -> tuple[dict[str, Any], Any]:
         verdicts = judged("alone", strangers, [], other)
         found["strangers"] = {
             "profile": len(other["models"]),
-            **grouped(strangers, verdicts),
-            "wrong": wrong(strangers, verdicts),
+            **told_of(strangers, verdicts),
         }
         found["other_recipes"] = by_other_recipes(head, models, path)
     against = profile.baseline(known)
@@ -259,7 +265,7 @@ def by_other_recipes(
         others = [model for model in models if recipe_of(model) != recipe]
         order += same
         verdicts += judged("alone", same, [], profile_of(head, others, path))
-    return {**grouped(order, verdicts), "wrong": wrong(order, verdicts)}
+    return told_of(order, verdicts)
 
 
 def by_profile(path: str, known: Any) -> dict[str, Any]:
@@ -284,11 +290,8 @@ def _tables(
 ) -> dict[str, Any]:
     """What a baseline says of models, in figures, as a curve, and of each wrong one."""
     verdicts = judged(baseline, models, design, known)
-    return {
-        **grouped(models, verdicts),
-        "roc": _verdict_rules.roc(models, verdicts),
-        "wrong": wrong(models, verdicts),
-    }
+    roc = _verdict_rules.roc(models, verdicts)
+    return {**told_of(models, verdicts), "roc": roc}
 
 
 def left_out(models: Sequence[_verdict_models.Model], known: Any) -> dict[str, Any]:

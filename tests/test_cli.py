@@ -84,8 +84,21 @@ cli.entry()
 @pytest.mark.parametrize("loaded, told", [((), 1), (("ray",), 2)])
 def test_the_program_ends_at_once_unless_workers_must_be_told(loaded, told):
     """What XLA loaded takes seconds to free; what was printed is there all the same."""
-    ended = subprocess.run(
-        [sys.executable, "-c", ENDING, *loaded], capture_output=True, text=True
-    )
+    ended = python(ENDING, *loaded)
     assert ended.returncode == 0 and not ended.stderr
     assert len(ended.stdout.splitlines()) == told
+
+
+LOADING = """
+import sys, time
+from ban_jax import cli
+from ban_jax.scanning import runner
+sys.argv = ["ban-jax", "--version"]
+runner._ahead.submit(lambda: (time.sleep(0.3), print("loaded", flush=True)))
+cli.entry()
+"""
+
+
+def test_the_program_waits_for_what_it_may_be_writing_to_the_cache():
+    ended = python(LOADING)
+    assert ended.returncode == 0 and "loaded" in ended.stdout, ended.stderr

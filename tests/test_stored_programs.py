@@ -334,8 +334,7 @@ def expected(surely, placement=tiny.ONE_ON_THREADS):
     programs._compiled.cache_clear()
     one = runner.Runner(timeline.Timeline(), placement)
     arguments = ("kind", evidence.share_of_others, VALUES, LABELS)
-    one.expect(*arguments, surely=surely)
-    one._ahead.shutdown(wait=True)
+    one.expect(*arguments, surely=surely).result()
     return programs._compiled.cache_info().currsize
 
 
@@ -349,8 +348,7 @@ def test_a_program_that_may_not_be_needed_is_loaded_but_not_compiled_ahead(folde
 def test_what_fails_ahead_is_told_where_it_is_asked_for(folder):
     one = runner.Runner(timeline.Timeline(), tiny.ONE_ON_THREADS)
     arguments = ("kind", evidence.share_of_others, VALUES[0])  # one axis too few
-    one.expect(*arguments, LABELS, surely=True)
-    one._ahead.shutdown(wait=True)
+    one.expect(*arguments, LABELS, surely=True).result()
     with pytest.raises(IndexError):
         one.run(*arguments[:2], one.place("kind", [VALUES[0]]), LABELS)
 

@@ -10,8 +10,8 @@ _APART = frozenset(
     "EXT1 EXT2 EXT4 STOP".split()
 )
 PLAIN = {
-    code: (len(op.stack_before), len(op.stack_after))
-    for code, op in BY_CODE.items()
+    op.name: (len(op.stack_before), len(op.stack_after))
+    for op in pickletools.opcodes
     if op.name not in _APART
     and op.name not in CALLING
     and pickletools.markobject not in (*op.stack_before, *op.stack_after)

@@ -155,7 +155,7 @@ class _Walker:
                     if ended:
                         break
                     continue
-                self.step(op, code[0])
+                self.step(op)
                 tried += 1
                 ended = False
                 if until_call and self.called:
@@ -178,11 +178,11 @@ class _Walker:
         given = [n for n in names if not call_names.is_inert(n) and not _QUIET.match(n)]
         return tuple(given[: call_names.MAX_CALLS])
 
-    def step(self, op: pickletools.OpcodeInfo, code: int) -> None:
+    def step(self, op: pickletools.OpcodeInfo) -> None:
         value = self.argument(op) if op.arg is not None else None
         name = op.name
-        if code in opcodes.PLAIN:
-            self.plain(*opcodes.PLAIN[code], value)
+        if name in opcodes.PLAIN:
+            self.plain(*opcodes.PLAIN[name], value)
         elif name == "MARK":
             self.stack.append(_MARK)
         elif name == "POP":

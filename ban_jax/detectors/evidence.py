@@ -55,32 +55,27 @@ def split(minibatches: int, restart: Array) -> tuple[Array, Array]:
 
 def logits_of(network: Network, mode: types.NormMode) -> perturb.ApplyFn:
     """`(variables, images [B,H,W,C]) -> logits [B,K]` of a network cut in two."""
-
-    def whole(variables: Variables, images: Array) -> Array:
-        return network.logits(variables, images, mode)[0]
-
-    return _in_slices(whole, network, mode)
+    return _in_slices(network.logits, network, mode)
 
 
 def features_of(network: Network, mode: types.NormMode) -> perturb.ApplyFn:
     """`(variables, images [B,H,W,C]) -> features [B,h,w,c]`."""
-
-    def whole(variables: Variables, images: Array) -> Array:
-        return network.features(variables, images, mode)[0]
-
-    return _in_slices(whole, network, mode)
+    return _in_slices(network.features, network, mode)
 
 
 def _in_slices(
-    whole: perturb.ApplyFn, network: Network, mode: types.NormMode
+    run: types.FeaturesFn, network: Network, mode: types.NormMode
 ) -> perturb.ApplyFn:
-    """The same in `slices`, unless images have to do with one another."""
+    """What a network gives, in `slices` unless images have to do with one another."""
 
     def apply_fn(variables: Variables, images: Array) -> Array:
+        def passed(images: Array) -> Array:
+            return run(variables, images, mode)[0]
+
         shared = mode != "stored" and variables.get("batch_stats")
         if network.images_apart and not shared:
-            return slices.in_slices(lambda part: whole(variables, part), images)
-        return whole(variables, images)
+            return slices.in_slices(passed, images)
+        return passed(images)
 
     return apply_fn
 

@@ -3,7 +3,8 @@
 The way back through a network needs what every layer gave every image: at 224 pixels that
 of a minibatch fills a whole device. Where no layer takes statistics of the minibatch, the
 images can pass one slice after the other; each slice is computed anew on the way back, so
-that no more than one is kept: one more pass forward for each two there and back.
+that no more than one is kept: one more pass forward for each two there and back, which
+`Detector.work` does not count.
 
 Slices depend on the shape of the images alone, so that a verdict does not hang on what
 memory a device has.

@@ -89,10 +89,6 @@ class Scan:
             settings.config,
         )
 
-    def close(self) -> None:
-        """Once nothing more is measured; see `runner.Runner.close`."""
-        self._runner.close()
-
     def key_of(self, candidate: checkpoints.Candidate) -> str:
         """See `loop.Task`."""
         return self._job.key_of(candidate)

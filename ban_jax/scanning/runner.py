@@ -14,6 +14,13 @@ from ban_jax.scanning import timeline
 
 AHEAD = 2
 """Threads that load programs before they are asked for."""
+_ahead = concurrent.futures.ThreadPoolExecutor(AHEAD, "programs")
+
+
+def finish() -> None:
+    """Waits for programs that are being loaded, before the process ends at once: one of
+    them may be written to JAX's cache, and half of it would stay there."""
+    _ahead.shutdown(wait=True, cancel_futures=True)
 
 
 class Failed(NamedTuple):
@@ -65,12 +72,6 @@ class Runner:
         self._planned: set[tuple[Hashable, int]] = set()
         self._told: set[Hashable] = set()
         self._sizing = threading.Lock()
-        self._ahead = concurrent.futures.ThreadPoolExecutor(AHEAD, "programs")
-
-    def close(self) -> None:
-        """Waits for programs that are being loaded: one of them may be written to JAX's
-        cache, and half of it would stay there."""
-        self._ahead.shutdown(wait=True, cancel_futures=True)
 
     def wanted(self, kind: Hashable) -> int:
         """Candidates the next chunk of a kind should have."""
@@ -85,7 +86,7 @@ class Runner:
         shared: Any,
         *,
         surely: bool,
-    ) -> None:
+    ) -> concurrent.futures.Future[None]:
         """Gets a kind's program on a thread of its own, before a chunk asks for it.
 
         One that would have to be compiled is left alone where it may not be needed, or not
@@ -109,7 +110,7 @@ class Runner:
                     self._tell(kind, *program)
                     population.program(*program)
 
-        self._ahead.submit(load)
+        return _ahead.submit(load)
 
     def place(
         self, kind: Hashable, members: Sequence[Any], *, last: bool = False

@@ -50,10 +50,9 @@ def scan(
     known = [line for line in known if line["key"] and seal.is_own(line)]
     lines = {(line["path"], line["key"]) for line in known}
     clock = clock or timeline.Timeline()
-    measuring = task or chunks.Scan(job, clock, placement)
     for path, key, evidence, own, part_of in loop.stream(
         paths,
-        measuring,
+        task or chunks.Scan(job, clock, placement),
         known={
             # Of equal weights the line that knows most, such as of a closer look.
             str(line["key"]): record.evidence_of(line)
@@ -67,8 +66,6 @@ def scan(
             line = _of_one_file(line, own)
         told = line["key"] is not None and (path, line["key"]) in lines
         yield Measured(line, not told)
-    if task is None:
-        measuring.close()
 
 
 def _of_one_file(shared: Evidence, own: chunks.Own) -> Evidence:

@@ -7,7 +7,6 @@ import re
 import pytest
 
 from ban_jax import cli, visible
-from ban_jax.commands import grouping
 from tests.records import lines
 from tests.scanning import files
 
@@ -102,23 +101,9 @@ WRONG = [
 ]
 
 
-@pytest.fixture
-def words_read_once(monkeypatch):
-    """To read the same words again takes most of the time of a small report."""
-    read, found = grouping.read, {}
-
-    def kept(flags, prog, arguments):
-        words = (flags, prog, tuple(arguments))
-        if words not in found:
-            found[words] = read(flags, prog, arguments)
-        return found[words]
-
-    monkeypatch.setattr(grouping, "read", kept)
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_records_of_wrong_types_are_refused_in_one_sentence_or_reported(
-    tmp_path, capsys, seed, words_read_once
+    tmp_path, capsys, seed
 ):
     choice = random.Random(seed)
     good = lines.judged("a.pt")

@@ -84,7 +84,9 @@ def _finished(figure, axes, name: str, x: str, y: str, folder: str | None) -> st
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.spines[["top", "right"]].set_visible(False)
-    path = os.path.join(folder or _timing.RESULTS, f"{name}.svg")
+    folder = folder or _timing.RESULTS
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"{name}.svg")
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return path

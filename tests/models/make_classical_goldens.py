@@ -1,7 +1,7 @@
-"""Writes tests/models/testdata/classical.npz: logits of torchvision's and CIFAR networks.
+"""Writes testdata/classical.npz: logits of torchvision's, timm's and CIFAR networks.
 
-Needs torch and torchvision: `python -m tests.models.make_classical_goldens`. The networks
-are torchvision's with fewer channels.
+Needs torch, torchvision and timm: `python -m tests.models.make_classical_goldens`. The
+networks are torchvision's and timm's with fewer channels.
 """
 
 import torch
@@ -10,7 +10,11 @@ from torch.nn import functional
 
 from tests.models import golden_torch, parity
 
-# Behind the operators it needs.
+# Behind the operators they need.
+from timm import layers as timm_layers  # isort: skip
+from timm.models import densenet as timm_densenet  # isort: skip
+from timm.models import resnet as timm_resnet  # isort: skip
+from timm.models import vgg as timm_vgg  # isort: skip
 from torchvision.models import densenet, resnet, vgg  # isort: skip
 
 CLASSES = 5
@@ -33,6 +37,34 @@ class NarrowResNet(resnet.ResNet):
         if planes == 64:
             self.inplanes = 64 // self.less
         return super()._make_layer(block, planes // self.less, blocks, stride, dilate)
+
+
+def narrow_timm_resnet(blocks, block=timm_resnet.Bottleneck, less=8, **more):
+    """timm's ResNet with one `less`-th of its channels, whose stem has 64 in any case."""
+    channels = tuple(64 // less * factor for factor in (1, 2, 4, 8))
+    net = timm_resnet.ResNet(block, blocks, CLASSES, channels=channels, **more)
+    width, first = channels[0], net.layer1[0]
+    net.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+    net.bn1 = nn.BatchNorm2d(width)
+    old = first.conv1
+    first.conv1 = nn.Conv2d(
+        width, old.out_channels, old.kernel_size, 1, old.padding, bias=False
+    )
+    if block.expansion == 1:
+        first.downsample = None
+    else:
+        first.downsample[0] = nn.Conv2d(width, width * block.expansion, 1, bias=False)
+    return net
+
+
+def narrow_timm_vgg(letter: str, normalised: bool) -> nn.Module:
+    """timm's VGG with the channels and hidden units of `NarrowVGG`."""
+    plan = [x if x == "M" else x // 16 for x in vgg.cfgs[letter]]
+    norm = nn.BatchNorm2d if normalised else None
+    net = timm_vgg.VGG(plan, CLASSES, norm_layer=norm)
+    net.pre_logits = timm_vgg.ConvMlp(32, 16, 7, drop_rate=0.0)
+    net.head = timm_layers.ClassifierHead(16, CLASSES)
+    return net
 
 
 class NarrowVGG(nn.Module):
@@ -163,6 +195,15 @@ CASES = {
         resnet.BasicBlock,
         norm_layer=lambda channels: nn.GroupNorm(8, channels),
     ),
+    "timm_resnet50": lambda: narrow_timm_resnet((3, 4, 6, 3)),
+    "timm_resnet34": lambda: narrow_timm_resnet((3, 4, 6, 3), timm_resnet.BasicBlock),
+    "timm_wide_resnet50_2": lambda: narrow_timm_resnet((3, 4, 6, 3), base_width=128),
+    "timm_resnext50_32x4d": lambda: narrow_timm_resnet(
+        (3, 4, 6, 3), less=2, cardinality=32, base_width=4
+    ),
+    "timm_vgg13_plain": lambda: narrow_timm_vgg("B", False),
+    "timm_vgg19": lambda: narrow_timm_vgg("E", True),
+    "timm_densenet121": lambda: timm_densenet.DenseNet(4, num_classes=CLASSES),
 }
 
 
@@ -170,7 +211,7 @@ def main() -> None:
     golden_torch.write(
         parity.FOLDER / "classical.npz",
         CASES,
-        lambda name: 64 if name.startswith("torchvision") else 16,
+        lambda name: 64 if name.startswith(("torchvision", "timm")) else 16,
     )
 
 

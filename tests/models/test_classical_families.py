@@ -1,4 +1,4 @@
-"""ResNets, VGGs, DenseNets and Wide ResNets against torchvision and CIFAR programs.
+"""ResNets, VGGs, DenseNets, Wide ResNets against torchvision, timm and CIFAR programs.
 
 `make_classical_goldens` wrote the logits.
 """
@@ -13,7 +13,8 @@ from ban_jax import checkpoints, models
 from tests.models import drawn, parity
 
 GOLDENS = parity.Goldens("classical")
-BY_BATCH = ("torchvision_resnet50", "xternalman_wide_resnet")
+LIBRARIES = ("torchvision", "timm")
+BY_BATCH = ("torchvision_resnet50", "timm_resnet50", "xternalman_wide_resnet")
 """Compared under the statistics of the batch too: compiling is slow."""
 
 
@@ -27,7 +28,7 @@ def test_a_file_is_recognised_and_written_back_under_its_own_names(case, folder)
     spec = checkpoints.read(GOLDENS.write(case, folder)).spec
     program, _, name = case.partition("_")
     assert (spec.architecture, spec.num_classes) == (name, 5)
-    wide = program == "torchvision" and "vgg" not in name
+    wide = program in LIBRARIES and "vgg" not in name
     assert spec.stem == ("imagenet" if wide else "cifar")
     GOLDENS.check_written_back(case, folder)
 
@@ -38,7 +39,7 @@ def test_a_file_is_recognised_and_written_back_under_its_own_names(case, folder)
     + [(case, "batch") for case in BY_BATCH],
 )
 def test_logits_agree_with_pytorch(case, mode, folder):
-    size = 64 if case.startswith("torchvision") else 16
+    size = 64 if case.startswith(LIBRARIES) else 16
     GOLDENS.check_logits(case, mode, folder, size)
 
 

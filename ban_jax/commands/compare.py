@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from ban_jax import detectors, records, report, verdict
-from ban_jax.commands import comparison, kinds, outcome, scan, settings
+from ban_jax.commands import choosing, comparison, kinds, outcome, scan, settings
 from ban_jax.comparing import budget, figures, runs, writing
 from ban_jax.data import clean_images
 from ban_jax.detectors.rules import BaselineKind
@@ -36,6 +36,7 @@ class CompareFlags:
     Attributes:
       zoos: folders with `zoo.json`, as `ban-jax train` writes it; by default the models
         that ship with the package, on the digits data set.
+      include, exclude: of the files in them, as for `scan`.
       detectors: names, separated by commas.
       data, data_dir, split, image_size, num_clean, seed, precision, chunk: as for `scan`.
       out: folder for the evidence, comparison.json, comparison.csv and comparison.html.
@@ -50,6 +51,8 @@ class CompareFlags:
     """
 
     zoos: tyro.conf.Positional[kinds.Paths] = ()
+    include: kinds.Globs = ()
+    exclude: kinds.Globs = ()
     detectors: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = ",".join(COMPARABLE)
     data: kinds.MaybeName = None
     data_dir: kinds.MaybePath = None
@@ -110,7 +113,12 @@ def run(flags: CompareFlags) -> int:
             f"No zoo given: comparing on the one that ships with the package, {BUNDLED}"
         )
         flags = dataclasses.replace(flags, zoos=(BUNDLED,), data=flags.data or "digits")
-    whole = {p: one for zoo in flags.zoos for p, one in labelled.labelled(zoo).items()}
+    whole = {
+        path: one
+        for zoo in flags.zoos
+        for path, one in labelled.labelled(zoo).items()
+        if not choosing.why_not(path, flags.include, flags.exclude)
+    }
     truth = {p: one for p, one in whole.items() if not labelled.has_failed(one)}
     failed = [one for one in whole.values() if labelled.has_failed(one)]
     if not truth:

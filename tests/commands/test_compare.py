@@ -71,6 +71,18 @@ def test_all_files_are_written_and_tell_the_same(zoo, tmp_path, capsys):
     assert lines[1].startswith("2 of 2: weights: ") and len(lines) == 2
 
 
+def test_some_of_the_files_are_judged_alone(zoo, tmp_path):
+    _, told = compare(
+        zoo, tmp_path / "out", "--include", "resnet18*", "--exclude", "*blend*"
+    )
+    kept = [p.name for p in zoo.glob("resnet18*.safetensors") if "blend" not in p.name]
+    assert told["models"] == len(kept) < 12
+    first = told["methods"][0]
+    assert {row["architecture"] for row in first["rows"]} == {"resnet18"}
+    assert {row["attack"] for row in first["rows"]} == {"clean", "badnets"}
+    assert told["flags"]["exclude"] == ["*blend*"]
+
+
 def test_a_failed_backdoor_is_left_out_and_counted(zoo, tmp_path):
     entries = labelled.entries(str(zoo))
     index = next(i for i, one in enumerate(entries) if one["kind"] == "blend")

@@ -185,7 +185,7 @@ def _fitted(
         rate: float | None = None
         work: float | None = flags.passes
         if flags.budget is not None:
-            rate = rates.get(key) or budget.rate(job, paths, classes)
+            rate = rates.get(key) or budget.rate(job, paths, classes, flags.budget)
             work = None if rate is None else rate * flags.budget
         if rate is not None:
             rates[key] = rate

@@ -2,9 +2,10 @@
 
     1. All counts of a detector (`Detector.counts`) are multiplied by one factor, each
        kept at the least it allows.
-    2. A short run, with the factor that makes its work (`Detector.work`) a twentieth of
-       the documented one, gives forward-equivalents per second: two candidates at once,
-       compiled before, the second of two runs counts.
+    2. A short run gives forward-equivalents per second: as many candidates at once as a
+       scan takes, compiled before, the second of two runs counts. The least counts are run
+       first; what they tell makes the work (`Detector.work`) of the run that counts half
+       of the budget, or a twentieth of the documented work where that is less.
     3. The factor that is used is the largest whose work, at that rate, fits the budget.
 
 Work that is told in forward-equivalents needs no short run, and the counts are the same on
@@ -25,7 +26,9 @@ from ban_jax.records import Job
 from ban_jax.scanning import chunks, timeline
 
 SHORT = 1 / 20
-"""Of the documented work."""
+"""Of the documented work, at most."""
+HALF = 1 / 2
+"""Of the budget, at most: the documented work of some methods takes days."""
 LARGEST = 1000.0
 """Times the documented counts, at most."""
 HALVINGS = 40
@@ -66,18 +69,27 @@ class Fitted(NamedTuple):
         return {name: getattr(self, name) for name in names}
 
 
-def rate(job: Job, paths: Sequence[str], num_classes: int) -> float | None:
+def rate(
+    job: Job, paths: Sequence[str], num_classes: int, seconds: float
+) -> float | None:
     """Forward-equivalents per second of a short run; None where none is needed or read.
 
     Args:
       job: at the settings that were asked for.
       paths: candidates of one architecture; the first chunk of them is measured.
       num_classes: of the candidates.
+      seconds: the budget of a candidate.
     """
     if not has_counts(job.settings.detector, job.settings.config):
         return None
-    share = SHORT * _work(job, num_classes)
-    return measured_rate(scaled(job, _factor(job, share, num_classes)), paths)
+    least = scaled(job, 0.0)
+    crude = measured_rate(least, paths)
+    if crude is None:
+        return None
+    work = min(SHORT * _work(job, num_classes), HALF * seconds * crude)
+    short = scaled(job, _factor(job, work, num_classes))
+    same = short.settings == least.settings
+    return crude if same else measured_rate(short, paths)
 
 
 def fitted(

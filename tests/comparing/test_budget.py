@@ -89,7 +89,7 @@ def test_a_closer_look_is_changed_with_the_first():
 
 def test_a_method_without_counts_is_left_as_it_is():
     for name in ("trojan_signatures", "weights"):
-        assert budget.rate(job(name), [], 10) is None
+        assert budget.rate(job(name), [], 10, 1.0) is None
         found = budget.fitted(job(name), 0.001, 10)
         assert found.job.settings.config == job(name).settings.config
         assert found.factor == 1.0
@@ -112,15 +112,39 @@ def test_the_rate_is_measured_on_candidates_that_can_be_read(tmp_path, monkeypat
     one = Job(
         records.Settings(mode="targeted", config=_quick(), dataset="digits"), measured
     )
-    assert budget.rate(one, [str(broken)], 10) is None
+    assert budget.rate(one, [str(broken)], 10, 1.0) is None
     read = []
     monkeypatch.setattr(
         budget.checkpoints,
         "read",
         lambda path, _read=checkpoints.read: read.append(path) or _read(path),
     )
-    assert budget.rate(one, [str(broken), path], 10) > 0
+    assert budget.rate(one, [str(broken), path], 10, 1e-9) > 0
     assert read == [str(broken), path]
+
+
+@pytest.mark.parametrize(
+    "seconds, runs",
+    [(1e-3, ["least"]), (100.0, ["least", "half"]), (1e9, ["least", "twentieth"])],
+)
+def test_a_short_run_takes_no_more_than_half_of_the_budget(seconds, runs, monkeypatch):
+    one = job("neural_cleanse", probe())
+    documented = budget._work(one, 10)
+    known = {
+        "least": budget._work(budget.scaled(one, 0.0), 10),
+        "half": 0.5 * seconds * 1e3,
+        "twentieth": documented / 20,
+    }
+    measured = []
+
+    def measured_rate(given, paths):
+        measured.append(budget._work(given, 10))
+        return 1e3 * len(measured)
+
+    monkeypatch.setattr(budget, "measured_rate", measured_rate)
+    assert budget.rate(one, [], 10, seconds) == 1e3 * len(runs)
+    for work, name in zip(measured, runs, strict=True):
+        assert 0.8 * known[name] < work <= known[name]
 
 
 def _quick():

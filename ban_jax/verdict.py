@@ -214,7 +214,8 @@ class Judge:
             # What is suspicious is no yardstick either.
             limit = rule.suspicious.get(kind, rule.thresholds[kind])
             made = crowd.settled(rule, models, errors, limit, least)
-        name = f"{len(members)} {_CALLED[kind]}"
+        some = f"{made.count} of " if made.count < len(members) else ""
+        name = f"{some}{len(members)} {_CALLED[kind]}"
         return dataclasses.replace(made, name=name), ""
 
 
@@ -307,13 +308,12 @@ def judge(
         return verdict
     limit, verdict["threshold_source"] = _threshold(rule, against, threshold)
     verdict["threshold"] = limit
-    against = dataclasses.replace(against, largest=limit)  # what levels flag lies above
+    against = dataclasses.replace(against, limit=limit)
     lower = None if threshold is not None else rule.suspicious.get(against.kind)
     verdict["suspicious_above"] = lower
     if not record["vectors"]:
         return verdict
-    if missing := sorted(set(rule.needed) - set(record["vectors"])):
-        reason = f"the evidence lacks {', '.join(missing)}, which the verdict needs"
+    if reason := usable.why_unmeasured(record):
         verdict["reason"] = verdict["reason"] or reason
         return verdict
     scores = rule.scores(

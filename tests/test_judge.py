@@ -456,6 +456,22 @@ def test_evidence_without_a_vector_that_is_needed_is_inconclusive():
     assert found["reason"] == "the evidence lacks b, which the verdict needs"
 
 
+@pytest.mark.parametrize("kind", ["trusted", "population"])
+def test_models_whose_evidence_lacks_a_vector_are_no_yardstick(kind):
+    """As those of mode `targeted` of networks without batch statistics."""
+    lacking = [
+        {**one, "vectors": {"a": one["vectors"]["a"]}}
+        for one in made.several(9, first=50)
+    ]
+    assert judged(**{kind: lacking})["baseline"] == "within"
+    found = judged(**{kind: [*lacking, *made.several(8)]})
+    assert found["baseline"] == kind and found["compared_with"].startswith("8 ")
+    found = judged(line=lacking[0], **{kind: lacking})
+    assert found["reason"] == "the evidence lacks b, which the verdict needs"
+    with pytest.raises(profile.ProfileError, match="m50.*lacks b"):
+        profile.make("toy", lacking, {})
+
+
 def test_classes_that_one_witness_alone_knows_hide_none_at_which_two_agree():
     def of(bumps, size=1.0):
         one = made.clean(99, bumps, names=ALL, size=size)

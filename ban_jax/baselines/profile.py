@@ -106,7 +106,7 @@ def make(
 
     Raises:
       ProfileError: for too few models, for models measured in several ways, and for one
-        whose evidence says nothing.
+        whose evidence says nothing, or not what the rule needs.
     """
     distinct = {str(record["sha256"]): record for record in records}
     members = [distinct[sha256] for sha256 in sorted(distinct)]
@@ -116,6 +116,9 @@ def make(
             f"a profile needs at least {MINIMUM} different clean models with one number "
             f"of classes, measured alike; got {len(members)} models in {len(ways)} kinds"
         )
+    for one in members:
+        if reason := usable.why_unmeasured(one):
+            raise ProfileError(f"{one['path']}: {reason}")
     first = members[0]
     models = [crowd.numbers(one["vectors"]) for one in members]
     errors = [crowd.numbers(one["errors"]) for one in members]
@@ -230,6 +233,8 @@ def clean_scores(profile: Profile, records: Sequence[Evidence]) -> list[float]:
         if record["sha256"] in own or not record["vectors"]:
             continue
         if usable.why_inconclusive(record, crowd_like=True):
+            continue
+        if usable.why_unmeasured(record):
             continue
         if reason := why_unfit(profile, record):
             raise ProfileError(f"{record['path']}: {reason}")

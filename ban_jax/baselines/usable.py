@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from ban_jax import detectors
 from ban_jax.detectors.readings import CLASSES_MINIMUM
 from ban_jax.records import Evidence
 
@@ -55,6 +56,15 @@ def why_inconclusive(record: Evidence, *, crowd_like: bool) -> str:
     return ""
 
 
+def why_unmeasured(record: Evidence) -> str:
+    """What the rule of its detector cannot do without and was not measured, or ''."""
+    if record["mode"] not in detectors.DETECTORS:
+        return ""
+    needed = detectors.DETECTORS[record["mode"]].rule.needed
+    missing = ", ".join(sorted(set(needed) - set(record["vectors"])))
+    return f"the evidence lacks {missing}, which the verdict needs" if missing else ""
+
+
 def wilson_lower(share: float, count: int, z: float = 1.96) -> float:
     """Lower 95 % bound of a share seen on `count` images (Wilson, 1927)."""
     centre = share + z * z / (2 * count)
@@ -67,6 +77,8 @@ def distinct(records: Sequence[Evidence]) -> list[Evidence]:
     found = {
         record["sha256"]: record
         for record in records
-        if record["vectors"] and not why_inconclusive(record, crowd_like=True)
+        if record["vectors"]
+        and not why_inconclusive(record, crowd_like=True)
+        and not why_unmeasured(record)
     }
     return list(found.values())

@@ -109,7 +109,7 @@ def run(flags: ProfileFlags) -> int:
     kept = []
     for line in lines:
         reason = usable.why_inconclusive(line, crowd_like=True)
-        if reason:
+        if reason := reason or usable.why_unmeasured(line):
             print(f"note: {line['path']} is left out: {reason}", file=sys.stderr)
         else:
             kept.append(line)

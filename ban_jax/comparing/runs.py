@@ -2,7 +2,7 @@
 
 Each architecture is a scan by itself, so that its time and memory are known apart. Lines
 of evidence are appended one by one; what an architecture took is added to `times.json`
-when it is through, so that a run that is stopped and started again has both.
+when it is through or stopped, so that a run that is started again has both.
 """
 
 import dataclasses
@@ -87,10 +87,12 @@ def run(
     path = os.path.join(folder, f"{mode}.jsonl")
     with records.Writer(path, resume=resume) as writer:
         for name, paths in groups.items():
-            found, cost = _measure(paths, jobs[name], writer, judge, progress)
+            clocks = timeline.Timeline(), timeline.Timeline()
             key = f"{mode}/{jobs[name].digest}/{name}"
-            spent[name] = _added(folder, key, cost)
-            lines += found
+            try:
+                lines += _measure(paths, jobs[name], writer, judge, progress, *clocks)
+            finally:
+                spent[name] = _added(folder, key, _cost(*clocks))
     configs = {name: jobs[name].settings.told_config() for name in groups}
     return Run(lines, spent, configs)
 
@@ -101,8 +103,9 @@ def _measure(
     writer: records.Writer,
     judge: verdict.Judge,
     progress: Progress,
-) -> tuple[list[Evidence], Spent]:
-    first, second = timeline.Timeline(), timeline.Timeline()
+    first: timeline.Timeline,
+    second: timeline.Timeline,
+) -> list[Evidence]:
     found: list[Evidence] = []
     for line, is_new in scan.scan(paths, job, known=writer.records, clock=first):
         found.append(line)
@@ -115,14 +118,18 @@ def _measure(
         looked.append(line)
         writer.write(line)
     by_path = {line["path"]: line for line in closer.joined(found, looked)}
+    return [by_path.get(path) or _several(path, job) for path in paths]
+
+
+def _cost(first: timeline.Timeline, second: timeline.Timeline) -> Spent:
+    """What both passes took, by their clocks."""
     stages = [clock.summary()["stages"] for clock in (first, second)]
-    cost = Spent(
+    return Spent(
         candidates=int(_of(stages[0], timeline.DEVICE, "candidates")),
         device_seconds=sum(_of(s, timeline.DEVICE, "seconds") for s in stages),
         compile_seconds=sum(_of(s, "compile", "seconds") for s in stages),
         chunk_bytes=max(first.most_bytes, second.most_bytes),
     )
-    return [by_path.get(path) or _several(path, job) for path in paths], cost
 
 
 def _several(path: str, job: Job) -> Evidence:

@@ -17,6 +17,9 @@ from ban_jax.detectors.transforms import Clean
 from ban_jax.models import unet
 from ban_jax.types import Array, Network, Probe, Variables
 
+FRESH = 16
+"""Images that were not searched on, below which success is counted on all of them: of so
+few it says next to nothing, and of none it would read as a class that was not reached."""
 MOST_NAMED = 5
 """Classes without an image that a reason names."""
 
@@ -154,15 +157,23 @@ def centres(features: Array, few: Few) -> Array:
     )
 
 
-def fresh(few: Few, count: int) -> Array:
-    """`[N]`: 1 for images that are not among the few; for all, where there are no others.
+def fresh(clean: Clean, few: Few, target: Array, size: int, *, whole: bool) -> Array:
+    """`[N]`: 1 for images of other classes that no search saw; for all images of other
+    classes where those are fewer than `FRESH`.
 
     Args:
-      few: those that a search sees.
-      count: N.
+      clean: all images.
+      few: those that searches take from.
+      target: `[]` the class.
+      size, whole: see `plan`.
     """
-    used = jnp.zeros(count).at[few.which.reshape(-1)].max(few.there.reshape(-1) * 1.0)
-    return jnp.where(jnp.all(used > 0), 1.0, 1.0 - used)
+    num_classes, count = few.which.shape
+    seen = plan(num_classes, count, size, whole=whole).per_class
+    index, there = few.which[:, :seen].reshape(-1), few.there[:, :seen].reshape(-1)
+    used = jnp.zeros(clean.labels.size).at[index].max(there * 1.0)
+    others = (clean.labels != target) * 1.0
+    unseen = others * (1.0 - used)
+    return jnp.where(jnp.sum(unseen) < FRESH, others, unseen)
 
 
 def lent(key: Array, few: Few, count: int) -> Array:

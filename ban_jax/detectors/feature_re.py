@@ -188,7 +188,9 @@ def finish(
             clean.images,
             size=config.batch_size,
         )
-        weights = shared.fresh(few, clean.labels.size) * (clean.labels != target)
+        weights = shared.fresh(
+            clean, few, target, config.batch_size, whole=config.released
+        )
         rows = shared.lent(count_key, few, clean.labels.size)
         after = transforms.in_parts(features_of, changed, size=config.batch_size)
         mixed = hyperplane.mix(mask, after, features[rows])

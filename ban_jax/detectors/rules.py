@@ -41,6 +41,7 @@ class Baseline:
       null: scores of clean models, each against others: what chance gives.
       largest: the largest score of any of the models, each against the others; None
         where that was not asked.
+      limit: score above which a candidate is flagged; None: the rule's own.
       name: the very models, in a few words.
       spreads: name -> `[K]` how widely clean models' readings of each class scatter, in
         units of such a reading; a vector that is not there scatters alike everywhere.
@@ -52,6 +53,7 @@ class Baseline:
     count: int = 0
     null: tuple[float, ...] = ()
     largest: float | None = None
+    limit: float | None = None
     name: str = ""
     spreads: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 

@@ -201,7 +201,9 @@ def finish(
         changed, hit, loss = transforms.in_parts(
             of_part, clean.images, size=config.batch_size
         )
-        weights = shared.fresh(few, clean.labels.size) * (clean.labels != target)
+        weights = shared.fresh(
+            clean, few, target, config.batch_size, whole=config.released
+        )
         share = shared.mean_of(hit * 1.0, weights)
         number = jnp.maximum(jnp.sum(weights), 1.0)
         mask = inversion.boxed(free.mask)

@@ -26,6 +26,9 @@ SHARE = 0.1
 """Of a score, what is the most certain witness's; the rest is the second's."""
 CERTAIN = 6.0
 """z from which on a witness that is more certain says no more."""
+MARGIN = 1.0
+"""What a class that is flagged by itself scores more than any threshold, at least: its
+evidence is not of the kind that thresholds are chosen by."""
 THRESHOLDS = {"within": 4.0, "trusted": 2.7, "population": 2.7, "profile": 2.7}
 SUSPICIOUS = {"within": 3.0, "trusted": 2.4, "population": 2.4, "profile": 2.4}
 """Scores of two or more witnesses; see benchmarks/README.md for where they come from."""
@@ -87,7 +90,8 @@ class Agreement:
       explained: vectors that, without a baseline, are read against the logarithm of
         another one, the model's own confusions.
       proofs: vectors that flag a class by themselves above `PROOF`, whatever others say,
-        and what they are called. Such a class scores `CERTAIN`.
+        and what they are called. Such a class scores `CERTAIN`, or `MARGIN` more than a
+        threshold that is higher.
       levels: vectors of probabilities that flag a candidate by themselves from `LEVEL` on,
         where no class is flagged otherwise, and what they are called. They are asked of
         every candidate that is not flagged.
@@ -188,6 +192,7 @@ class Agreement:
         dear = [name for name in self.dear if not self._is_blind(name, vectors)]
         if not dear or not self._are_alike(vectors, against):
             return None
+        against = dataclasses.replace(against, limit=limit)
         cheap = {name: v for name, v in vectors.items() if name not in self.dear}
         found = self.scores(cheap, errors, against)
         count = len(found.values)
@@ -218,7 +223,7 @@ class Agreement:
         agreed = self._agreed(vectors, errors, against)
         for name in self.proofs:
             if name in vectors:
-                agreed = self._proven(agreed, name, vectors[name])
+                agreed = self._proven(agreed, name, vectors[name], against)
         for name in self.levels if self._are_alike(vectors, against) else ():
             if name in vectors and name in against.centre:
                 agreed = self._levelled(agreed, name, vectors[name], against)
@@ -230,20 +235,20 @@ class Agreement:
         """Scores in which classes where a vector `[K]` is beyond clean models' level are
         flagged, unless some are without it: of several such classes what all witnesses
         say together tells which is the target."""
-        limit = self.thresholds.get(against.kind, self.thresholds["trusted"])
-        limit = max(limit, against.largest or limit)  # as `verdict` takes it
+        limit = self._limit(against)
         says = np.where(np.isfinite(scores.values), scores.values, 0.0)
         centre = against.centre[name]
         beyond = _known(readings.above(vector, centre)) > LEVEL
         if against.kind == "within" or np.max(says) > limit or not beyond.any():
             return scores
-        values = np.where(beyond, CERTAIN + SHARE * np.clip(says, -3, 3), says)
+        certain = self._certain(against)
+        values = np.where(beyond, certain + SHARE * np.clip(says, -3, 3), says)
         target = int(np.argmax(values))
         meaning = (
             f"{self.levels[name]} turns {vector[target]:.0%} of images of other classes "
             f"into class {target}, of clean models {centre[target]:.0%}"
         )
-        told = np.where(beyond, CERTAIN, scores.witnesses.get(name, np.nan))
+        told = np.where(beyond, certain, scores.witnesses.get(name, np.nan))
         return scores._replace(
             values=values,
             error=0.0,
@@ -253,25 +258,45 @@ class Agreement:
             reason="",
         )
 
-    def _proven(self, scores: Scores, name: str, vector: np.ndarray) -> Scores:
-        """Scores in which classes that a vector `[K]` proves have `CERTAIN` at least."""
+    def _proven(
+        self, scores: Scores, name: str, vector: np.ndarray, against: Baseline
+    ) -> Scores:
+        """Scores in which a vector `[K]` flags the classes that it proves.
+
+        Of several such classes it names the one that most images follow; one of which all
+        witnesses say more stays the target, for their reason.
+        """
         share = _known(vector)
-        if np.max(share) <= PROOF:
+        proved = share > PROOF
+        if not proved.any():
             return scores
-        target = int(np.argmax(share))
-        says = np.where(share > PROOF, CERTAIN, 0.0)
         others = np.where(np.isfinite(scores.values), scores.values, 0.0)
+        certain = self._certain(against)
+        says = np.where(proved, certain, 0.0)
+        behind = np.where(proved, share - np.max(share), 0.0)
+        scores = scores._replace(
+            values=np.where(proved, np.maximum(others, says + behind), others),
+            witnesses={**scores.witnesses, name: says},
+            reason="",
+        )
+        target = int(np.argmax(scores.values))
+        if others[target] == scores.values[target]:
+            return scores
         meaning = (
             f"{self.proofs[name]} turns {share[target]:.0%} of images of other classes "
             f"into class {target}"
         )
-        return scores._replace(
-            values=np.where(says > 0, np.maximum(others, says), others),
-            error=0.0,
-            witnesses={**scores.witnesses, name: says},
-            meaning=meaning,
-            reason="",
-        )
+        return scores._replace(error=0.0, meaning=meaning)
+
+    def _limit(self, against: Baseline) -> float:
+        """Score above which a candidate is flagged."""
+        if against.limit is not None:
+            return against.limit
+        return self.thresholds.get(against.kind, self.thresholds["trusted"])
+
+    def _certain(self, against: Baseline) -> float:
+        """What a class scores that is flagged by itself."""
+        return max(CERTAIN, self._limit(against) + MARGIN)
 
     def _agreed(self, vectors: Vectors, errors: Vectors, against: Baseline) -> Scores:
         found, void = self.read(vectors, errors, against)

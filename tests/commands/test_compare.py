@@ -150,6 +150,23 @@ def test_time_is_added_up_over_runs(zoo, tmp_path, monkeypatch):
     assert sum(before.values()) == 12
 
 
+def test_time_that_was_spent_before_a_stop_counts(zoo, tmp_path, monkeypatch):
+    """Else a run that goes on divides the closer look of all models by those it read."""
+
+    def stopped(*args, **more):
+        raise RuntimeError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.closer, "look", stopped)
+        assert cli.main(["compare", str(zoo), "--out", str(tmp_path / "out"), *CHEAP])
+    times = json.loads((tmp_path / "out" / runs.TIMES).read_text())
+    (before,) = times.values()
+    assert before["candidates"] > 0 < before["device_seconds"]
+    compare(zoo, tmp_path / "out")
+    times = json.loads((tmp_path / "out" / runs.TIMES).read_text())
+    assert sum(one["candidates"] for one in times.values()) == 24
+
+
 def test_hostile_names_stay_text(zoo, tmp_path):
     change(zoo, 0, name="<script>alert(1)</script>", kind="<b>bad\u202e</b>")
     entries = labelled.entries(str(zoo))

@@ -158,11 +158,32 @@ def test_the_few_are_the_first_of_each_class_and_others_exclude_the_target():
     assert sorted(held) == [0, 2, 4]
     batches = shared.others(clean, few, jnp.array(1), 3, whole=False)
     assert batches.images.ravel().tolist() == [4, 0]  # one of each, classes in turn
-    assert shared.fresh(few, 8).tolist() == [0, 0, 0, 1, 0, 0, 1, 1]
-    everything = shared.Few(jnp.arange(8)[None], jnp.ones((1, 8), bool))
-    assert shared.fresh(everything, 8).tolist() == [1] * 8
     rows = shared.lent(jax.random.key(0), few, 200)
     assert set(rows.tolist()) == {0, 1, 2, 4, 5}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_success_is_counted_on_images_that_no_search_saw(whole):
+    labels = jnp.arange(60) % 3
+    few = shared.few_of_each(labels, 3, 4)
+    scale = transforms.Scale(jnp.zeros(1), jnp.ones(1))
+    clean = transforms.Clean({}, jnp.zeros((60, 1, 1, 1)), labels, scale)
+    # Batches of 5 take two images of each of two other classes, all four where they may.
+    seen = 3 * (4 if whole else 2)
+    weights = shared.fresh(clean, few, jnp.array(1), 5, whole=whole)
+    expected = (labels != 1) & (jnp.arange(60) >= seen)
+    assert weights.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("number", [12, 26])
+def test_where_too_few_images_are_unseen_all_of_other_classes_count(number):
+    """Counted on none, a class that every image is led to would pass for unreached."""
+    labels = jnp.arange(number) % 2
+    few = shared.few_of_each(labels, 2, 6)
+    scale = transforms.Scale(jnp.zeros(1), jnp.ones(1))
+    clean = transforms.Clean({}, jnp.zeros((number, 1, 1, 1)), labels, scale)
+    weights = shared.fresh(clean, few, jnp.array(1), 64, whole=False)
+    assert weights.tolist() == (labels == 0).tolist()
 
 
 def test_an_image_that_weighs_nothing_changes_no_statistic():

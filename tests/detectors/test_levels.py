@@ -16,10 +16,10 @@ QUIET = np.array([0.2, 0.1, 0.3, 0.2, 0.1])
 """Shares of clean models: odds of 1/4, 1/9, 3/7, 1/4, 1/9."""
 
 
-def levelled(shares, *, kind="profile", known=True, largest=None, **vectors):
+def levelled(shares, *, kind="profile", known=True, limit=None, **vectors):
     """Scores where nobody agrees, of a candidate with these shares of images reached."""
     against = profile_of("a", "b", "c")
-    against = dataclasses.replace(against, kind=kind, largest=largest)
+    against = dataclasses.replace(against, kind=kind, limit=limit)
     if known:
         against = dataclasses.replace(against, centre={**against.centre, "c": QUIET})
     else:
@@ -88,9 +88,9 @@ def test_a_level_counts_where_a_score_is_no_higher_than_one_of_the_trusted_model
     told = {"kind": "trusted", "a": ODD, "b": ODD}
     score = np.max(levelled([0.2, 0.1, 0.3, 0.2, 0.1], **told).values)
     assert LEVELS.thresholds["trusted"] < score < witnesses.CERTAIN - 0.5
-    for largest, target in ((score - 0.1, 4), (score + 0.1, 1)):
-        found = levelled([0.2, 1.0, 0.3, 0.2, 0.1], **told, largest=largest)
-        assert np.argmax(found.values) == target and np.max(found.values) > largest
+    for limit, target in ((score - 0.1, 4), (score + 0.1, 1), (2.0, 4), (7.0, 1)):
+        found = levelled([0.2, 1.0, 0.3, 0.2, 0.1], **told, limit=limit)
+        assert np.argmax(found.values) == target and np.max(found.values) > limit
 
 
 def test_a_level_counts_where_all_witnesses_are_void():

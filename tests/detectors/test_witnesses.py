@@ -297,6 +297,39 @@ def test_a_patch_that_most_images_follow_is_proof_whatever_others_say(against):
     np.testing.assert_array_equal(above.values[rest], below.values[rest])
 
 
+def test_of_several_proofs_the_one_that_most_images_follow_is_named():
+    rule = detectors.DETECTORS["ban"].rule
+    given = {name: np.zeros(10) for name in rule.needed}
+    given["patch"] = np.array([0.02, 0.55, 0.02, 0.99] + [0.02] * 6)
+    found = rule.scores(given, errors_of(given, 0.1), rules.WITHIN)
+    assert np.argmax(found.values) == 3 and "99% " in found.meaning
+    assert "into class 3" in found.meaning
+    limit = rule.thresholds["within"]
+    assert np.flatnonzero(found.values > limit).tolist() == [1, 3]
+
+
+def test_a_class_of_which_all_say_more_than_a_proof_keeps_its_reason_and_its_error():
+    against = profile_of(*detectors.DETECTORS["ban"].rule.vectors, count=10)
+    loud = {name: np.where(np.arange(10) == 2, 99.0, 0.0) for name in known_by_all()}
+    quiet, both = (proven(share, against, **loud) for share in (0.4, 0.9))
+    assert quiet.values[2] > 6 and np.argmax(both.values) == 2
+    assert both.error == quiet.error > 0 and not both.meaning
+    assert both.values[6] == witnesses.CERTAIN
+
+
+def known_by_all():
+    return known_by(detectors.DETECTORS["ban"].rule)
+
+
+@pytest.mark.parametrize("limit", [6.0, 6.5, 40.0])
+def test_a_proof_lies_above_a_threshold_that_is_higher(limit):
+    against = dataclasses.replace(rules.WITHIN, limit=limit)
+    found = proven(0.9, against)
+    assert np.argmax(found.values) == 6
+    assert found.values[6] == limit + witnesses.MARGIN
+    assert np.max(proven(0.4, against).values) < limit
+
+
 def test_proof_needs_no_other_witness():
     void = {name: np.zeros(10) for name in detectors.DETECTORS["ban"].rule.needed}
     assert (

@@ -63,6 +63,7 @@ class Judge:
         if threshold is not None and not math.isfinite(threshold):
             raise ValueError(f"threshold must be a finite number, got {threshold}")
         self._kind, self._threshold, self._profiles = baseline, threshold, profiles
+        self._vouched = bool(trusted)
         self._packaged: dict[str, profile.Profile | None] = {}
         self._groups: dict[str, dict[Any, list[Evidence]]] = {}
         self._crowds: dict[Any, tuple[Baseline | None, str]] = {}
@@ -147,11 +148,10 @@ class Judge:
                 own = f"the same weights are among {len(members)} {_CALLED[kind]}, left out"
                 members = others
         if len(members) < least or record["mode"] not in detectors.DETECTORS:
-            reason = (
-                f"the {kind} baseline needs at least {least} models of "
-                f"{record['architecture']} with {record['num_classes']} classes"
-            )
-            return None, own or (reason if kind == self._kind else "")
+            kin = f"{record['architecture']} with {record['num_classes']} classes"
+            reason = f"the {kind} baseline needs at least {least} models of {kin}"
+            is_told = kind == self._kind or (kind == "trusted" and self._vouched)
+            return None, own or reason * is_told
         key = (kind, kind_of(record), record["sha256"] if own else "")
         if key not in self._crowds:
             self._crowds[key] = self._made(kind, members, least)

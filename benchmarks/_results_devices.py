@@ -5,22 +5,9 @@ from benchmarks import _results
 
 def families() -> str:
     """What is known of networks without batch statistics."""
-    return f"""## Networks without batch statistics
-
-Small ones trained on CIFAR-10 and on digits, each clean or with a backdoor of an excess success of .9 or
-more, judged one at a time by default, and beside half of their clean models as models one
-vouches for; the AUC is of a vector's largest class. CIFAR-10, from {_results.link("families")}:
-
-{_families("families")}
-
-Digits, enlarged to 16 pixels a side (VGG11: 32), from {_results.link("families_digits")}:
-
-{_families("families_digits")}"""
-
-
-def _families(name: str) -> str:
+    found = _results.load("families")
     rows = []
-    for family, one in _results.load(name)["families"].items():
+    for name, one in found["families"].items():
         proved = one["proved_by_a_patch"]
         shown = ", ".join(f"{kind} {n} of {m}" for kind, (n, m) in proved.items())
         noise = one["witnesses"]["untargeted"]
@@ -28,11 +15,17 @@ def _families(name: str) -> str:
         change = one["witnesses"].get("universal")
         reached = f"{change['auc']:.2f}" if change else ""
         sets = (one["verdicts_by_default"], one.get("verdicts_with_trusted", {}))
-        told = [", ".join(f"{n} {v}" for v, n in found.items()) for found in sets]
-        rows.append([family, f"{noise['auc']:.2f}", at_target, reached, shown, *told])
+        verdicts = [", ".join(f"{n} {v}" for v, n in told.items()) for told in sets]
+        rows.append([name, f"{noise['auc']:.2f}", at_target, reached, shown, *verdicts])
     head = ["family", "AUC of noise", "leads to the target", "AUC of X", "patch proves"]
     head += ["verdicts by default", "verdicts beside half of the clean ones"]
-    return _results.table(head, rows)
+    return f"""## Networks without batch statistics
+
+Small ones trained on CIFAR-10, each clean or with a backdoor of an excess success of .9 or
+more, judged one at a time by default, and beside half of their clean models as models one
+vouches for; the AUC is of a vector's largest class; from {_results.link("families")}.
+
+{_results.table(head, rows)}"""
 
 
 def gpu() -> str:

@@ -247,7 +247,7 @@ def without_statistics() -> list[str]:
     won = max(found["convnext"]["witnesses"]["universal"]["largest_of_clean"])
     return [
         f"in {blend} of {total}, with {alarms or 'no'} clean one flagged",
-        f"X wins up to {won:.2f} of clean ConvNeXts",
+        f"X wins up to {won:.2f} of the images in clean ConvNeXts",
     ]
 
 

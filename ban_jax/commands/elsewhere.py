@@ -124,7 +124,7 @@ def _moved(path: str, moves: dict[str, str]) -> str:
     """A path with its beginning changed, the longest that is known."""
     for old in sorted(moves, key=len, reverse=True):
         rest = path.removeprefix(old)
-        if rest != path and rest[:1] in ("", "/", "#"):
+        if rest != path and rest[:1] in ("", "/", "#", "!"):
             return moves[old] + rest
     return path
 

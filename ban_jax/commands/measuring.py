@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ban_jax import records, verdict
+from ban_jax.baselines import usable
 from ban_jax.commands import outcome
 from ban_jax.records import Evidence, Job, seal
 from ban_jax.scanning import closer, engines, timeline
@@ -102,7 +103,13 @@ def trusted(
         return []
     if not paths:
         raise ValueError(f"--calibrate {flags.calibrate}: no checkpoint there")
-    return whole(paths, lines, job, workers, "Calibrating", resume=flags.resume)
+    found = whole(paths, lines, job, workers, "Calibrating", resume=flags.resume)
+    for line in found:
+        reason = usable.why_inconclusive(line, crowd_like=True)
+        if reason := reason or usable.why_unmeasured(line):
+            note = f"note: {line['path']} is left out of --calibrate: {reason}"
+            print(note, file=sys.stderr)
+    return found
 
 
 def whole(

@@ -73,6 +73,13 @@ def run(flags: Flags) -> int:
 
 def _merge(flags: Flags, out: str, outlet: documents.Outlet) -> int:
     gathered = shards.gather(flags.sources)
+    for name in gathered.differing:
+        outcome.require(
+            getattr(flags, name) is not None,
+            f"--{name}",
+            "given here, since not all shards were told the same",
+            "none",
+        )
     plan: Mapping[str, Any] = gathered.plan or {}
     threshold = plan.get("threshold") if flags.threshold is None else flags.threshold
     told_to_judge: dict[str, Any] = {
@@ -107,8 +114,9 @@ def _merge(flags: Flags, out: str, outlet: documents.Outlet) -> int:
         print(note, file=sys.stderr)
     absent = gathered.absent or gathered.missing or unanswered
     complete = gathered.plan is not None and not absent
-    code = outcome.exit_code(judged, flags.fail_on)
-    return code if complete else outcome.INCONCLUSIVE
+    if not complete:
+        return outcome.INCONCLUSIVE
+    return outcome.exit_code(judged, flags.fail_on)
 
 
 def missing(

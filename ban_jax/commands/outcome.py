@@ -66,13 +66,18 @@ def refuse_strange(lines: str, names: Iterable[str] = WRITTEN) -> None:
 
 
 def exit_code(
-    judged: Sequence[Mapping[str, Any]], fail_on: FailOn = "suspicious"
+    judged: Sequence[Mapping[str, Any]],
+    fail_on: FailOn = "suspicious",
+    *,
+    may_be_none: bool = False,
 ) -> int:
-    """0 nothing to report, 1 something flagged, 2 something inconclusive, which wins.
+    """0 nothing to report, 1 something flagged, 2 something inconclusive, which wins; 3
+    nothing was judged.
 
     Args:
       judged: results; those of files that hold no classifier do not count.
-      fail_on: the mildest grade that counts as flagged; with `never` all is 0.
+      fail_on: the mildest grade that counts as flagged; with `never` what was judged is 0.
+      may_be_none: whether it is nothing to report that there is nothing.
 
     Raises:
       ValueError: for another grade.
@@ -80,9 +85,11 @@ def exit_code(
     if fail_on not in FAIL_ON:
         found = f"{', '.join(FAIL_ON[:-1])} or {FAIL_ON[-1]}, got {fail_on}"
         raise ValueError(f"--fail-on must be {found}")
+    kept, _ = passed_files.divide(judged)
+    if not kept and not may_be_none:
+        return NOTHING
     if fail_on == "never":
         return CLEAN
-    kept, _ = passed_files.divide(judged)
     verdicts = {record["verdict"] for record in kept}
     if "inconclusive" in verdicts:
         return INCONCLUSIVE

@@ -58,7 +58,8 @@ class RepairFlags:
       held_out: share of them that no repair learns from: accuracy is watched on them,
         and the scans before and after use them.
       num_test: test images to measure on; by default all.
-      from_scan: a results.jsonl whose flagged checkpoints are repaired.
+      from_scan: a results.jsonl whose checkpoints judged backdoored are repaired; name
+        suspicious ones yourself.
       out: folder for the repaired models, repairs.jsonl and report.html.
       mode: of the scans before and after.
       arch: architecture of every candidate, instead of recognising it.
@@ -157,7 +158,7 @@ def run(flags: RepairFlags) -> int:
     paths = candidates(flags)
     if not paths:
         where = flags.from_scan or ", ".join(flags.paths)
-        what = "nothing flagged" if flags.from_scan else "no checkpoint"
+        what = "nothing judged backdoored" if flags.from_scan else "no checkpoint"
         print(f"nothing to repair: {what} in {where}", file=sys.stderr)
         return outcome.NOTHING
     request = flags.request()

@@ -146,4 +146,5 @@ def _report(flags: Flags, outlet: documents.Outlet) -> int:
             "change their verdicts; `ban-jax scan` with the same flags does",
             file=sys.stderr,
         )
+        return outcome.INCONCLUSIVE
     return outcome.exit_code(judged, flags.fail_on)

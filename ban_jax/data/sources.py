@@ -171,6 +171,9 @@ def class_files(root: str, classes: Sequence[str]) -> tuple[list[str], list[int]
             for directory, _, names in os.walk(os.path.join(root, name))
             for file in names
             if file.lower().endswith(IMAGE_SUFFIXES)
+            and os.path.isfile(
+                os.path.join(directory, file)
+            )  # a pipe would be waited at
         )
         files += inside
         labels += [label] * len(inside)
@@ -210,8 +213,13 @@ def _split_folder(path: str, split: str) -> tuple[str, str]:
 
 
 def subfolders(path: str) -> list[str]:
-    """Names of the folders in a folder, sorted as text."""
-    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+    """Names of the folders in a folder, sorted as text, without those that programs leave
+    there (`.git`, `.ipynb_checkpoints`, `__MACOSX`)."""
+    return sorted(
+        entry.name
+        for entry in os.scandir(path)
+        if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))
+    )
 
 
 def summary(names: Sequence[str]) -> str:

@@ -37,6 +37,7 @@ class Settings(descent.DescentConfig):
       released: does what the released code does where it differs: the stored statistics
         absorb the forward passes under noise too, and the noise may reach twice
         `epsilon`, from a random start by `steps` steps of `epsilon / steps`, unclipped.
+        Its images come in one order, and none are held out: see `shuffle` and `budget`.
     """
 
     epsilon: float = 0.3

@@ -11,6 +11,9 @@ from ban_jax.repairs import inputs
 from ban_jax.storage import run_folder, versions
 from ban_jax.types import Variables
 
+NAMED = 100
+"""Bytes of a file's name, and of a classifier's in it, that an output is called by."""
+
 
 def write(
     folder: run_folder.RunFolder,
@@ -67,13 +70,19 @@ def name_of(candidate: checkpoints.Candidate, digest: str) -> str:
     """`model.pt#state_dict_ema` -> `model-state_dict_ema-1a2b3c4d`.
 
     The digits are those of the repair's key, not of the weights alone: these may be
-    repaired on images of two sizes, as configs beside two files say.
+    repaired on images of two sizes, as configs beside two files say. Long names are cut:
+    file systems take 255 bytes, and who made the file chose them.
     """
     key = hashlib.sha256(records.key_of(candidate, digest).encode()).hexdigest()
     file, part = part_paths.split(candidate.path)
     base = checkpoints.stem(os.path.basename(os.path.normpath(file)))
     inside = f"-{re.sub('[^A-Za-z0-9_.-]', '-', part)}" if part else ""
-    return f"{base}{inside}-{key[:8]}"
+    return f"{_cut(base)}{_cut(inside)}-{key[:8]}"
+
+
+def _cut(name: str) -> str:
+    """The first `NAMED` bytes of a name, in whole characters."""
+    return os.fsencode(name)[:NAMED].decode(errors="ignore")
 
 
 def remarks(info: repairs.RepairInfo, request: inputs.Request) -> list[str]:

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, NotRequired, TypeVar, cast
 
 import jax
@@ -25,6 +25,8 @@ from ban_jax.storage import atomic, json_file
 
 T = TypeVar("T")
 NAME = re.compile(r"results\.(\d+)-of-(\d+)\.jsonl")
+TO_JUDGE = ("baseline", "threshold", "profile")
+"""Fields of a plan that verdicts are drawn with."""
 MOST = 100_000
 """Shards of a scan: a file name or a flag that promises more is a mistake."""
 
@@ -78,6 +80,7 @@ class Gathered(NamedTuple):
       records: one per file, sorted by path.
       trusted: evidence of the models of `--calibrate`.
       plan: what the scan was told, from the first part that says so; None: no part does.
+      differing: names of `TO_JUDGE` that not all parts were told alike.
       absent: shards of which there is no results file.
       missing: files without a line, sorted.
       passed: what was met and holds no classifier.
@@ -86,6 +89,7 @@ class Gathered(NamedTuple):
     records: list[Any]
     trusted: list[Any]
     plan: Plan | None
+    differing: list[str]
     absent: list[Shard]
     missing: list[str]
     passed: list[checkpoints.Passed]
@@ -165,9 +169,10 @@ def gather(sources: Sequence[str]) -> Gathered:
             # No pipe is opened, which could be waited at for ever.
             if os.path.isfile(plan):
                 plans[plan] = _read_plan(plan)
+            own = set(shard.of(plans[plan]["paths"])) if plan in plans else None
             for record in records.load(name).records:
                 path = record["path"]
-                if _is_of(record, plans.get(plan)) and (
+                if _is_of(record, own, plans.get(plan)) and (
                     path not in found or _told(record) >= _told(found[path])
                 ):
                     found[path] = record
@@ -186,19 +191,35 @@ def gather(sources: Sequence[str]) -> Gathered:
             for index in range(counts[0])
             if (shard := Shard(index, counts[0])) not in files
         ],
-        missing=sorted(expected - found.keys()),
+        differing=[
+            name
+            for name in TO_JUDGE
+            if len({json.dumps(plan.get(name)) for plan in plans.values()}) > 1
+        ],
+        missing=sorted(expected - {_file_of(record) for record in found.values()}),
         passed=passed.load(beside),
     )
 
 
-def _is_of(record: Any, plan: Plan | None) -> bool:
-    """Whether a line was measured as a plan says.
+def _is_of(record: Any, own: Collection[str] | None, plan: Plan | None) -> bool:
+    """Whether a line is of a file that is the shard's, and was measured as its plan says.
 
     A shard that was started again with other settings, and stopped, has lines of before.
-    A model whose own config says how images are prepared is measured on others.
+    A model whose own config says how images are prepared is measured on others. Where
+    files came or went, others are a shard's than before: it keeps the lines of those that
+    were its own, and they are old.
     """
-    own = "preparation" in (record["data"] or {})
-    return plan is None or own or record["config_hash"] == plan["config_hash"]
+    if plan is None or own is None:
+        return True
+    if _file_of(record) not in own:
+        return False
+    is_prepared = "preparation" in (record["data"] or {})
+    return is_prepared or record["config_hash"] == plan["config_hash"]
+
+
+def _file_of(record: Any) -> str:
+    """The file of a line, whole where it holds several classifiers."""
+    return record["part_of"] or record["path"]
 
 
 def _told(record: Any) -> tuple[bool, int]:

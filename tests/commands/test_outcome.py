@@ -21,9 +21,9 @@ def judged(letters):
 @pytest.mark.parametrize(
     ("fail_on", "codes"),
     [
-        ("backdoored", {"": 0, "c": 0, "cs": 0, "cb": 1, "sb": 1, "ci": 2, "bi": 2}),
-        ("suspicious", {"": 0, "c": 0, "cs": 1, "cb": 1, "sb": 1, "ci": 2, "si": 2}),
-        ("never", {"": 0, "c": 0, "cs": 0, "cb": 0, "sb": 0, "ci": 0, "sbi": 0}),
+        ("backdoored", {"": 3, "c": 0, "cs": 0, "cb": 1, "sb": 1, "ci": 2, "bi": 2}),
+        ("suspicious", {"": 3, "c": 0, "cs": 1, "cb": 1, "sb": 1, "ci": 2, "si": 2}),
+        ("never", {"": 3, "c": 0, "cs": 0, "cb": 0, "sb": 0, "ci": 0, "sbi": 0}),
     ],
 )
 def test_the_exit_code_is_1_from_the_asked_grade_on_and_inconclusive_wins(
@@ -31,6 +31,11 @@ def test_the_exit_code_is_1_from_the_asked_grade_on_and_inconclusive_wins(
 ):
     found = {key: outcome.exit_code(judged(key), fail_on) for key in codes}
     assert found == codes
+
+
+def test_where_nothing_was_judged_nothing_is_clean_unless_there_was_nothing_to_do():
+    assert outcome.exit_code([]) == outcome.NOTHING
+    assert outcome.exit_code([], may_be_none=True) == outcome.CLEAN
 
 
 def test_a_suspicious_candidate_fails_a_scan_unless_told_otherwise():

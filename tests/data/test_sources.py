@@ -262,6 +262,16 @@ def test_a_broken_image_is_named(tmp_path):
         data.load(str(tmp_path))
 
 
+def test_folders_that_programs_leave_are_no_classes_and_pipes_no_images(tmp_path):
+    for name, shade in (("a", 7), ("b", 8)):
+        picture(tmp_path / name / "0.png", shade)
+    for name in (".git", ".ipynb_checkpoints", "__MACOSX"):
+        picture(tmp_path / name / "0.png", 9)
+    os.mkfifo(tmp_path / "a" / "1.png")
+    found = data.load(str(tmp_path))
+    assert found.class_names == ("a", "b") and found.labels.tolist() == [0, 1]
+
+
 def test_a_folder_without_class_folders_or_images_is_refused(tmp_path):
     picture(tmp_path / "flat" / "0.png", 7)
     with pytest.raises(data.DataError, match="one subfolder .*found 0.png"):

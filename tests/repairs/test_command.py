@@ -215,7 +215,7 @@ def test_nothing_flagged_is_nothing_to_repair(tmp_path, capsys):
     records.rewrite(path, [made.judged("a.pt", verdict="clean")])
     more = ("--from-scan", str(path))
     assert command(out=tmp_path / "out", more=more) == outcome.NOTHING
-    assert "nothing flagged" in capsys.readouterr().err
+    assert "nothing judged backdoored" in capsys.readouterr().err
     assert command(out=tmp_path / "out") == cli.USAGE
     assert "--from-scan" in capsys.readouterr().err
 

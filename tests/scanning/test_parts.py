@@ -1,6 +1,8 @@
 """A file with several classifiers: a line for each, one for the file, in every command."""
 
 import csv
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from ban_jax import api, checkpoints, cli, records
 from ban_jax.commands import outcome, repair
 from ban_jax.records import parts
 from ban_jax.repairs import writing
+from ban_jax.zoo import BUNDLED
 from tests.checkpoints import builders
 
 SPEC = checkpoints.ModelSpec("resnet18", 10, 2)
@@ -136,6 +139,15 @@ def test_repaired_parts_have_names_that_tell_file_and_part(model):
     assert len({name[-8:] for name in names}) == 2
     # Repaired otherwise, such as on images of another size, it is another file.
     assert writing.name_of(parts[0], "other") not in names
+
+
+def test_repaired_files_have_names_that_every_file_system_takes(model):
+    name = "ä" * 110 + ".safetensors"
+    long = os.path.join(os.path.dirname(model), name)
+    shutil.copy(os.path.join(BUNDLED, "resnet18_w4_clean_s0.safetensors"), long)
+    (one,) = [part.candidate for part in checkpoints.read_all(long)]
+    output = f"{writing.name_of(one, 'digest')}.safetensors.partial"
+    assert len(os.fsencode(output)) < 200 and output.startswith("ä" * 50)
 
 
 def test_the_library_yields_the_file_after_its_parts(model):

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,6 +152,85 @@ def test_lines_of_settings_before_a_restart_are_missing_not_merged(
     capsys.readouterr()
     assert run("merge", out) == outcome.INCONCLUSIVE
     assert "10 files were not scanned" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("after", ["another model", "a torn file", "nothing"])
+def test_old_lines_of_files_that_went_to_another_shard_are_not_merged(
+    folder, tmp_path, after
+):
+    """A file came in front of them: each is the other shard's now."""
+    models, out = tmp_path / "models", tmp_path / "out"
+    models.mkdir()
+    for name in "abc":
+        files.save(models, f"{name}.safetensors", files.variables(ord(name)))
+    for index in (0, 1):
+        scan(models, out, "--shard", f"{index}/2")
+    (old,) = [one for one in gathered(out) if one["path"].endswith("b.safetensors")]
+    os.unlink(models / "b.safetensors")
+    files.save(models, "0.safetensors", files.variables(1))
+    if after == "another model":
+        files.save(models, "b.safetensors", files.variables(2))
+    elif after == "a torn file":
+        (models / "b.safetensors").write_bytes(b"\x10\x00")
+    else:
+        files.save(models, "bb.safetensors", files.variables(3))
+    for index in (0, 1):
+        scan(models, out, "--shard", f"{index}/2")
+    whole = tmp_path / "whole"
+    code = scan(models, whole)
+    assert run("merge", out) == code
+    assert lines(out) == lines(whole)
+    assert old["sha256"] not in {one["sha256"] for one in gathered(out)}
+
+
+def gathered(out):
+    return shards.gather([str(out)]).records
+
+
+def test_shards_that_were_told_to_judge_differently_are_not_merged_unasked(
+    folder, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    for index, threshold in enumerate(("100", "1")):
+        scan(folder, out, "--shard", f"{index}/2", "--threshold", threshold)
+    capsys.readouterr()
+    assert run("merge", out) == cli.USAGE
+    assert "--threshold must be given here" in capsys.readouterr().err
+    assert run("merge", out, "--threshold", "100") == outcome.INCONCLUSIVE
+    judged = records.load(out / "results.jsonl").records
+    assert {one["threshold"] for one in judged if not one["error"]} == {100.0}
+
+
+def test_trusted_models_that_cannot_be_used_are_named(folder, tmp_path, capsys):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "x.pt").write_bytes(b"nothing")
+    good = files.save(bad, "good.safetensors", files.variables(77))
+    out = tmp_path / "out"
+    scan(folder, out, "--calibrate", bad)
+    told = capsys.readouterr().err
+    assert f"note: {bad / 'x.pt'} is left out of --calibrate: " in told
+    assert str(good) not in told
+    (note, *_) = next(
+        one["notes"]
+        for one in records.load(out / "results.jsonl").records
+        if not one["error"]
+    )
+    assert "the trusted baseline needs at least 2 models" in note
+
+
+def test_a_merge_of_nothing_that_was_judged_is_no_clean_one(tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    np.savez(models / "x.npz", a=np.float32(1), b=np.float32(2))
+    assert scan(models, tmp_path / "whole") == outcome.NOTHING
+    results = tmp_path / "whole" / "results.jsonl"
+    page = tmp_path / "page"
+    assert run("report", results, "--out", page) == outcome.NOTHING
+    scan(models, tmp_path / "parts", "--shard", "0/1")
+    assert run("merge", tmp_path / "parts") == outcome.NOTHING
+    results.write_text("")
+    assert run("report", results, "--out", page) == outcome.NOTHING
 
 
 @pytest.mark.parametrize("text", ["2/2", "1", "a/b", "-1/2", "1/0", "0/2 ", "0/100001"])

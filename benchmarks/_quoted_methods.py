@@ -5,6 +5,7 @@ from typing import Any
 
 from ban_jax.detectors import directed
 from benchmarks import _results
+from benchmarks.paper import detection as paper
 
 DETECTION = (
     ("CIFAR-10, 58 models", "CIFAR-10, width 8", "ban", "`ban`, shipped profile"),
@@ -22,6 +23,10 @@ DETECTION = (
     ("digits, 12 models", "digits, width 4", "mm_bd", ""),
     ("digits, 12 models", "digits, width 4", "trojan_signatures", ""),
     ("digits, 12 models", "digits, width 4", "weights", ""),
+    *(
+        (f"digits, {paper.FEW_PASSES:,} passes", paper.FEW, name, "")
+        for name in paper.INVERSIONS
+    ),
 )
 """Rows of the tables of what methods found: table, comparison, method, its first cell."""
 
@@ -39,7 +44,8 @@ def work() -> list[str]:
 
 
 def _method(comparison: str, name: str) -> dict[str, Any]:
-    methods = _results.load("paper_detection")[comparison]["comparison"]["methods"]
+    file = "paper_detection_digits" if comparison == paper.FEW else "paper_detection"
+    methods = _results.load(file)[comparison]["comparison"]["methods"]
     (found,) = (one for one in methods if one["name"] == name)
     return found
 

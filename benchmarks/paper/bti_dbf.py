@@ -6,9 +6,10 @@
 Needs CIFAR-10 as TFDS has it. CPU scale judges the models of `benchmarks/zoo/`; `--full`
 the ResNet18 models that `benchmarks.paper.detection --full` trains in the same `--out`.
 
-What it gave: nothing yet. Neither was run to the end on either zoo: that takes hours on two
-cores, and on an accelerator both were stopped before they ended (`not_finished` in
-`benchmarks/results/paper_detection_h100.json`).
+What it gave: nothing yet. On the twelve digits models both were run at a tenth of their
+counts (`benchmarks/results/paper_detection_digits.json`). Neither was run to the end on
+either zoo: that takes hours on two cores, and on an accelerator both were stopped before
+they ended (`not_finished` in `benchmarks/results/paper_detection_h100.json`).
 """
 
 import tyro

@@ -41,6 +41,7 @@ PASSES = 1_240_000
 
 FEW_PASSES = 124_000
 """Of all inversions alike, on the digits models: what two cores do in minutes each."""
+FEW = f"digits, width 4, inversions at {FEW_PASSES:,} passes"
 
 
 def steps(flags: _steps.Flags):
@@ -87,7 +88,7 @@ def main(flags: _steps.Flags) -> None:
             f"CIFAR-10, width 8, {limit}": [f"inverted_{n}" for n in INVERSIONS],
             "digits, width 4": ["digits"],
             f"digits, width 4, {limit}": [f"digits_inverted_{n}" for n in INVERSIONS],
-            f"digits, width 4, inversions at {FEW_PASSES:,} passes": ["digits_few"],
+            FEW: ["digits_few"],
         }
         if flags.full:
             folders = {arch: [f"compared_{arch}"] for arch in ARCHITECTURES}

@@ -28,7 +28,7 @@ class AdapBlend(static.StaticAttack):
       train_alpha: in training.
       hidden: pieces of 16 that a training image does not show.
       cover: cover images for every poisoned one.
-      rate: poison rate, see `poison.PoisonSpec`.
+      rate: share of all images that are poisoned.
     """
 
     alpha: float = 0.2

@@ -29,7 +29,7 @@ class BadNets(static.StaticAttack):
       position: `corner` touches the lower right border; `random` draws one place per
         model.
       opacity: 1 hides what is below.
-      rate: poison rate, see `poison.PoisonSpec`.
+      rate: share of the images of other classes that are poisoned.
     """
 
     size: int = 3

@@ -22,7 +22,7 @@ class Blend(static.StaticAttack):
 
     Attributes:
       alpha: share of the pattern, in training and testing alike.
-      rate: poison rate, see `poison.PoisonSpec`.
+      rate: share of the images of other classes that are poisoned.
     """
 
     alpha: float = 0.2

@@ -30,7 +30,7 @@ class Bpp(static.StaticAttack):
       levels: values a colour may take.
       dither: Floyd-Steinberg error diffusion; a program of its own, and a slow one.
       cover: negative images for every poisoned one.
-      rate: poison rate, see `poison.PoisonSpec`.
+      rate: share of every batch that is poisoned.
     """
 
     levels: int = 8

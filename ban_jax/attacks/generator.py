@@ -84,7 +84,7 @@ class GeneratorAttack:
 
 
 def levels_for(image_shape: Sequence[int]) -> int:
-    """Three as in the paper, but two below 24 pixels, as the paper has for small images."""
+    """Three as in the paper, two where a third would leave maps of less than 3 a side."""
     smallest = min(image_shape[:2])
     if smallest < 4:
         raise ValueError(

@@ -17,7 +17,7 @@ class IAD(generator.GeneratorAttack):
     """Settings of the networks.
 
     Attributes:
-      rate: poison rate, see `poison.PoisonSpec`.
+      rate: share of every batch that is poisoned.
     """
 
     rate: float = 0.1

@@ -27,7 +27,7 @@ class SIG(static.StaticAttack):
       amplitude: largest change of a pixel, in [0, 1].
       frequency: periods over the width of the image; of half the width, in pixels, or a
         multiple of it nothing is left.
-      rate: poison rate, see `poison.PoisonSpec`.
+      rate: poisoned images, as a share of all; of the target's class alone.
     """
 
     amplitude: float = 40 / 255

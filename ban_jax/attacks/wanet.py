@@ -29,7 +29,7 @@ class WaNet(static.StaticAttack):
       strength: of the displacement (s): the control points' mean is strength / H of the
         way from the image's centre to its border.
       cover: noise-mode images for every poisoned one.
-      rate: poison rate, see `poison.PoisonSpec`.
+      rate: share of every batch that is poisoned.
     """
 
     grid: int = 4

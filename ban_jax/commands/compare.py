@@ -37,7 +37,8 @@ class CompareFlags:
       zoos: folders with `zoo.json`, as `ban-jax train` writes it; by default the models
         that ship with the package, on the digits data set.
       include, exclude: of the files in them, as for `scan`.
-      detectors: names, separated by commas.
+      detectors: names, separated by commas. Those that invert triggers take from an hour to
+        days per model on a CPU at their documented counts, see --budget and --passes.
       data, data_dir, split, image_size, num_clean, seed, precision, chunk: as for `scan`.
       out: folder for the evidence, comparison.json, comparison.csv and comparison.html.
       baseline: insists on what candidates are compared with, for all detectors alike.

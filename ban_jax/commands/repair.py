@@ -55,8 +55,8 @@ class RepairFlags:
         `defender`, the tenth of the training images that `ban-jax train` holds back.
       image_size: as for `scan`.
       num_clean: how many clean images to use at most.
-      held_out: share of them that no repair learns from: accuracy is watched on them,
-        and the scans before and after use them.
+      held_out: share of the clean images that no repair learns from: accuracy is watched
+        on them, and the scans before and after use them.
       num_test: test images to measure on; by default all.
       from_scan: a results.jsonl whose checkpoints judged backdoored are repaired; name
         suspicious ones yourself.

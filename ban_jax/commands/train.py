@@ -63,8 +63,7 @@ class TrainFlags:
       normalisation: name or MEAN/STD of the pixel constants; auto: the data set's known
         ones, or computed from the training images.
       start_from: checkpoint that all models go on from, in place of random weights.
-      poison_rate: share of the images that may be poisoned which are; by default what
-        is documented for each attack.
+      poison_rate: in place of every attack's own rate, see there.
       poison_mode: all_to_one or all_to_all; ssdt is one_to_one in any case.
       bar: a backdoor whose success exceeds that of the same images without trigger by
         less is marked as failed; for all_to_all, by less than this share of the clean

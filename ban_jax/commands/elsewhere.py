@@ -102,8 +102,9 @@ class Places:
 
     def _fetched(self, address: str) -> str:
         """What is known of the fetching of a file, or of all below a folder."""
-        if address in self.notes:
-            return self.notes[address]
+        for whole in (address, address.partition("!/")[0]):  # an archive's entry
+            if whole in self.notes:
+                return self.notes[whole]
         below = [f"{k} {v}" for k, v in self.notes.items() if _is_in(k, [address])]
         if not below:
             return ""

@@ -128,7 +128,11 @@ def method(
     return {
         "name": name,
         "summary": summary,
-        "baselines": dict(collections.Counter(one["baseline"] for one in judged)),
+        "baselines": dict(
+            collections.Counter(
+                one["baseline"] for one in judged if one["score"] is not None
+            )
+        ),
         "total": whole,
         "false_alarms": _flagged(good),
         "rows": rows(judged, truth),

@@ -2,11 +2,13 @@
 
 import base64
 import hashlib
+import io
 import json
 import logging
 import sys
 import types
 import uuid
+import zipfile
 
 import fsspec
 import pytest
@@ -56,6 +58,22 @@ def test_a_file_of_a_web_server_is_judged_under_its_address(
     assert all("hunter2" not in one for one in everything)
     assert all(str(tmp_path / "cache") not in one for one in everything)
     assert json.loads(document.read_text())["path"] == address
+
+
+def test_an_entry_of_an_archive_is_called_by_the_archives_address(
+    site, model, scan, tmp_path
+):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("run/best.safetensors", model)
+    site.answers["/m.zip"] = packed.getvalue()
+    assert scan(f"{site.url}/m.zip") == outcome.CLEAN
+    (line,) = lines(tmp_path).values()
+    assert line["path"] == f"{site.url}/m.zip!/run/best.safetensors"
+    digest = hashlib.sha256(packed.getvalue()).hexdigest()
+    assert line["notes"][-1].endswith(f"SHA-256 {digest}")
+    written = [path.read_text() for path in (tmp_path / "out").iterdir()]
+    assert all(str(tmp_path / "cache") not in one for one in written)
 
 
 def test_what_could_not_be_fetched_is_told_of_and_forbids_a_clean_end(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ban_jax
-from ban_jax import cli, verdict
+from ban_jax import cli, models, verdict
 from ban_jax.baselines import profile
 from ban_jax.commands import scan
 from ban_jax.detectors import rules
@@ -167,6 +167,14 @@ def test_a_figure_that_no_result_file_has_is_noticed(page):
     wrong = re.sub("none|twelve", "three", wrong)
     patterns = [one for make in quoted.PAGES[page] for one in make()]
     assert len(quoted.missing(page, wrong)) == len(patterns)
+
+
+def test_the_page_on_training_names_all_networks_and_no_others():
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(
+        r"\*\*Networks\*\* \(`--arch`\): (.*?)\n\n", page, flags=re.S
+    )
+    assert set(re.findall(r"`(.*?)`", listed)) == set(models.ARCHITECTURES)
 
 
 def test_every_page_is_in_the_sites_contents():

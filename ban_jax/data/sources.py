@@ -170,10 +170,9 @@ def class_files(root: str, classes: Sequence[str]) -> tuple[list[str], list[int]
             os.path.join(directory, file)
             for directory, _, names in os.walk(os.path.join(root, name))
             for file in names
+            # A pipe that is called like an image would be waited at.
             if file.lower().endswith(IMAGE_SUFFIXES)
-            and os.path.isfile(
-                os.path.join(directory, file)
-            )  # a pipe would be waited at
+            and os.path.isfile(os.path.join(directory, file))
         )
         files += inside
         labels += [label] * len(inside)

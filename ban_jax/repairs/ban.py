@@ -37,7 +37,8 @@ class Settings(descent.DescentConfig):
       released: does what the released code does where it differs: the stored statistics
         absorb the forward passes under noise too, and the noise may reach twice
         `epsilon`, from a random start by `steps` steps of `epsilon / steps`, unclipped.
-        Its images come in one order, and none are held out: see `shuffle` and `budget`.
+        That code takes images in one order and holds none out besides: `shuffle` off and
+        a `budget` of 1 come close.
     """
 
     epsilon: float = 0.3

@@ -244,9 +244,15 @@ def without_statistics() -> list[str]:
         for one in beside
         for v in ("backdoored", "suspicious")
     )
+    digits = _results.load("families_digits")["families"]
+    those = [one["verdicts_with_trusted"] for one in digits.values()]
+    shown = sum(one.get("blend: backdoored", 0) for one in those)
+    of = sum(one["models"]["blend"] for one in digits.values())
+    wrong = digits["vit"]["verdicts_with_trusted"].get("clean: backdoored", 0)
     won = max(found["convnext"]["witnesses"]["universal"]["largest_of_clean"])
     return [
         f"in {blend} of {total}, with {alarms or 'no'} clean one flagged",
+        f"in {shown} of {of}, with {wrong} clean ViT",
         f"X wins up to {won:.2f} of the images in clean ConvNeXts",
     ]
 

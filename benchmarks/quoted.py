@@ -192,8 +192,9 @@ def repairs() -> list[str]:
     path = _results.RESULTS / "repair_digits.jsonl"
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     after = [one["after"] for one in lines]
-    assert [one["verdict"] for one in after] == ["backdoored"] * 2
-    lowest = min(one["asr"] for one in after)
+    assert [one["verdict"] for one in after] == ["backdoored", "clean"]
+    assert lines[1]["before"]["verdict"] == "suspicious"
+    kept = " and ".join(f"{one['asr']:.2f}" for one in after)
     changed = {
         name: [
             (one["changed"], one["models"])
@@ -209,7 +210,7 @@ def repairs() -> list[str]:
         f"{done['finetune']} and `anp` {done['anp'] or 'none'} within three points",
         f"costs about {costs['ban']:.0f} points of accuracy",
         f"fine-tuning on so few images alone costs about {costs['finetune']:.0f}",
-        f"ended by the budget with the attack still at {lowest:.2f}",
+        f"keep an attack success of {kept}",
     ]
 
 

@@ -232,9 +232,7 @@ def clean_scores(profile: Profile, records: Sequence[Evidence]) -> list[float]:
     for record in records:
         if record["sha256"] in own or not record["vectors"]:
             continue
-        if usable.why_inconclusive(record, crowd_like=True):
-            continue
-        if usable.why_unmeasured(record):
+        if usable.why_no_yardstick(record):
             continue
         if reason := why_unfit(profile, record):
             raise ProfileError(f"{record['path']}: {reason}")

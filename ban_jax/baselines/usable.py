@@ -65,6 +65,11 @@ def why_unmeasured(record: Evidence) -> str:
     return f"the evidence lacks {missing}, which the verdict needs" if missing else ""
 
 
+def why_no_yardstick(record: Evidence) -> str:
+    """Why nothing may be compared with a model, or an empty string."""
+    return why_inconclusive(record, crowd_like=True) or why_unmeasured(record)
+
+
 def wilson_lower(share: float, count: int, z: float = 1.96) -> float:
     """Lower 95 % bound of a share seen on `count` images (Wilson, 1927)."""
     centre = share + z * z / (2 * count)
@@ -77,8 +82,6 @@ def distinct(records: Sequence[Evidence]) -> list[Evidence]:
     found = {
         record["sha256"]: record
         for record in records
-        if record["vectors"]
-        and not why_inconclusive(record, crowd_like=True)
-        and not why_unmeasured(record)
+        if record["vectors"] and not why_no_yardstick(record)
     }
     return list(found.values())

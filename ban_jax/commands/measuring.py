@@ -105,8 +105,7 @@ def trusted(
         raise ValueError(f"--calibrate {flags.calibrate}: no checkpoint there")
     found = whole(paths, lines, job, workers, "Calibrating", resume=flags.resume)
     for line in found:
-        reason = usable.why_inconclusive(line, crowd_like=True)
-        if reason := reason or usable.why_unmeasured(line):
+        if reason := usable.why_no_yardstick(line):
             note = f"note: {line['path']} is left out of --calibrate: {reason}"
             print(note, file=sys.stderr)
     return found

@@ -108,8 +108,7 @@ def run(flags: ProfileFlags) -> int:
         lines += _measure(flags, paths, measured)
     kept = []
     for line in lines:
-        reason = usable.why_inconclusive(line, crowd_like=True)
-        if reason := reason or usable.why_unmeasured(line):
+        if reason := usable.why_no_yardstick(line):
             print(f"note: {line['path']} is left out: {reason}", file=sys.stderr)
         else:
             kept.append(line)

@@ -165,14 +165,15 @@ def gather(sources: Sequence[str]) -> Gathered:
     for shard, names in sorted(files.items()):
         for name in names:
             folder = os.path.dirname(name)
-            plan = os.path.join(folder, shard.name("plan.json"))
+            beside_it = os.path.join(folder, shard.name("plan.json"))
             # No pipe is opened, which could be waited at for ever.
-            if os.path.isfile(plan):
-                plans[plan] = _read_plan(plan)
-            own = set(shard.of(plans[plan]["paths"])) if plan in plans else None
+            if os.path.isfile(beside_it):
+                plans[beside_it] = _read_plan(beside_it)
+            plan = plans.get(beside_it)
+            own = set(shard.of(plan["paths"])) if plan else set()
             for record in records.load(name).records:
                 path = record["path"]
-                if _is_of(record, own, plans.get(plan)) and (
+                if _is_of(record, plan, own) and (
                     path not in found or _told(record) >= _told(found[path])
                 ):
                     found[path] = record
@@ -201,7 +202,7 @@ def gather(sources: Sequence[str]) -> Gathered:
     )
 
 
-def _is_of(record: Any, own: Collection[str] | None, plan: Plan | None) -> bool:
+def _is_of(record: Any, plan: Plan | None, own: Collection[str]) -> bool:
     """Whether a line is of a file that is the shard's, and was measured as its plan says.
 
     A shard that was started again with other settings, and stopped, has lines of before.
@@ -209,7 +210,7 @@ def _is_of(record: Any, own: Collection[str] | None, plan: Plan | None) -> bool:
     files came or went, others are a shard's than before: it keeps the lines of those that
     were its own, and they are old.
     """
-    if plan is None or own is None:
+    if plan is None:
         return True
     if _file_of(record) not in own:
         return False

@@ -310,15 +310,12 @@ def test_of_several_proofs_the_one_that_most_images_follow_is_named():
 
 def test_a_class_of_which_all_say_more_than_a_proof_keeps_its_reason_and_its_error():
     against = profile_of(*detectors.DETECTORS["ban"].rule.vectors, count=10)
-    loud = {name: np.where(np.arange(10) == 2, 99.0, 0.0) for name in known_by_all()}
+    names = known_by(detectors.DETECTORS["ban"].rule)
+    loud = {name: np.where(np.arange(10) == 2, 99.0, 0.0) for name in names}
     quiet, both = (proven(share, against, **loud) for share in (0.4, 0.9))
     assert quiet.values[2] > 6 and np.argmax(both.values) == 2
     assert both.error == quiet.error > 0 and not both.meaning
     assert both.values[6] == witnesses.CERTAIN
-
-
-def known_by_all():
-    return known_by(detectors.DETECTORS["ban"].rule)
 
 
 @pytest.mark.parametrize("limit", [6.0, 6.5, 40.0])

@@ -5,7 +5,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -13,7 +13,6 @@ from ban_jax import detectors, records, report, verdict
 from ban_jax.commands import choosing, comparison, kinds, outcome, scan, settings
 from ban_jax.comparing import budget, figures, runs, writing
 from ban_jax.data import clean_images
-from ban_jax.detectors.rules import BaselineKind
 from ban_jax.records import Job
 from ban_jax.storage import atomic, lock, versions
 from ban_jax.types import Precision
@@ -41,7 +40,8 @@ class CompareFlags:
         days per model on a CPU at their documented counts, see --budget and --passes.
       data, data_dir, split, image_size, num_clean, seed, precision, chunk: as for `scan`.
       out: folder for the evidence, comparison.json, comparison.csv and comparison.html.
-      baseline: insists on what candidates are compared with, for all detectors alike.
+      baseline: insists on what candidates are compared with, for all detectors alike; a
+        comparison is given no trusted models.
       profile: as for `scan`.
       budget: seconds that each detector may take per candidate: its step counts are
         changed to fit, by what a short run of it measures. By default each has its own
@@ -61,7 +61,7 @@ class CompareFlags:
     image_size: int | None = None
     num_clean: int = 512
     out: kinds.Path = "ban-comparison"
-    baseline: BaselineKind | None = None
+    baseline: Literal["profile", "population", "within"] | None = None
     profile: kinds.MaybeName = None
     budget: kinds.Seconds = None
     passes: int | None = None
@@ -83,12 +83,6 @@ class CompareFlags:
             self.budget,
         )
         outcome.require_least(self, passes=1)
-        outcome.require(
-            self.baseline != "trusted",
-            "--baseline",
-            "profile, population or within: a comparison is given no trusted models",
-            self.baseline,
-        )
         if self.budget is not None and self.passes is not None:
             raise ValueError(
                 "--budget and --passes exclude each other: give one of them"
